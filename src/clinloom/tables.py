@@ -1,0 +1,210 @@
+"""Every table of Clinloom, declared once: columns, types, nullability, key, and why it exists.
+
+The events table has the shape of the MEDS 0.4 data schema, the index table of its label schema,
+and predictions carry the columns that meds-evaluation reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from clinloom.errors import DataError
+
+TIME = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its Arrow type, whether it may be null, and what it means (with its unit)."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A declared table. ``key`` names the columns that it is sorted by within a bucket."""
+
+    name: str
+    why: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema."""
+        return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
+
+    @property
+    def empty(self) -> pa.Table:
+        """The table without a row."""
+        return self.arrow.empty_table()
+
+    def rows(self, rows: Sequence[dict]) -> pa.Table:
+        """A small table from dictionaries; absent columns are null."""
+        return pa.Table.from_pylist(list(rows), schema=self.arrow)
+
+
+def conform(table: pa.Table, declared: Table) -> pa.Table:
+    """``table`` with exactly the declared columns, order and types; absent nullable ones are null.
+
+    Raises DataError where a required column is absent, holds a null or cannot be cast.
+    """
+    arrays = []
+    for column in declared.columns:
+        if column.name not in table.column_names:
+            if not column.nullable:
+                raise DataError(f"column '{column.name}' is absent", where=declared.name)
+            arrays.append(pa.nulls(table.num_rows, column.type))
+            continue
+        values = table.column(column.name)
+        if values.type != column.type:
+            try:
+                values = values.cast(column.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise DataError(
+                    f"column '{column.name}' is {values.type}, not {column.type}",
+                    where=declared.name,
+                ) from None
+        if not column.nullable and values.null_count:
+            raise DataError(f"column '{column.name}' holds nulls", where=declared.name)
+        arrays.append(values)
+    return pa.table(arrays, schema=declared.arrow)
+
+
+_string, _long, _int, _double = pa.string(), pa.int64(), pa.int32(), pa.float64()
+_subject = Column("subject_id", _long, "pseudonymous patient", nullable=False)
+_patient = Column("patient", _string, "the source's own identifier of the patient", nullable=False)
+_moment = Column("prediction_time", TIME, "when the prediction is made (index time)", False)
+_fact = (
+    Column("time", TIME, "when the fact was known; null: static"),
+    Column("code", _string, "vocabulary//code", nullable=False),
+    Column("numeric_value", _double, "the value, in `unit`"),
+    Column("text_value", _string, "a coded or textual value; empty: a value was due but absent"),
+    Column("unit", _string, "UCUM unit"),
+    Column("source", _string, "the source's name in the study"),
+    Column("record_id", _string, "the record that it came from"),
+)
+_time_text = Column("time_text", _string, "a time in no declared format, for the cleaning to read")
+_image = (
+    Column("study_uid", _string, "(0020,000D)"),
+    Column("series_uid", _string, "(0020,000E)"),
+    Column("sop_uid", _string, "(0008,0018), or the image's name"),
+    Column("modality", _string, "(0008,0060)"),
+    Column("body_part", _string, "(0018,0015)"),
+    Column("time", TIME, "when the image was available"),
+    Column("rows", _int, "height in pixels"),
+    Column("columns", _int, "width in pixels"),
+    Column("file", _string, "where the original lies"),
+    Column("source", _string, "the source's name in the study"),
+)
+_refusal = (
+    Column("source", _string, "the source's name in the study"),
+    Column("record_id", _string, "the record refused"),
+    Column("code", _string, "the event's code"),
+    Column("stage", _string, "which stage refused it"),
+    Column("reason", _string, "why: a short name, never a value"),
+    Column("file", _string, "where the original lies"),
+    Column("position", _long, "line number or byte offset in that file"),
+)
+
+EVENTS = Table(
+    "events",
+    "the waist: everything that happens to a patient, an image's measurements included",
+    (_subject, *_fact),
+    ("subject_id", "time", "code"),
+)
+ACQUIRED = Table(
+    "acquired",
+    "events as the sources gave them, clustered by patient, before cleaning",
+    (_subject, *_fact, _time_text),
+    ("subject_id", "time", "code"),
+)
+IMAGES = Table("images", "one row an image, with its DICOM identity", (_subject, *_image))
+REJECTED = Table(
+    "rejected",
+    "what was refused and why: nothing is dropped silently",
+    (Column("subject_id", _long, "pseudonymous patient, where known"), *_refusal),
+)
+LEDGER = Table(
+    "ledger",
+    "what acquisition, cleaning and preparation changed, counted by code and rule",
+    (
+        Column("source", _string, "the source's name in the study"),
+        Column("code", _string, "the events' code, or a feature's name"),
+        Column("rule", _string, "which rule", nullable=False),
+        Column("action", _string, "what it did", nullable=False),
+        Column("count", _long, "how many", nullable=False),
+    ),
+)
+CROSSWALK = Table(
+    "crosswalk",
+    "the only link from source identifiers to subjects; it stays in the guarded store",
+    (Column("identifier", _string, "as the source writes it", False), _subject),
+)
+INDEX = Table(
+    "index",
+    "the moments at which a prediction is made, with the outcome (MEDS label schema) and the split",
+    (
+        _subject,
+        _moment,
+        Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known"),
+        Column("split", _string, "train, test, or null: in neither"),
+    ),
+    ("subject_id", "prediction_time"),
+)
+FLOW = Table(
+    "flow",
+    "how many patients and moments each step of the cohort left",
+    (
+        Column("step", _int, "order", nullable=False),
+        Column("name", _string, "the step", nullable=False),
+        Column("subjects", _long, "patients left", nullable=False),
+        Column("rows", _long, "prediction moments left", nullable=False),
+    ),
+)
+VOCABULARY = Table(
+    "vocabulary",
+    "in how many training rows each code was seen: what the feature list is learned from",
+    (
+        Column("family", _string, "feature family", nullable=False),
+        Column("code", _string, "code", nullable=False),
+        Column("rows", _long, "training rows", nullable=False),
+    ),
+)
+FEATURES = Table(
+    "features",
+    "a row per patient and moment; NaN: missing",
+    (_subject, _moment, Column("values", pa.list_(_double), "one number a feature", False)),
+    ("subject_id", "prediction_time"),
+)
+PREDICTIONS = Table(
+    "predictions",
+    "a probability and a decision for each moment (meds-evaluation's columns)",
+    (
+        _subject,
+        _moment,
+        Column("boolean_value", pa.bool_(), "the outcome, where it can be known"),
+        Column("predicted_boolean_value", pa.bool_(), "at or above the threshold", False),
+        Column("predicted_boolean_probability", _double, "risk, 0 to 1", nullable=False),
+    ),
+    ("subject_id", "prediction_time"),
+)
+
+# What a source kernel yields before identities are resolved: `patient` instead of `subject_id`.
+PARCEL_EVENTS = Table("events", ACQUIRED.why, (_patient, *_fact, _time_text))
+PARCEL_IMAGES = Table("images", IMAGES.why, (_patient, *_image))
+PARCEL_REJECTED = Table(
+    "rejected", REJECTED.why, (Column("patient", _string, _patient.meaning), *_refusal)
+)
+LINKS = Table(
+    "links",
+    "which identifiers belong together; (p, p) for each patient seen",
+    (_patient, Column("other", _string, "another identifier of the same patient", False)),
+)
+PARCELS = {t.name: t for t in (PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, LINKS, LEDGER)}
