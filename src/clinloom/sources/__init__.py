@@ -1,0 +1,149 @@
+"""Acquisition: every source's files through its kernel, identities resolved, clustered by patient.
+
+One file of this room is one kind of source. Its verb is
+``read(pieces, options, source) -> Iterator[{table: parcel}]``: a kernel that sees files and
+yields events with the source's own patient identifiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from clinloom import engine, files, plugins
+from clinloom.errors import SourceError
+from clinloom.files import Piece
+from clinloom.sources import _identity
+from clinloom.spark import cores
+from clinloom.store import Pending
+from clinloom.study import Model, digest, without_places
+from clinloom.tables import ACQUIRED, IMAGES, LEDGER, PARCELS, REJECTED
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def pieces(sources: Mapping[str, Model]) -> dict[str, list[Piece]]:
+    """The files of every source. Raises SourceError where one is not there."""
+    return {
+        name: files.listing(
+            options.path, include=getattr(options, "include", "*"), where=f"sources.{name}.path"
+        )
+        for name, options in sources.items()
+    }
+
+
+def fingerprint(found: Mapping[str, Sequence[Piece]], sources: Mapping[str, Model]) -> str:
+    """What acquisition depends on besides its options: the files, a manifest included."""
+    stamps = []
+    for name, listed in sorted(found.items()):
+        stamps.append([name, files.fingerprint(listed)])
+        manifest = getattr(sources[name], "manifest", None)
+        if manifest:
+            listed = files.listing(manifest, where=f"sources.{name}.manifest")
+            stamps.append([f"{name}.manifest", files.fingerprint(listed)])
+    return digest(stamps)
+
+
+def what(sources: Mapping[str, Model]) -> Any:
+    """The sources' options without the places of their files."""
+    return without_places({name: o.model_dump(mode="json") for name, o in sources.items()})
+
+
+def read(
+    group: Sequence[Piece], *, kind: str, options: Model, source: str
+) -> Iterator[Mapping[str, pa.Table]]:
+    """Run one source's kernel on a group of files."""
+    yield from plugins.load("sources", kind).read(list(group), options, source)
+
+
+def acquire(
+    spark: SparkSession,
+    sources: Mapping[str, Model],
+    found: Mapping[str, list[Piece]],
+    out: Pending,
+) -> None:
+    """Read every source and write acquired, images, rejected, ledger and the crosswalk.
+
+    Raises SourceError where a source held no event at all.
+    """
+    staged = {name: out.scratch(f"staged-{name}") for name in PARCELS}
+    for number, (name, options) in enumerate(sources.items()):
+        kind = options.type  # type: ignore[attr-defined]
+        module = plugins.load("sources", kind)
+        cut = files.groups(
+            found[name], splittable=getattr(module, "SPLITTABLE", False), cores=cores(spark)
+        )
+        places = {table: folder / f"source={number}" for table, folder in staged.items()}
+        for place in places.values():
+            place.mkdir()
+        kernel = partial(read, kind=kind, options=options, source=name)
+        engine.by_file(spark, cut, kernel, out=out, places=places, tables=PARCELS)
+        if not any(places["events"].iterdir()):
+            raise SourceError(
+                "no event was found in this source",
+                where=f"sources.{name}",
+                mend=_why(places["rejected"]) or "does the mapping fit the files?",
+            )
+    crosswalk = _identity.resolve(spark, staged["links"], out)
+    size = sum(piece.size for listed in found.values() for piece in listed)
+    buckets = engine.bucket_count(size, spark)
+    events = _identity.identified(spark, staged["events"], crosswalk, PARCELS["events"])
+    engine.cluster(spark, events, table=ACQUIRED, buckets=buckets, place=out.place("acquired"))
+    for table, name in ((IMAGES, "images"), (REJECTED, "acquisition_rejected")):
+        place = out.place(name)
+        frame = _identity.identified(spark, staged[table.name], crosswalk, PARCELS[table.name])
+        if frame is None:
+            out.write(table, table.empty) if name == table.name else _empty(place, table)
+        else:
+            frame.select(*table.arrow.names).coalesce(1).write.mode("overwrite").parquet(str(place))
+    _ledger(staged["ledger"], crosswalk.merged, out)
+
+
+def _why(folder: Any) -> str | None:
+    """The commonest reason of refusal, where a source gave nothing else."""
+    parts = [engine.pq.read_table(f, columns=["reason"]) for f in folder.glob("*.parquet")]
+    if not parts:
+        return None
+    counts = pa.concat_tables(parts).column("reason").value_counts().to_pylist()
+    top = max(counts, key=lambda c: c["counts"])
+    return f"{sum(c['counts'] for c in counts):,} records were refused, mostly as {top['values']}"
+
+
+def _empty(place: Any, table: Any) -> None:
+    engine.pq.write_table(table.empty, place / "part-00000.parquet")
+
+
+def _ledger(folder: Any, merged: int, out: Pending) -> None:
+    parts = [engine.pq.read_table(f, schema=LEDGER.arrow) for f in folder.rglob("*.parquet")]
+    rows = pa.concat_tables(parts) if parts else LEDGER.empty
+    if merged:
+        extra = {
+            "rule": "two_identifiers",
+            "action": "merged",
+            "count": merged,
+        }
+        rows = pa.concat_tables([rows, LEDGER.rows([extra])])
+    with engine.TableWriter(out.place("acquisition_ledger") / "part-00000.parquet", LEDGER) as file:
+        file.write(summed(rows))
+
+
+def summed(ledger: pa.Table) -> pa.Table:
+    """A ledger with each (source, code, rule, action) once."""
+    keys = ["source", "code", "rule", "action"]
+    plain = pa.table(
+        [
+            c.cast(LEDGER.arrow.field(n).type)
+            for n, c in zip(ledger.column_names, ledger.columns, strict=True)
+        ],
+        names=ledger.column_names,
+    )
+    grouped = plain.group_by(keys).aggregate([("count", "sum")])
+    return (
+        grouped.rename_columns({"count_sum": "count"})
+        .select(LEDGER.arrow.names)
+        .sort_by([(k, "ascending") for k in keys])
+    )
