@@ -257,7 +257,9 @@ def read(path: str | Path, *, rooms: Any, overrides: Sequence[str] = ()) -> Stud
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
-        raise StudyError("the study is not valid YAML", faults=[line + problem], where=str(path)) from None
+        raise StudyError(
+            "the study is not valid YAML", faults=[line + problem], where=str(path)
+        ) from None
     if not isinstance(document, dict):
         raise StudyError("a study is a mapping with keys such as `sources`", where=str(path))
     return parse(

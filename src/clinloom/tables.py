@@ -177,6 +177,18 @@ VOCABULARY = Table(
         Column("rows", _long, "training rows", nullable=False),
     ),
 )
+DATASET = Table(
+    "dataset",
+    "the integrated dataset: a row per patient and moment with outcome, split and features",
+    (
+        _subject,
+        _moment,
+        Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known"),
+        Column("split", _string, "train, test, or null: in neither"),
+        Column("values", pa.list_(_double), "one number a feature; NaN: missing", False),
+    ),
+    ("subject_id", "prediction_time"),
+)
 FEATURES = Table(
     "features",
     "a row per patient and moment; NaN: missing",
