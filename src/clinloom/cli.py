@@ -1,0 +1,262 @@
+"""The command line: a subcommand a task. Results on stdout, progress on stderr.
+
+Exit codes: 0 success, 1 failure, 2 wrong use or an invalid study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from clinloom import __version__
+from clinloom.errors import ClinloomError, UsageError, nearest
+from clinloom.progress import Progress
+from clinloom.store import disk_full
+
+EXIT = "exit codes: 0 success, 1 failure, 2 wrong use or invalid study"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors offer the nearest valid choice."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = ""
+        if "invalid choice: '" in message:
+            word = message.split("invalid choice: '")[1].split("'")[0]
+            near = nearest(word, COMMANDS)
+            hint = f"\n  → did you mean '{near}'?" if near else ""
+            message = f"there is no command '{word}'"
+        elif "unrecognized arguments: " in message:
+            word = message.split(": ", 1)[1].split()[0]
+            options = [o for a in self._actions for o in a.option_strings]
+            near = nearest(word, options)
+            hint = f"\n  → did you mean '{near}'?" if near else ""
+        print(f"clinloom: {message}{hint}\n  → {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def doctor(args: argparse.Namespace) -> Any:
+    """Tell what is missing and how to mend it."""
+    from clinloom import doctor as room
+
+    checks = room.checks(spark=args.spark)
+    for check in checks if not args.json else ():
+        print(f"{'ok ' if check.ok else 'NO '} {check.name:<22} {check.detail}")
+        if not check.ok and check.mend:
+            print(f"      → {check.mend}")
+    failed = [c for c in checks if not c.ok and c.required]
+    if failed and not args.json:
+        raise ClinloomError(f"{len(failed)} of {len(checks)} checks failed")
+    return [c.__dict__ for c in checks] if args.json else None
+
+
+def synth(args: argparse.Namespace) -> Any:
+    """Make a synthetic hospital export with a known risk."""
+    from clinloom.spark import session
+    from clinloom.synth import synthesise
+
+    if args.patients < 1:
+        raise UsageError("--patients is at least 1")
+    truth = synthesise(
+        session(),
+        args.directory,
+        patients=args.patients,
+        seed=args.seed,
+        images=(args.images if args.images is not None else True) if args.with_images else False,
+        log=_progress(args).note,
+    )
+    shown = {k: v for k, v in truth.items() if k != "risk" and k != "patients_risk"}
+    return {"directory": str(args.directory), **_brief(shown)}
+
+
+def _brief(truth: dict[str, Any]) -> dict[str, Any]:
+    """The truth without its per-patient parts."""
+    return {k: v for k, v in truth.items() if not (isinstance(v, dict) and len(v) > 60)}
+
+
+def validate(args: argparse.Namespace) -> Any:
+    """Check a study file."""
+    from clinloom import run
+
+    study = run.read_study(args.study, overrides=args.set)
+    if args.schema:
+        from clinloom import plugins
+        from clinloom.study import schema
+
+        return schema(plugins)
+    return {"study": study.name, "valid": True, "hash": study.hash}
+
+
+def run_(args: argparse.Namespace) -> Any:
+    """Run a study, from files to report and bundle."""
+    from clinloom import run
+
+    done = run.run(args.study, out=args.out, overrides=args.set, progress=_progress(args))
+    return done.summary()
+
+
+def report(args: argparse.Namespace) -> Any:
+    """Render the report of a finished run again."""
+    from clinloom import run
+
+    return {"report": str(run.render(args.directory))}
+
+
+def score(args: argparse.Namespace) -> Any:
+    """Score new patients in batch with a bundle."""
+    from clinloom import run
+
+    return run.score(args.bundle, out=args.out, overrides=args.set, progress=_progress(args))
+
+
+def plugins_(args: argparse.Namespace) -> Any:
+    """List what each room offers."""
+    from clinloom import plugins
+
+    out: dict[str, dict[str, str]] = {}
+    for room in plugins.ROOMS:
+        out[room] = {}
+        for name in plugins.choices(room):
+            text = (plugins.load(room, name).__doc__ or "").strip().split("\n")[0]
+            out[room][name] = text
+            if not args.json:
+                print(f"{room:<10} {name:<22} {text}")
+    return out if args.json else None
+
+
+def demo(args: argparse.Namespace) -> Any:
+    """Synthesise a cohort and run the whole study on it."""
+    from clinloom import run
+
+    done = run.demo(args.out, patients=args.patients, seed=args.seed, progress=_progress(args))
+    return done.summary()
+
+
+COMMANDS = {
+    "doctor": (doctor, "clinloom doctor"),
+    "synth": (synth, "clinloom synth data/synthetic --patients 2000 --seed 7"),
+    "validate": (validate, "clinloom validate study.yaml --set cohort.outcome.within=60d"),
+    "run": (run_, "clinloom run examples/synthetic.yaml --out out"),
+    "report": (report, "clinloom report out"),
+    "score": (
+        score,
+        "clinloom score out/bundle --set sources.ehr.path=new/fhir --out risk.parquet",
+    ),
+    "plugins": (plugins_, "clinloom plugins"),
+    "demo": (demo, "clinloom demo --out demo-out"),
+}
+
+
+def parser() -> Parser:
+    """The command line's parser."""
+    top = Parser(
+        prog="clinloom",
+        description="From patient records and images to an evaluated risk model, on Spark.",
+        epilog=f"example: clinloom demo --out demo-out\n{EXIT}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"clinloom {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made = {}
+    for name, (function, example) in COMMANDS.items():
+        made[name] = sub = commands.add_parser(
+            name,
+            help=(function.__doc__ or "").strip(),
+            description=function.__doc__,
+            epilog=f"example: {example}\n{EXIT}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--json", action="store_true", help="results and progress as JSON")
+        sub.set_defaults(function=function)
+        if name in ("synth", "run", "score", "demo"):
+            sub.add_argument("--quiet", action="store_true", help="no progress")
+        if name in ("validate", "run", "score"):
+            sub.add_argument(
+                "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key"
+            )
+    made["doctor"].add_argument("--spark", action="store_true", help="also start a Spark session")
+    made["synth"].add_argument("directory", type=Path, help="where fhir/, dicom/, truth.json go")
+    made["synth"].add_argument("--images", type=int, help="patients with a radiograph")
+    made["synth"].add_argument("--no-images", dest="with_images", action="store_false")
+    for name in ("validate", "run"):
+        made[name].add_argument("study", help="a study file (YAML)")
+    made["validate"].add_argument("--schema", action="store_true", help="print the JSON Schema")
+    made["run"].add_argument("--out", required=True, help="the output folder")
+    made["report"].add_argument("directory", help="the output folder of a run")
+    made["score"].add_argument("bundle", help="the bundle folder of a run")
+    made["score"].add_argument("--out", required=True, help="a Parquet file")
+    made["demo"].add_argument("--out", default="demo-out", help="the output folder")
+    for name, patients in (("synth", 2000), ("demo", 2000)):
+        made[name].add_argument("--patients", type=int, default=patients)
+        made[name].add_argument("--seed", type=int, default=7)
+    return top
+
+
+def _progress(args: argparse.Namespace) -> Progress:
+    form = "quiet" if getattr(args, "quiet", False) else "json" if args.json else "text"
+    return Progress(form=form)
+
+
+def _show(result: Any, *, as_json: bool) -> None:
+    if result is None:
+        return
+    if as_json or not isinstance(result, dict):
+        print(json.dumps(result, indent=1, default=str))
+        return
+    for key, value in result.items():
+        shown = value if not isinstance(value, (dict, list)) else json.dumps(value, default=str)
+        print(f"{key:<12} {shown}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; give its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        _show(args.function(args), as_json=args.json)
+        return 0
+    except ClinloomError as error:
+        print(f"clinloom: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("clinloom: stopped; run again to go on after the last whole stage", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        print(f"clinloom: {_unexpected(error)}", file=sys.stderr)
+        return 1
+
+
+def _unexpected(error: BaseException) -> str:
+    """One line for an error that nobody foresaw; its trace goes to a file, not to the reader.
+
+    Messages of foreign libraries may quote data, so only the type and the place are shown.
+    """
+    import tempfile
+    import traceback
+
+    if disk_full(error):
+        return "the disk is full; nothing half-written was kept\n  → free some space and run again"
+    if os.environ.get("CLINLOOM_DEBUG"):
+        traceback.print_exception(error)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "clinloom" in f.filename]
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="clinloom-", suffix=".trace", delete=False
+    ) as file:
+        for line in traceback.format_tb(error.__traceback__):
+            file.write(line)
+    return (
+        f"an unexpected {type(error).__name__} at {place}\n"
+        f"  → the trace is in {file.name} (without values); CLINLOOM_DEBUG=1 shows all"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
