@@ -234,7 +234,7 @@ def _like(table: pa.Table, declared: Any) -> pa.Table:
     return pa.table(columns, schema=declared.arrow)
 
 
-def training_matrix(dataset: pa.Table) -> np.ndarray:
+def matrix(dataset: pa.Table) -> np.ndarray:
     """The ``values`` column as an (n, f) matrix."""
     values = dataset.column("values").combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).reshape(dataset.num_rows, -1)
