@@ -1,0 +1,186 @@
+"""Acquire, clean and cluster PhysioNet 2012 × N, then build features beside DuckDB and Polars.
+
+    python bench/features.py --copies 80 --folder /tmp/bench
+
+Prints events per second, peak memory and the ratio to each peer. Every contestant reads the same
+committed events and index tables and gives count, mean, min, max and last of 37 parameters in three
+windows for each patient, written as Parquet; each runs in a process of its own, one after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WINDOWS = (12, 24, 48)
+STATISTICS = ("count", "mean", "min", "max", "last")
+
+
+def multiply(source: Path, folder: Path, copies: int) -> None:
+    """Write ``copies`` archives like the original, every patient with a number of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(source) as archive:
+        members = [i for i in archive.infolist() if i.filename.endswith(".txt")]
+        texts = [(i.filename, archive.read(i)) for i in members]
+    for copy in range(copies):
+        target = folder / f"set-{copy:03d}.zip"
+        if target.exists():
+            continue
+        with zipfile.ZipFile(target.with_suffix(".tmp"), "w", zipfile.ZIP_DEFLATED, True, 1) as out:
+            for name, text in texts:
+                named = name.replace(".txt", f"-{copy:03d}.txt")
+                out.writestr(named, re.sub(rb"RecordID,(\d+)", rb"RecordID,\g<1>%03d" % copy, text))
+        target.with_suffix(".tmp").rename(target)
+
+
+def peak() -> float:
+    """Peak resident memory of this process or its largest child, GB."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(w).ru_maxrss for w in who) / 1e6
+
+
+def study(folder: Path):
+    """PhysioNet's study with the benchmark's windows and statistics."""
+    from clinloom import run
+
+    os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
+    return run.read_study(
+        ROOT / "examples" / "physionet2012.yaml",
+        overrides=[
+            f"sources.icu.path={folder / 'zips'}",
+            "features={measurements: {codes: 'PHYSIONET//*', statistics: "
+            f"[{', '.join(STATISTICS)}], windows: [{', '.join(f'{w}h' for w in WINDOWS)}]}}}}",
+        ],
+    )
+
+
+def prepare(folder: Path) -> dict:
+    """Acquire, clean and cluster; find the index. The committed tables stay for the contestants."""
+    from clinloom import steps
+    from clinloom.progress import Progress
+    from clinloom.store import Store
+    from clinloom.work import Work
+
+    made = study(folder)
+    work = Work(made, Store(folder / "out"), progress=Progress())
+    work.spark.range(1).count()
+    start = time.monotonic()
+    cleaned = steps.clean(work, made, steps.acquire(work, made))
+    seconds = time.monotonic() - start
+    steps.build_cohort(work, made, cleaned)
+    rows = cleaned["events"].rows
+    return {"seconds": seconds, "events": rows, "peak_gb": peak()}
+
+
+def clinloom(folder: Path) -> dict:
+    """Our feature step, from the committed events."""
+    from clinloom import steps
+    from clinloom.progress import Progress
+    from clinloom.store import Store
+    from clinloom.work import Work
+
+    made = study(folder)
+    work = Work(made, Store(folder / "out"), progress=Progress())
+    work.spark.range(1).count()
+    cleaned = steps.clean(work, made, steps.acquire(work, made))
+    index = steps.build_cohort(work, made, cleaned)
+    listed = steps.learn_features(work, made, cleaned, index)
+    work.store.manifest["stages"].pop("features", None)
+    start = time.monotonic()
+    steps.build_features(work, cleaned, index, listed)
+    return {"seconds": time.monotonic() - start, "events": cleaned["events"].rows}
+
+
+def duckdb(folder: Path) -> dict:
+    """The same aggregates in DuckDB, two threads."""
+    import duckdb as peer
+
+    tables = folder / "out" / "tables"
+    terms = []
+    for hours in WINDOWS:
+        inside = f"FILTER (time >= prediction_time - INTERVAL {hours} HOUR)"
+        terms += [
+            f"count(numeric_value) {inside} AS count_{hours}",
+            f"avg(numeric_value) {inside} AS mean_{hours}",
+            f"min(numeric_value) {inside} AS min_{hours}",
+            f"max(numeric_value) {inside} AS max_{hours}",
+            f"arg_max(numeric_value, time) {inside} AS last_{hours}",
+        ]
+    start = time.monotonic()
+    connection = peer.connect()
+    connection.execute("SET threads = 2")
+    connection.execute(
+        f"""COPY (SELECT subject_id, code, {", ".join(terms)}
+        FROM read_parquet('{tables}/events/*.parquet') e
+        JOIN read_parquet('{tables}/index/*.parquet') i USING (subject_id)
+        WHERE e.time < i.prediction_time GROUP BY subject_id, code)
+        TO '{folder}/duckdb.parquet'"""
+    )
+    return {"seconds": time.monotonic() - start}
+
+
+def polars(folder: Path) -> dict:
+    """The same aggregates in Polars, two threads."""
+    import polars as peer
+
+    tables = folder / "out" / "tables"
+    value, moment = peer.col("numeric_value"), peer.col("prediction_time")
+    terms = []
+    for hours in WINDOWS:
+        kept = value.filter(peer.col("time") >= moment - peer.duration(hours=hours))
+        terms += [
+            kept.count().alias(f"count_{hours}"),
+            kept.mean().alias(f"mean_{hours}"),
+            kept.min().alias(f"min_{hours}"),
+            kept.max().alias(f"max_{hours}"),
+            kept.last().alias(f"last_{hours}"),
+        ]
+    start = time.monotonic()
+    events = peer.scan_parquet(f"{tables}/events/*.parquet")
+    index = peer.scan_parquet(f"{tables}/index/*.parquet").select("subject_id", "prediction_time")
+    frame = events.join(index, on="subject_id").filter(peer.col("time") < moment)
+    frame.group_by("subject_id", "code").agg(terms).sink_parquet(f"{folder}/polars.parquet")
+    return {"seconds": time.monotonic() - start}
+
+
+def main() -> None:
+    """Run every contestant in a process of its own and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--copies", type=int, default=80)
+    parser.add_argument("--folder", type=Path, default=Path("bench-out"))
+    parser.add_argument("--only", choices=["prepare", "clinloom", "duckdb", "polars"])
+    args = parser.parse_args()
+    folder = args.folder.absolute()
+    if args.only:
+        result = globals()[args.only](folder)
+        print(json.dumps({**result, "peak_gb": result.get("peak_gb", peak())}))
+        return
+    data = Path(os.environ.get("CLINLOOM_DATA", ROOT.parent / "shared" / "data"))
+    multiply(data / "physionet2012" / "set-a.zip", folder / "zips", args.copies)
+    found = {}
+    for name in ("prepare", "clinloom", "duckdb", "polars"):
+        command = [sys.executable, __file__, "--only", name, "--folder", str(folder)]
+        env = {**os.environ, "POLARS_MAX_THREADS": "2"}
+        out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
+        found[name] = json.loads(out.stdout.strip().splitlines()[-1])
+        rate = found["prepare"]["events"] / found[name]["seconds"] / 1e6
+        took = found[name]["seconds"]
+        print(
+            f"{name:<10}{took:8.1f} s {rate:8.2f} M events/s  peak {found[name]['peak_gb']:.2f} GB"
+        )
+    for name in ("duckdb", "polars"):
+        ratio = found[name]["seconds"] / found["clinloom"]["seconds"]
+        print(f"clinloom is {ratio:.2f} times as fast as {name}")
+
+
+if __name__ == "__main__":
+    main()
