@@ -1,0 +1,108 @@
+"""Measured images on their way out of an image source: the parcels of events, images, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from clinloom.tables import LINKS, PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, TIME, conform
+
+AT_ONCE = 200  # images a parcel: about 40,000 events in colour
+
+
+class Measured:
+    """Collects images until there are enough for a parcel.
+
+    An image's measurements are events with its time, code
+    ``IMAGE//<modality>//<body part>//<measurement>`` and its own identity as ``record_id``.
+    """
+
+    def __init__(self, source: str):
+        self._source = source
+        self._clear()
+
+    def _clear(self) -> None:
+        self._images: list[dict[str, Any]] = []
+        self._measurements: list[Mapping[str, float]] = []
+        self._rejected: list[dict[str, Any]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to hand a parcel on."""
+        return len(self._images) >= AT_ONCE or len(self._rejected) >= 50 * AT_ONCE
+
+    def add(self, image: Mapping[str, Any], measurements: Mapping[str, float]) -> None:
+        """An image, as a row of the images parcel, and its measurements.
+
+        ``time`` is in microseconds since 1970 UTC or None; ``time_text`` a time that is still to
+        be read.
+        """
+        self._images.append({**image, "source": self._source})
+        self._measurements.append(measurements)
+
+    def reject(self, file: str, reason: str, *, record: str | None, patient: str | None) -> None:
+        """A file or record that is refused."""
+        self._rejected.append(
+            {
+                "patient": patient,
+                "source": self._source,
+                "record_id": record,
+                "stage": "acquire",
+                "reason": reason,
+                "file": file,
+            }
+        )
+
+    def parcel(self) -> dict[str, pa.Table]:
+        """What was collected since the last parcel; empty tables are left out."""
+        out: dict[str, pa.Table] = {}
+        if self._images:
+            out["images"] = self._rows()
+            out["events"] = self._events()
+            patients = pa.array(sorted({i["patient"] for i in self._images}), pa.string())
+            out["links"] = pa.table([patients, patients], schema=LINKS.arrow)
+        if self._rejected:
+            out["rejected"] = PARCEL_REJECTED.rows(self._rejected)
+        self._clear()
+        return out
+
+    def _rows(self) -> pa.Table:
+        columns = {n: [i.get(n) for i in self._images] for n in PARCEL_IMAGES.arrow.names}
+        columns["time"] = pa.array(columns["time"], pa.int64()).cast(TIME)
+        return conform(pa.table(columns), PARCEL_IMAGES)
+
+    def _events(self) -> pa.Table:
+        counts = [len(m) for m in self._measurements]
+
+        def each(name: str, type_: pa.DataType) -> pa.Array:
+            values = pa.array([i.get(name) for i in self._images], type_)
+            return values.take(pa.array(owner, pa.int64()))
+
+        owner = [n for n, count in enumerate(counts) for _ in range(count)]
+        codes = [
+            f"{prefix}//{name}"
+            for prefix, found in zip(map(_prefix, self._images), self._measurements, strict=True)
+            for name in found
+        ]
+        values = [value for found in self._measurements for value in found.values()]
+        columns = {
+            "patient": each("patient", pa.string()),
+            "time": each("time", pa.int64()).cast(TIME),
+            "code": pa.array(codes, pa.string()),
+            "numeric_value": pa.array(values, pa.float64()),
+            "source": each("source", pa.string()),
+            "record_id": each("sop_uid", pa.string()),
+            "time_text": each("time_text", pa.string()),
+        }
+        return conform(pa.table(columns), PARCEL_EVENTS)
+
+
+def _prefix(image: Mapping[str, Any]) -> str:
+    return f"IMAGE//{image['modality']}//{image['body_part']}"
+
+
+def coded(text: str | None, *, absent: str) -> str:
+    """A modality or body part as a part of a code: upper case, without gaps and slashes."""
+    return "_".join(str(text or "").upper().replace("/", " ").split()) or absent

@@ -1,0 +1,346 @@
+"""DICOM files become events, or a refusal with its reason; nothing fails the batch."""
+
+from __future__ import annotations
+
+import builtins
+import datetime as dt
+import io
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from clinloom.errors import MissingDependency
+from clinloom.files import listing
+from clinloom.radiomics import measure
+from clinloom.sources import dicom
+from clinloom.tables import PARCELS
+
+pydicom = pytest.importorskip("pydicom", reason="the dicom extra is not installed")
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.sequence import Sequence  # noqa: E402
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid  # noqa: E402
+
+GRAY = np.arange(20 * 24, dtype=np.uint16).reshape(20, 24)
+
+
+def instance(pixels: np.ndarray | None = GRAY, **tags: object) -> Dataset:
+    """A small CT instance; a tag of None is left out."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    made.StudyInstanceUID, made.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+    made.PatientID, made.Modality, made.BodyPartExamined = "P-1", "CT", "CHEST"
+    made.AcquisitionDate, made.AcquisitionTime = "20240229", "101112.5"
+    if pixels is not None:
+        colour = pixels.ndim > 2 and pixels.shape[-1] == 3
+        made.Rows, made.Columns = pixels.shape[-3:-1] if colour else pixels.shape[-2:]
+        made.SamplesPerPixel = 3 if colour else 1
+        made.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+        if colour:
+            made.PlanarConfiguration = 0
+        if pixels.ndim - colour == 3:
+            made.NumberOfFrames = len(pixels)
+        bits = pixels.dtype.itemsize * 8
+        made.BitsAllocated = made.BitsStored = bits
+        made.HighBit = bits - 1
+        made.PixelRepresentation = int(pixels.dtype.kind == "i")
+        made.PixelData = pixels.tobytes()
+        made["PixelData"].VR = "OW" if bits > 8 else "OB"
+    for name, value in tags.items():
+        if value is None:
+            delattr(made, name)
+        else:
+            setattr(made, name, value)
+    return made
+
+
+def written(made: Dataset) -> bytes:
+    out = io.BytesIO()
+    made.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def read(folder: Path, **options: object) -> dict[str, pa.Table]:
+    chosen = dicom.Options(path=str(folder), **options)
+    parts: dict[str, list[pa.Table]] = {}
+    for parcel in dicom.read(listing(str(folder)), chosen, "scans"):
+        for name, table in parcel.items():
+            assert table.schema == PARCELS[name].arrow
+            parts.setdefault(name, []).append(table)
+    return {name: pa.concat_tables(tables) for name, tables in parts.items()}
+
+
+def reasons(found: dict[str, pa.Table]) -> dict[str, str]:
+    return {r["file"]: r["reason"] for r in found["rejected"].to_pylist()}
+
+
+def measurements(found: dict[str, pa.Table]) -> dict[str, float]:
+    events = found["events"].to_pylist()
+    return {e["code"].rsplit("//", 1)[1]: e["numeric_value"] for e in events}
+
+
+def test_an_instance_becomes_events_an_image_and_a_patient(tmp_path: Path) -> None:
+    made = instance()
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    found = read(tmp_path)
+    assert found["links"].to_pylist() == [{"patient": "P-1", "other": "P-1"}]
+    (image,) = found["images"].to_pylist()
+    at = dt.datetime(2024, 2, 29, 10, 11, 12, 500_000, tzinfo=dt.UTC)
+    assert image == {
+        "patient": "P-1",
+        "study_uid": "1.2.3",
+        "series_uid": "1.2.3.4",
+        "sop_uid": made.SOPInstanceUID,
+        "modality": "CT",
+        "body_part": "CHEST",
+        "time": at,
+        "rows": 20,
+        "columns": 24,
+        "file": "a.dcm",
+        "source": "scans",
+    }
+    assert measurements(found) == measure(GRAY)
+    events = found["events"]
+    assert all(c.startswith("IMAGE//CT//CHEST//") for c in events.column("code").to_pylist())
+    assert set(events.column("time").to_pylist()) == {at}
+    assert set(events.column("record_id").to_pylist()) == {made.SOPInstanceUID}
+    assert "rejected" not in found
+
+
+def test_every_refusal_has_its_reason_and_spares_the_rest(tmp_path: Path) -> None:
+    sound = written(instance())
+    contour = instance(None, SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3")  # RT Structure Set
+    contour.file_meta.MediaStorageSOPClassUID = contour.SOPClassUID
+    files = {
+        "sound.dcm": sound,
+        "short.dcm": sound[:-100],
+        "header.dcm": sound[: sound.index(b"CHEST") + 2],
+        "preamble.dcm": sound[:140],
+        "none.dcm": written(instance(None, Rows=20, Columns=24)),
+        "contour.dcm": written(contour),
+        "nobody.dcm": written(instance(PatientID=None)),
+        "blank.dcm": written(instance(PatientID="")),
+        "undated.dcm": written(instance(AcquisitionDate=None, AcquisitionTime=None)),
+        "shapeless.dcm": written(instance(Rows=None)),
+        "empty.dcm": b"",
+        "notes.txt": b"a letter, not an image" * 30,
+        "noise.dcm": np.random.default_rng(0).bytes(5000),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    found = read(tmp_path)
+    assert found["images"].column("file").to_pylist() == ["sound.dcm"]
+    refused = reasons(found)
+    assert refused.pop("shapeless.dcm") in ("unreadable_dicom", "truncated_dicom")
+    assert refused == {
+        "short.dcm": "truncated_dicom",
+        "header.dcm": "truncated_dicom",
+        "preamble.dcm": "truncated_dicom",
+        "none.dcm": "pixelless_dicom",
+        "contour.dcm": "pixelless_dicom",
+        "nobody.dcm": "missing_patient",
+        "blank.dcm": "missing_patient",
+        "undated.dcm": "missing_time",
+        "empty.dcm": "not_dicom",
+        "notes.txt": "not_dicom",
+        "noise.dcm": "not_dicom",
+    }
+    known = {r["file"]: r["patient"] for r in found["rejected"].to_pylist()}
+    assert known["short.dcm"] == known["undated.dcm"] == "P-1"
+    assert set(found["rejected"].column("stage").to_pylist()) == {"acquire"}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.97])
+def test_a_truncated_compressed_file_is_not_called_pixelless(tmp_path: Path, share: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4000, (64, 64)).astype(np.uint16)
+    made = instance(pixels)
+    made.compress(RLELossless, encoding_plugin="pydicom")
+    data = written(made)
+    (tmp_path / "a.dcm").write_bytes(data[: int(len(data) * share)])
+    assert reasons(read(tmp_path)) == {"a.dcm": "truncated_dicom"}
+
+
+def test_compression_changes_nothing(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4000, (64, 64)).astype(np.uint16)
+    made = instance(pixels)
+    made.compress(RLELossless, encoding_plugin="pydicom")
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    assert measurements(read(tmp_path)) == measure(pixels)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"RescaleSlope": 1, "RescaleIntercept": -1024}, GRAY.astype(int) - 1024),
+        ({"RescaleSlope": "0.5", "RescaleIntercept": "3"}, GRAY * 0.5 + 3),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, 65535 - GRAY.astype(int)),
+        (
+            {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11},
+            4095 - GRAY.astype(int),
+        ),
+    ],
+)
+def test_intensities_are_rescaled_and_monochrome1_inverted(
+    tmp_path: Path, tags: dict[str, object], expected: np.ndarray
+) -> None:
+    (tmp_path / "a.dcm").write_bytes(written(instance(**tags)))
+    assert measurements(read(tmp_path)) == pytest.approx(measure(expected))
+
+
+def test_signed_monochrome1_is_inverted_within_its_range(tmp_path: Path) -> None:
+    pixels = (GRAY.astype(np.int16) - 200) * 100
+    made = instance(pixels, PhotometricInterpretation="MONOCHROME1")
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    assert measurements(read(tmp_path)) == measure(-1 - pixels.astype(int))
+
+
+def test_colour_of_16_bits_keeps_its_upper_8(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 65536, (30, 30, 3)).astype(np.uint16)
+    (tmp_path / "a.dcm").write_bytes(written(instance(pixels)))
+    assert measurements(read(tmp_path)) == measure((pixels >> 8).astype(np.uint8))
+
+
+def test_frames_are_measured_one_by_one_and_averaged(tmp_path: Path) -> None:
+    frames = np.stack([GRAY, GRAY * 3, GRAY // 2])
+    (tmp_path / "a.dcm").write_bytes(written(instance(frames)))
+    found = read(tmp_path)
+    each = [measure(frame) for frame in frames]
+    mean = {name: np.mean([m[name] for m in each]) for name in each[0]}
+    assert measurements(found) == pytest.approx(mean)
+    assert found["images"].num_rows == 1
+
+
+def test_a_frame_has_its_own_rescale(tmp_path: Path) -> None:
+    def group(slope: float) -> Dataset:
+        rescale, item = Dataset(), Dataset()
+        rescale.RescaleSlope, rescale.RescaleIntercept = slope, 0
+        item.PixelValueTransformationSequence = Sequence([rescale])
+        return item
+
+    groups = Sequence([group(2), group(4)])
+    made = instance(np.stack([GRAY, GRAY]), PerFrameFunctionalGroupsSequence=groups)
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    assert measurements(read(tmp_path))["firstorder_mean"] == pytest.approx(GRAY.mean() * 3)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"AcquisitionDateTime": "20240301120000.25"}, "2024-03-01T12:00:00.250000"),
+        ({"AcquisitionDateTime": "20240301120000+0200"}, "2024-03-01T10:00:00"),
+        ({"TimezoneOffsetFromUTC": "-0530"}, "2024-02-29T15:41:12.500000"),
+        ({"AcquisitionTime": "1011"}, "2024-02-29T10:11:00"),
+        (
+            {"AcquisitionTime": None, "StudyDate": "20240228", "StudyTime": "235960"},
+            "2024-02-28T23:59:59",
+        ),
+        ({"AcquisitionTime": None}, "2024-02-29T00:00:00"),
+        (
+            {"AcquisitionDate": None, "SeriesDate": "20231231", "SeriesTime": "08"},
+            "2023-12-31T08:00:00",
+        ),
+    ],
+)
+def test_the_time_of_acquisition(tmp_path: Path, tags: dict[str, object], expected: str) -> None:
+    (tmp_path / "a.dcm").write_bytes(written(instance(**tags)))
+    (time,) = read(tmp_path)["images"].column("time").to_pylist()
+    assert time == dt.datetime.fromisoformat(expected).replace(tzinfo=dt.UTC)
+
+
+def test_a_time_that_is_not_understood_is_left_to_the_cleaning(tmp_path: Path) -> None:
+    made = instance(AcquisitionTime=None)
+    data = written(made).replace(b"20240229", b"29022024")
+    (tmp_path / "a.dcm").write_bytes(data)
+    events = read(tmp_path)["events"]
+    assert set(events.column("time_text").to_pylist()) == {"29022024"}
+    assert events.column("time").null_count == events.num_rows
+
+
+def test_an_undated_image_can_be_taken_as_static(tmp_path: Path) -> None:
+    made = instance(AcquisitionDate=None, AcquisitionTime=None)
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    events = read(tmp_path, undated="static")["events"]
+    assert events.column("time").null_count == events.num_rows > 0
+
+
+def test_a_file_without_preamble_is_read(tmp_path: Path) -> None:
+    data = written(instance())
+    start = data.index(b"\x08\x00\x16\x00UI")
+    (tmp_path / "a.dcm").write_bytes(data[start:])
+    assert measurements(read(tmp_path)) == measure(GRAY)
+
+
+def test_archives_are_folders_and_parcels_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinloom.sources._measured.AT_ONCE", 2)
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for number in range(5):
+            archive.writestr(f"x/{number}.dcm", written(instance(PatientID=f"P-{number % 2}")))
+    parcels = list(dicom.read(listing(str(tmp_path)), dicom.Options(path=str(tmp_path)), "scans"))
+    assert [p["images"].num_rows for p in parcels] == [2, 2, 1]
+    assert parcels[0]["images"].column("file").to_pylist()[0] == "scans.zip!/x/0.dcm"
+
+
+def test_nothing_is_printed_or_warned(
+    tmp_path: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = instance()
+    data = written(made).replace(b"20240229", b"CANARY77")
+    (tmp_path / "a.dcm").write_bytes(data)
+    (tmp_path / "b.dcm").write_bytes(data[:-9])
+    read(tmp_path)
+    out = capfd.readouterr()
+    assert not out.out and not out.err and "CANARY77" not in caplog.text
+
+
+def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *rest: object, **more: object) -> object:
+        if name == "pydicom":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(MissingDependency, match=r"clinloom\[dicom\]"):
+        next(dicom.read([], dicom.Options(path="."), "scans"))
+
+
+def test_pydicoms_own_files_are_measured_or_refused() -> None:
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    if not folder.is_dir():
+        pytest.skip("this pydicom ships no test files")
+    pytest.importorskip("pylibjpeg", reason="the dicom extra's decoders are not installed")
+    found = read(folder)
+    count = Counter(found["rejected"].column("reason").to_pylist())
+    assert found["images"].num_rows + sum(count.values()) == len(listing(str(folder)))
+    assert found["images"].num_rows >= 50
+    refused = reasons(found)
+    assert refused["MR_truncated.dcm"] == "truncated_dicom"
+    assert refused["rtplan.dcm"] == "pixelless_dicom"
+    assert count["undecodable_dicom"] <= 4  # 12-bit JPEG, and one that is broken
+
+
+def test_real_positron_emission_slices(data: Path) -> None:
+    """Already in SUV: the stored values times the rescale slope, and nothing more."""
+    archive = data / "sts_pet" / "dicom.zip"
+    if not archive.is_file():
+        pytest.skip("sts_pet is not among the public data")
+    pieces = [p for p in listing(str(archive)) if "STS_001" in p.name]
+    options = dicom.Options(path=str(archive))
+    parcels = list(dicom.read(pieces, options, "scans"))
+    images = pa.concat_tables([p["images"] for p in parcels if "images" in p])
+    events = pa.concat_tables([p["events"] for p in parcels if "events" in p]).to_pylist()
+    refused = pa.concat_tables([p["rejected"] for p in parcels if "rejected" in p])
+    assert images.num_rows == 59
+    assert refused.column("reason").to_pylist() == ["pixelless_dicom"]  # its RTSTRUCT
+    code = "IMAGE//PT//EXTREMITY//firstorder_maximum"
+    largest = max(e["numeric_value"] for e in events if e["code"] == code)
+    assert 3 < largest < 40

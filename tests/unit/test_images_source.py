@@ -1,0 +1,258 @@
+"""Images and their manifest become events, or a refusal with its reason."""
+
+from __future__ import annotations
+
+import builtins
+import datetime as dt
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from clinloom.errors import MissingDependency, SourceError
+from clinloom.files import listing
+from clinloom.radiomics import measure
+from clinloom.sources import images
+from clinloom.tables import PARCELS
+
+Image = pytest.importorskip("PIL.Image", reason="the images extra is not installed")
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+GRAY = np.random.default_rng(1).integers(0, 65536, (30, 40)).astype(np.uint16)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format="PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for name, pixels in {"a": COLOUR, "b": COLOUR[:20], "c": GRAY}.items():
+        (tmp_path / "images" / f"{name}.png").write_bytes(png(pixels))
+    (tmp_path / "manifest.csv").write_text(
+        "who,image,taken,label\n007,a,2024-01-02,1\n007,b,2024-01-03T04:05:06+01:00,1\n08,c,,0\n"
+    )
+    return tmp_path
+
+
+def options(folder: Path, **more: object) -> images.Options:
+    given = {
+        "path": str(folder / "images"),
+        "manifest": str(folder / "manifest.csv"),
+        "file": "{image}.png",
+        "patient": "who",
+        "modality": "xc",
+        "body_part": "Upper back",
+        **more,
+    }
+    return images.Options(**given)
+
+
+def read(chosen: images.Options) -> dict[str, pa.Table]:
+    parts: dict[str, list[pa.Table]] = {}
+    for parcel in images.read(listing(chosen.path), chosen, "photos"):
+        for name, table in parcel.items():
+            assert table.schema == PARCELS[name].arrow
+            parts.setdefault(name, []).append(table)
+    return {name: pa.concat_tables(tables) for name, tables in parts.items()}
+
+
+def reasons(found: dict[str, pa.Table]) -> dict[str, str]:
+    return {r["file"]: r["reason"] for r in found["rejected"].to_pylist()}
+
+
+def measurements(found: dict[str, pa.Table], record: str) -> dict[str, float]:
+    events = [e for e in found["events"].to_pylist() if e["record_id"] == record]
+    return {e["code"].rsplit("//", 1)[1]: e["numeric_value"] for e in events}
+
+
+def test_images_become_events_of_their_patients(folder: Path) -> None:
+    found = read(options(folder, time={"at": "2024-05-06T07:08:09Z"}))
+    assert found["links"].to_pylist() == [
+        {"patient": "007", "other": "007"},  # an identifier keeps its zeros
+        {"patient": "08", "other": "08"},
+    ]
+    assert measurements(found, "a") == measure(COLOUR)
+    assert measurements(found, "c") == measure(GRAY)
+    first = found["images"].to_pylist()[0]
+    at = dt.datetime(2024, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
+    assert (first["time"], first["rows"], first["columns"]) == (at, 30, 40)
+    assert (first["sop_uid"], first["file"], first["source"]) == ("a", "a.png", "photos")
+    event = found["events"].to_pylist()[0]
+    assert event["code"] == "IMAGE//XC//UPPER_BACK//firstorder_mean"
+    assert event["time"] == at
+    assert "rejected" not in found
+
+
+def test_times_come_from_a_column(folder: Path) -> None:
+    found = read(options(folder, time={"column": "taken"}))
+    assert found["images"].column("time").to_pylist() == [
+        dt.datetime(2024, 1, 2, tzinfo=dt.UTC),
+        dt.datetime(2024, 1, 3, 3, 5, 6, tzinfo=dt.UTC),
+    ]
+    assert reasons(found) == {"c.png": "missing_time"}
+
+
+def test_a_time_in_another_form_is_left_to_the_cleaning(folder: Path) -> None:
+    (folder / "manifest.csv").write_text("who,image,taken\n1,a,02/01/2024\n2,b,soon\n3,c,\n")
+    found = read(options(folder, time={"column": "taken", "format": "%d/%m/%Y"}))
+    rows = {e["record_id"]: (e["time"], e["time_text"]) for e in found["events"].to_pylist()}
+    assert rows == {
+        "a": (dt.datetime(2024, 1, 2, tzinfo=dt.UTC), None),
+        "b": (None, "soon"),
+    }
+
+
+def test_without_a_time_images_are_static(folder: Path) -> None:
+    events = read(options(folder))["events"]
+    assert events.column("time").null_count == events.num_rows
+    assert events.column("time_text").null_count == events.num_rows
+
+
+def test_every_refusal_has_its_reason_and_spares_the_rest(folder: Path) -> None:
+    place = folder / "images"
+    good = png(COLOUR)
+    (place / "cut.png").write_bytes(good[: len(good) // 2])
+    (place / "text.png").write_bytes(b"not an image")
+    (place / "other.png").write_bytes(good)
+    (place / "nobody.png").write_bytes(good)
+    (place / "twice.png").write_bytes(good)
+    (folder / "manifest.csv").write_text(
+        "who,image\n1,a\n1,a\n2,cut\n3,text\n,nobody\n4,twice\n5,twice\n6,gone\n7,\n8,b\n"
+    )
+    found = read(options(folder))
+    assert found["images"].column("file").to_pylist() == ["a.png", "b.png"]
+    assert reasons(found) == {
+        "c.png": "not_in_manifest",
+        "other.png": "not_in_manifest",
+        "cut.png": "truncated_image",
+        "text.png": "not_an_image",
+        "nobody.png": "missing_patient",
+        "twice.png": "ambiguous_in_manifest",
+        "gone.png": "absent_image",
+    }
+
+
+def test_two_files_of_one_name_belong_to_nobody(folder: Path) -> None:
+    (folder / "images" / "more").mkdir()
+    (folder / "images" / "more" / "a.png").write_bytes(png(COLOUR))
+    found = read(options(folder))
+    assert reasons(found) == {
+        "a.png": "ambiguous_in_manifest",
+        "more/a.png": "ambiguous_in_manifest",
+    }
+
+
+def test_a_name_may_hold_folders(folder: Path) -> None:
+    (folder / "images" / "007").mkdir()
+    (folder / "images" / "a.png").rename(folder / "images" / "007" / "a.png")
+    found = read(options(folder, file="{who}/{image}.png"))
+    assert found["images"].column("file").to_pylist() == ["007/a.png"]
+
+
+def test_an_absent_image_is_said_once_whatever_the_groups(folder: Path) -> None:
+    (folder / "images" / "b.png").unlink()
+    chosen = options(folder)
+    pieces = listing(chosen.path)
+    parcels = [p for piece in pieces for p in images.read([piece], chosen, "photos")]
+    refused = [r for p in parcels if "rejected" in p for r in p["rejected"].to_pylist()]
+    assert [(r["file"], r["reason"], r["patient"]) for r in refused] == [
+        ("b.png", "absent_image", "007")
+    ]
+
+
+def test_archives_parquet_manifests_and_bounded_parcels(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinloom.sources._measured.AT_ONCE", 2)
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for file in (folder / "images").iterdir():
+            archive.write(file, f"x/{file.name}")
+    taken = pa.array([dt.datetime(2024, 1, 1)] * 3, pa.timestamp("us"))
+    table = pa.table({"who": [1.0, 2.0, 3.0], "image": ["a", "b", "c"], "taken": taken})
+    pq.write_table(table, folder / "manifest.parquet")
+    chosen = options(
+        folder,
+        path=str(folder / "images.zip"),
+        manifest=str(folder / "manifest.parquet"),
+        time={"column": "taken"},
+    )
+    parcels = list(images.read(listing(chosen.path), chosen, "photos"))
+    assert [p["images"].num_rows for p in parcels] == [2, 1]
+    rows = [row for p in parcels for row in p["images"].to_pylist()]
+    assert {row["patient"] for row in rows} == {"1", "2", "3"}
+    assert {row["time"] for row in rows} == {dt.datetime(2024, 1, 1, tzinfo=dt.UTC)}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "YCbCr"])
+def test_every_mode_is_measured(folder: Path, mode: str) -> None:
+    Image.fromarray(COLOUR).convert(mode).save(folder / "images" / "a.tif")
+    (folder / "manifest.csv").write_text("who,image\n1,a\n")
+    found = read(options(folder, file="{image}.tif", include="*.tif"))
+    assert found["images"].num_rows == 1
+
+
+def test_a_manifest_among_the_images_is_not_an_image(folder: Path) -> None:
+    text = (folder / "manifest.csv").read_text()
+    (folder / "images" / "manifest.csv").write_text(text)
+    found = read(options(folder, manifest=str(folder / "images" / "manifest.csv")))
+    assert "rejected" not in found and found["images"].num_rows == 3
+
+
+def test_a_wrong_column_is_named_with_the_nearest(folder: Path) -> None:
+    with pytest.raises(SourceError, match="did you mean 'image'"):
+        read(options(folder, file="{imagee}.png"))
+    with pytest.raises(SourceError, match="no manifest"):
+        read(options(folder, manifest=str(folder / "absent.csv")))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"file": "image.png"},
+        {"file": "{image.__class__}"},
+        {"file": "{}"},
+        {"file": "{image"},
+        {"time": {}},
+        {"time": {"column": "taken", "at": "2024-01-01"}},
+    ],
+)
+def test_wrong_options_are_refused(folder: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        options(folder, **wrong)
+
+
+def test_without_pillow_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *rest: object, **more: object) -> object:
+        if name == "PIL":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(MissingDependency, match=r"clinloom\[images\]"):
+        read(options(folder))
+
+
+def test_real_dermatoscopy(data: Path) -> None:
+    place = data / "ham10000"
+    if not place.is_dir():
+        pytest.skip("ham10000 is not among the public data")
+    chosen = images.Options(
+        path=str(place / "images.zip"),
+        manifest=str(place / "metadata.csv"),
+        file="{image_id}.jpg",
+        patient="lesion_id",
+    )
+    parcels = list(images.read(listing(chosen.path)[1:41], chosen, "photos"))
+    assert sum(p["images"].num_rows for p in parcels) == 40
+    assert all("rejected" not in p for p in parcels)
