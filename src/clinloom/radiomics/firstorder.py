@@ -29,8 +29,8 @@ def first_order(values: np.ndarray, *, bins: int | None = BINS) -> dict[str, flo
     steady = variance <= 1e-24 * max(mean * mean, 1e-280)
     p10, p25, median, p75, p90 = percentiles(levels, counts, (10, 25, 50, 75, 90))
     minimum, maximum = float(levels[0]), float(levels[-1])
-    middle = (levels >= p10) & (levels <= p90)
-    robust = share[middle] / share[middle].sum()
+    middle = slice(np.searchsorted(levels, p10), np.searchsorted(levels, p90, side="right"))
+    between, robust = levels[middle], share[middle] / share[middle].sum()
     energy = float(counts @ (levels * levels))
     binned = share if bins is None else _binned(levels, share, bins)
     binned = binned[binned > 0]
@@ -38,7 +38,9 @@ def first_order(values: np.ndarray, *, bins: int | None = BINS) -> dict[str, flo
         "firstorder_mean": mean,
         "firstorder_variance": variance,
         "firstorder_skewness": 0.0 if steady else float(share @ (square * centred)) / variance**1.5,
-        "firstorder_kurtosis": 0.0 if steady else float(share @ square**2) / variance**2 - 3,
+        "firstorder_kurtosis": 0.0
+        if steady
+        else float(share @ (square * square)) / variance**2 - 3,
         "firstorder_median": median,
         "firstorder_minimum": minimum,
         "firstorder_percentile_10": p10,
@@ -47,7 +49,7 @@ def first_order(values: np.ndarray, *, bins: int | None = BINS) -> dict[str, flo
         "firstorder_iqr": p75 - p25,
         "firstorder_range": maximum - minimum,
         "firstorder_mad": float(share @ np.abs(centred)),
-        "firstorder_robust_mad": float(robust @ np.abs(levels[middle] - robust @ levels[middle])),
+        "firstorder_robust_mad": float(robust @ np.abs(between - robust @ between)),
         "firstorder_energy": energy,
         "firstorder_rms": float(np.sqrt(energy / total)),
         "firstorder_entropy": float(-(binned * np.log2(binned)).sum()) + 0.0,
