@@ -118,7 +118,7 @@ def duckdb(folder: Path) -> dict:
     start = time.monotonic()
     connection = peer.connect()
     connection.execute("SET threads = 2")
-    connection.execute(
+    connection.execute(  # the names are this file's own
         f"""COPY (SELECT subject_id, code, {", ".join(terms)}
         FROM read_parquet('{tables}/events/*.parquet') e
         JOIN read_parquet('{tables}/index/*.parquet') i USING (subject_id)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -182,9 +182,7 @@ def cluster(
     def sink(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
 
-        context = TaskContext.get()
-        assert context is not None
-        bucket, problem = context.partitionId(), None
+        bucket, problem = TaskContext.get().partitionId(), None  # type: ignore[union-attr]
         file = Path(target) / f"part-{bucket:05d}.parquet"
         try:
             with TableWriter(file, table) as writer:

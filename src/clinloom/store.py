@@ -107,7 +107,7 @@ class TableWriter:
             ]
         )
         self.rows = 0
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: pq.ParquetWriter  # opened on entry
 
     def __enter__(self) -> TableWriter:
         options: Any = {"compression": "zstd", "compression_level": 1, "store_schema": False}
@@ -116,7 +116,6 @@ class TableWriter:
 
     def write(self, rows: pa.Table) -> None:
         """Append rows; they must conform to the table's declaration."""
-        assert self._writer is not None
         arrays = []
         for wanted, declared in zip(self.schema, self.table.arrow, strict=True):
             values = rows.column(wanted.name) if wanted.name in rows.column_names else None
@@ -133,7 +132,6 @@ class TableWriter:
         self.rows += rows.num_rows
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        assert self._writer is not None
         try:
             self._writer.close()
             if kind is None:

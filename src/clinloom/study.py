@@ -44,7 +44,7 @@ MICROSECONDS = {
 
 
 def duration(text: Any) -> int:
-    """Microseconds of a duration written like ``30d``, ``48h``, ``90m``, ``15s``, ``2w``, ``1y``."""
+    """Microseconds of a duration written like ``30d``, ``48h``, ``90m``, ``2w`` or ``1y``."""
     if isinstance(text, int) and not isinstance(text, bool):
         if text == 0:
             return 0

@@ -29,12 +29,11 @@ def events(subjects: int = 60, seed: int = 1) -> pa.Table:
 
 
 def count(events: pa.Table) -> dict[str, pa.Table]:
-    ids = np.unique(events.column("subject_id").to_numpy())
+    ids, sizes = np.unique(events.column("subject_id").to_numpy(), return_counts=True)
     rows = [
         {"step": 0, "name": str(i), "subjects": 1, "rows": int(n)}
-        for i, n in zip(*np.unique(events.column("subject_id").to_numpy(), return_counts=True))
+        for i, n in zip(ids, sizes, strict=True)
     ]
-    assert len(ids) == len(rows)
     return {"flow": FLOW.rows(rows)}
 
 
