@@ -1,0 +1,95 @@
+"""What every file kernel hands on beside its events: refusals with their place, and identities."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+import zlib
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from clinloom.files import Piece
+from clinloom.tables import LINKS, PARCEL_REJECTED
+
+STAGE = "acquire"
+WORD = pa.dictionary(pa.int32(), pa.string())  # a column of few distinct texts
+
+
+class Refusals:
+    """The records of one source that were refused, until the next parcel takes them away."""
+
+    def __init__(self, source: str):
+        self.source = source
+        self._rows: list[dict] = []
+        self._tables: list[pa.Table] = []
+
+    def add(
+        self,
+        reason: str,
+        *,
+        file: str,
+        position: int | None = None,
+        record_id: str | None = None,
+        code: str | None = None,
+        patient: str | None = None,
+    ) -> None:
+        """Refuse one record of ``file``. ``position``: the byte at which it starts."""
+        row = {"reason": reason, "file": file, "position": position, "record_id": record_id}
+        row |= {"code": code, "patient": patient, "source": self.source, "stage": STAGE}
+        self._rows.append(row)
+
+    def add_rows(self, reason: str, rows: pa.Table) -> None:
+        """Refuse many: ``rows`` has any of patient, record_id, code, file and position."""
+        if not rows.num_rows:
+            return
+        given = {"reason": reason, "source": self.source, "stage": STAGE}
+        columns = []
+        for field in PARCEL_REJECTED.arrow:
+            if field.name in rows.column_names:
+                columns.append(rows.column(field.name).cast(field.type))
+            else:
+                value = pa.scalar(given.get(field.name), field.type)
+                columns.append(pa.repeat(value, rows.num_rows))
+        self._tables.append(pa.table(columns, schema=PARCEL_REJECTED.arrow))
+
+    def take(self) -> dict[str, pa.Table]:
+        """The parcel's ``rejected``, where there is any, and a clean slate."""
+        tables = [*self._tables, PARCEL_REJECTED.rows(self._rows)] if self._rows else self._tables
+        self._rows, self._tables = [], []
+        return {"rejected": pa.concat_tables(tables)} if tables else {}
+
+
+def whole(piece: Piece, refused: Refusals) -> bytes | None:
+    """The piece's bytes; a file that cannot be unpacked is refused as ``unreadable_file``."""
+    try:
+        return piece.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile):
+        refused.add("unreadable_file", file=piece.name)
+        return None
+
+
+def first_byte(piece: Piece) -> int:
+    """The offset in its file at which the piece's first line starts (see ``Piece.read``)."""
+    if not piece.start:
+        return 0
+    with open(piece.path, "rb") as file:
+        file.seek(piece.start - 1)
+        return piece.start - 1 + len(file.readline())
+
+
+def links(pairs: Iterable[tuple[str, str]]) -> dict[str, pa.Table]:
+    """The parcel's ``links``, where there are any."""
+    pairs = list(pairs)
+    if not pairs:
+        return {}
+    patients, others = zip(*pairs, strict=True)
+    return {"links": pa.table([list(patients), list(others)], schema=LINKS.arrow)}
+
+
+def word(value: str | None, rows: int) -> pa.DictionaryArray:
+    """The same text in every row."""
+    if value is None:
+        return pa.nulls(rows, WORD)
+    indices = pa.repeat(pa.scalar(0, pa.int32()), rows)
+    return pa.DictionaryArray.from_arrays(indices, pa.array([value], pa.string()))

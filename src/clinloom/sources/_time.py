@@ -1,0 +1,252 @@
+"""Times as sources write them: ISO 8601, a declared format, or an offset from an origin.
+
+A time that cannot be read so is not guessed: it stays as text for the cleaning to read or refuse.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, field_validator, model_validator
+
+from clinloom.study import Model
+from clinloom.tables import TIME
+
+LOCAL = pa.timestamp("us")
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+YEAR_ONE = -62_135_596_800_000_000  # the first microsecond that Python's calendar knows
+MICROSECONDS = {"days": 86_400_000_000, "hours": 3_600_000_000, "minutes": 60_000_000}
+ISO = re.compile(
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:([T ])(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?"
+    r"(Z|[+-]\d\d(?::?\d\d)?)?)?)?)?",
+    re.ASCII,
+)
+CLOCK = re.compile(r"(-?)(\d{1,6}):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
+
+
+class TimeSpec(Model):
+    """Where an event's time stands: in a column, at one moment for all, or nowhere (static)."""
+
+    column: str | None = Field(default=None, description="the column that holds it")
+    format: str | None = Field(default=None, description="as in strptime; none: ISO 8601")
+    offset: Literal["HH:MM", "days", "hours", "minutes"] | None = Field(
+        default=None, description="the column counts from `origin`"
+    )
+    origin: dt.datetime | None = Field(default=None, description="what offsets count from")
+    zone: str = Field(default="UTC", description="IANA time zone of times that name none")
+    at: dt.datetime | None = Field(default=None, description="the same moment for every event")
+    static: bool = Field(default=False, description="true: known at all times, without a time")
+
+    @model_validator(mode="after")
+    def _one(self) -> TimeSpec:
+        if (self.column is not None) + (self.at is not None) + self.static != 1:
+            raise ValueError("give one of `column`, `at` and `static: true`")
+        if (self.offset is None) != (self.origin is None):
+            raise ValueError("`offset` and `origin` go together")
+        if self.column is None and (self.offset or self.format):
+            raise ValueError("`format` and `offset` say how to read `column`")
+        if self.offset and self.format:
+            raise ValueError("give `format` or `offset`, not both")
+        return self
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("an IANA time zone is written like Europe/Berlin") from None
+        return zone
+
+
+class Times(NamedTuple):
+    """``time``: timestamps; ``text``: what could not be read, else null; ``due``: a time is due."""
+
+    time: pa.Array
+    text: pa.Array
+    due: bool
+
+
+def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
+    """The times of ``rows`` events. ``column``: the column that ``spec`` names, of any type.
+
+    A null in the column gives a null time without text: the record has no time.
+    """
+    nothing = pa.nulls(rows, pa.string())
+    if spec.static:
+        return Times(pa.nulls(rows, TIME), nothing, False)
+    if spec.at is not None:
+        return Times(pa.repeat(pa.scalar(_utc(spec.at, spec.zone), TIME), rows), nothing, True)
+    assert column is not None
+    if spec.offset is not None:
+        assert spec.origin is not None
+        origin = (_utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
+        if spec.offset == "HH:MM":
+            return _each(column, lambda text: _plus(origin, _clock(text)))
+        scale = MICROSECONDS[spec.offset]
+        return _each(column, lambda text: _plus(origin, _count(text, scale)))
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return Times(_stamps(column, spec.zone), nothing, True)
+    if spec.format is not None:
+        return _formatted(column, spec.format, spec.zone)
+    return instants(column, zone=spec.zone, space=True)
+
+
+def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Times:
+    """ISO 8601 times as FHIR writes them; a date, month or year is the start of its period.
+
+    ``space``: also with a space for the T. Times without an offset are ``zone``'s.
+    (FHIR R4, 2.24.0.1: date, dateTime, instant.)
+    """
+    coded = _coded(texts)
+    values = coded.dictionary
+    found = _cast(values, zone, space)
+    if found is None:
+        found = _mixed(values, zone, space)
+    return _answer(coded, found)
+
+
+def _cast(values: pa.Array, zone: str, space: bool) -> pa.Array | None:
+    """All at once, where all have an offset or none has; None where one cannot be read so."""
+    if not space and pc.any(pc.match_substring(values, " ")).as_py():
+        return None
+    for kind in (TIME, LOCAL):
+        try:
+            found = values.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        earliest = pc.min(found.cast(pa.int64())).as_py()
+        if earliest is not None and earliest < YEAR_ONE + MICROSECONDS["days"]:
+            return None
+        return found if kind == TIME else _stamps(found, zone)
+    return None
+
+
+def _mixed(values: pa.Array, zone: str, space: bool) -> pa.Array:
+    """Part by part: with an offset, without, and what is left one by one."""
+    offset = pc.match_substring_regex(values, r":.*(Z|[+-]\d\d(:?\d\d)?)$")
+    full = pc.match_substring_regex(values, r"^\d{4}-\d\d-\d\d")
+    out = np.full(len(values), np.iinfo(np.int64).min)
+    for part in (offset, pc.and_(full, pc.invert(offset)), pc.invert(pc.or_(full, offset))):
+        rows = np.flatnonzero(part.to_numpy(zero_copy_only=False))
+        some = values.take(pa.array(rows))
+        found = _cast(some, zone, space) if len(rows) else None
+        if found is None:
+            found = pa.array([iso(text, zone=zone, space=space) for text in some.to_pylist()], TIME)
+        out[rows] = found.cast(pa.int64()).fill_null(np.iinfo(np.int64).min).to_numpy()
+    return pa.array(out, mask=out == np.iinfo(np.int64).min).cast(TIME)
+
+
+def iso(text: str | None, *, zone: str = "UTC", space: bool = False) -> int | None:
+    """One ISO 8601 time in microseconds since the epoch, or None where it is not one."""
+    found = ISO.fullmatch(text or "")
+    if not found or (found[4] == " " and not space):
+        return None
+    year, month, day = int(found[1]), int(found[2] or 1), int(found[3] or 1)
+    hour, minute, second = (int(found[n] or 0) for n in (5, 6, 7))
+    fraction = int((found[8] or "").ljust(6, "0")[:6])
+    try:
+        local = dt.datetime(year, month, day, hour, minute, second, fraction)  # noqa: DTZ001
+        known = local.replace(tzinfo=dt.UTC) if found[9] else _utc(local, zone)
+        shift = 0
+        if found[9] not in (None, "Z"):
+            hours, minutes = int(found[9][1:3]), int(found[9][3:].lstrip(":") or 0)
+            if hours > 23 or minutes > 59:
+                return None
+            shift = (hours * 60 + minutes) * 60_000_000 * (-1 if found[9][0] == "-" else 1)
+        return (known - EPOCH) // dt.timedelta(microseconds=1) - shift
+    except (ValueError, OverflowError):
+        return None
+
+
+def _formatted(column: pa.Array, form: str, zone: str) -> Times:
+    """Times in a strptime format: Arrow's reader where it agrees with itself, else Python's."""
+    coded = _coded(column)
+    values = coded.dictionary
+    out: list[int | None] = [None] * len(values)
+    if not {"%f", "%z", "%Z"} & set(re.findall("%.", form)):
+        found = pc.strptime(values, format=form, unit="us", error_is_null=True)
+        same = pc.equal(pc.strftime(found.cast(pa.timestamp("s")), format=form), values)
+        if pc.all(same.fill_null(False)).as_py():
+            return _answer(coded, _stamps(found, zone))
+    for number, text in enumerate(values.to_pylist()):
+        try:
+            read = dt.datetime.strptime(text, form)  # noqa: DTZ007
+            out[number] = (_utc(read, zone) - EPOCH) // dt.timedelta(microseconds=1)
+        except (ValueError, OverflowError):
+            continue
+    return _answer(coded, pa.array(out, TIME))
+
+
+def _each(column: pa.Array, read: Callable[[str], int | None]) -> Times:
+    """Each distinct text once, through ``read``."""
+    coded = _coded(column)
+    return _answer(coded, pa.array([read(t) for t in coded.dictionary.to_pylist()], TIME))
+
+
+def _answer(coded: pa.DictionaryArray, found: pa.Array) -> Times:
+    time = found.take(coded.indices)
+    if not found.null_count:
+        return Times(time, pa.nulls(len(coded), pa.string()), True)
+    unread = pc.if_else(pc.is_null(found), coded.dictionary, pa.scalar(None, pa.string()))
+    return Times(time, unread.take(coded.indices), True)
+
+
+def _coded(column: pa.Array) -> pa.DictionaryArray:
+    """The column as a dictionary of texts, outer blanks removed, empty ones null."""
+    if not pa.types.is_dictionary(column.type):
+        if not pa.types.is_string(column.type):
+            column = column.cast(pa.string())
+        column = column.dictionary_encode()
+    values = column.dictionary
+    if values.type != pa.string():
+        values = values.cast(pa.string())
+    values = pc.utf8_trim_whitespace(values)
+    empty = pc.equal(values, "")
+    if pc.any(empty).as_py():
+        indices = pc.if_else(empty.take(column.indices), None, column.indices)
+        return pa.DictionaryArray.from_arrays(indices, values)
+    return pa.DictionaryArray.from_arrays(column.indices, values)
+
+
+def _stamps(found: pa.Array, zone: str) -> pa.Array:
+    """Timestamps or dates of any unit as microseconds UTC."""
+    if pa.types.is_timestamp(found.type) and found.type.tz is not None:
+        return found.cast(TIME, safe=False)
+    local = found.cast(LOCAL, safe=False)
+    return pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(TIME)
+
+
+def _utc(moment: dt.datetime, zone: str) -> dt.datetime:
+    if moment.tzinfo is not None:
+        return moment.astimezone(dt.UTC)
+    if zone == "UTC":
+        return moment.replace(tzinfo=dt.UTC)
+    return _stamps(pa.array([moment], LOCAL), zone)[0].as_py().astimezone(dt.UTC)
+
+
+def _clock(text: str) -> int | None:
+    found = CLOCK.fullmatch(text)
+    if not found:
+        return None
+    seconds = int(found[2]) * 3600 + int(found[3]) * 60 + int(found[4] or 0)
+    return seconds * (-1_000_000 if found[1] else 1_000_000)
+
+
+def _count(text: str, scale: int) -> int | None:
+    try:
+        count = float(text)
+    except ValueError:
+        return None
+    return round(count * scale) if abs(count) < 1e7 else None
+
+
+def _plus(origin: int, offset: int | None) -> int | None:
+    return None if offset is None else origin + offset
