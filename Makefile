@@ -1,0 +1,7 @@
+.PHONY: demo test lock
+demo:
+	script/demo
+test:
+	script/test
+lock:
+	script/lock
