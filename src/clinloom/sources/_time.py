@@ -84,9 +84,7 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
         return Times(pa.nulls(rows, TIME), nothing, False)
     if spec.at is not None:
         return Times(pa.repeat(pa.scalar(_utc(spec.at, spec.zone), TIME), rows), nothing, True)
-    assert column is not None
     if spec.offset is not None:
-        assert spec.origin is not None
         origin = (_utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
         if spec.offset == "HH:MM":
             return _each(column, lambda text: _plus(origin, _clock(text)))

@@ -1,4 +1,4 @@
-"""Cells as values: a number where the text is one, else the text; empty where a value is missing."""
+"""Cells as values: a number where the text is one, else the text; empty where none is given."""
 
 from __future__ import annotations
 

@@ -187,7 +187,6 @@ def _patients(rows: Rows, options: Options) -> pa.DictionaryArray:
     if options.patient.file_name:
         names = pa.array([_stem(name) for name in rows.files], pa.string())
         return pa.DictionaryArray.from_arrays(pa.array(rows.file, pa.int32()), names)
-    assert options.code is not None and options.value is not None
     marked = _marked(rows, options)
     files, first = np.unique(rows.file[marked], return_index=True)
     value = words(rows.columns[options.value].take(pa.array(marked[first])))
@@ -201,7 +200,6 @@ def _patients(rows: Rows, options: Options) -> pa.DictionaryArray:
 
 def _marked(rows: Rows, options: Options) -> np.ndarray:
     """The rows that say whose file it is."""
-    assert options.code is not None and isinstance(options.patient, PatientIn)
     return np.flatnonzero(equals(rows.columns[options.code.column], options.patient.row or ""))
 
 
@@ -213,7 +211,6 @@ def _stem(name: str) -> str:
 def _long(
     rows: Rows, mark: str, patient: pa.Array, options: Options, refused: Refusals
 ) -> dict[str, pa.Table]:
-    assert options.code is not None and options.time is not None
     code = words(rows.columns[options.code.column])
     if options.code.prefix:
         prefixed = pc.binary_join_element_wise(options.code.prefix, code.dictionary, "")
@@ -246,7 +243,6 @@ def _wide(
     rows: Rows, mark: str, patient: pa.Array, said: Said, options: Options, refused: Refusals
 ) -> dict[str, pa.Table]:
     spec = said.time or options.time
-    assert spec is not None
     if said.when is not None:
         chosen = np.flatnonzero(equals(rows.columns[said.when.column], said.when.equals))
         if len(chosen) < rows.count:

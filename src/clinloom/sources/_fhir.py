@@ -1,0 +1,345 @@
+"""FHIR R4 resources, as far as they are read, and the documents that carry them.
+
+Only the fields used are declared: whatever else a resource holds is skipped unread, which is what
+makes this fast. (FHIR R4, http://hl7.org/fhir/R4/resourcelist.html)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+
+class Record(msgspec.Struct, gc=False):
+    """The base of every part of a resource."""
+
+
+class Coding(Record):
+    """FHIR R4 2.24.0.4."""
+
+    system: str | None = None
+    code: str | None = None
+    display: str | None = None
+
+
+class Concept(Record):
+    """CodeableConcept."""
+
+    coding: list[Coding] | None = None
+    text: str | None = None
+
+
+class Quantity(Record):
+    """A measured amount; ``value`` may be dirty text."""
+
+    value: float | str | None = None
+    comparator: str | None = None
+    unit: str | None = None
+    code: str | None = None
+
+
+class Period(Record):
+    """A span of time."""
+
+    start: str | None = None
+    end: str | None = None
+
+
+class Ratio(Record):
+    """A titre, such as 1:128."""
+
+    numerator: Quantity | None = None
+    denominator: Quantity | None = None
+
+
+class Range(Record):
+    """An interval of amounts."""
+
+    low: Quantity | None = None
+    high: Quantity | None = None
+
+
+class Identifier(Record):
+    """A business identifier, such as a medical record number."""
+
+    system: str | None = None
+    value: str | None = None
+    type: Concept | None = None
+
+
+class Reference(Record):
+    """A pointer to another resource."""
+
+    reference: str | None = None
+    identifier: Identifier | None = None
+
+
+class Link(Record):
+    """Another record of the same patient."""
+
+    other: Reference | None = None
+
+
+class SampledData(Record):
+    """A curve, such as an electrocardiogram; not read."""
+
+
+class Measured(Record):
+    """What Observation and its components share: a code and a value[x]."""
+
+    code: Concept | None = None
+    valueQuantity: Quantity | None = None
+    valueCodeableConcept: Concept | None = None
+    valueString: str | None = None
+    valueInteger: int | float | str | None = None
+    valueBoolean: bool | None = None
+    valueRatio: Ratio | None = None
+    valueRange: Range | None = None
+    valueDateTime: str | None = None
+    valueTime: str | None = None
+    valuePeriod: Period | None = None
+    valueSampledData: SampledData | None = None
+
+
+class Resource(Record, tag_field="resourceType"):
+    """The base of the resources; ``id`` is the logical id."""
+
+    id: str | None = None
+
+
+class Patient(Resource, tag="Patient"):
+    """R4 8.1."""
+
+    identifier: list[Identifier] | None = None
+    gender: str | None = None
+    birthDate: str | None = None
+    deceasedDateTime: str | None = None
+    deceasedBoolean: bool | None = None
+    link: list[Link] | None = None
+
+
+class Encounter(Resource, tag="Encounter"):
+    """R4 8.11."""
+
+    status: str | None = None
+    class_: Coding | None = msgspec.field(default=None, name="class")
+    subject: Reference | None = None
+    period: Period | None = None
+
+
+class Condition(Resource, tag="Condition"):
+    """R4 9.2."""
+
+    verificationStatus: Concept | None = None
+    code: Concept | None = None
+    subject: Reference | None = None
+    recordedDate: str | None = None
+    onsetDateTime: str | None = None
+    onsetPeriod: Period | None = None
+
+
+class Observation(Measured, tag_field="resourceType", tag="Observation"):
+    """R4 10.1."""
+
+    id: str | None = None
+    status: str | None = None
+    subject: Reference | None = None
+    issued: str | None = None
+    effectiveDateTime: str | None = None
+    effectivePeriod: Period | None = None
+    effectiveInstant: str | None = None
+    component: list[Measured] | None = None
+    hasMember: list[Reference] | None = None
+
+
+class Medicated(Resource):
+    """What the resources on medicines share."""
+
+    status: str | None = None
+    subject: Reference | None = None
+    medicationCodeableConcept: Concept | None = None
+    medicationReference: Reference | None = None
+    contained: list[msgspec.Raw] | None = None
+
+
+class Dose(Record):
+    """MedicationAdministration.dosage."""
+
+    dose: Quantity | None = None
+
+
+class MedicationRequest(Medicated, tag="MedicationRequest"):
+    """R4 11.1."""
+
+    authoredOn: str | None = None
+    doNotPerform: bool | None = None
+
+
+class MedicationAdministration(Medicated, tag="MedicationAdministration"):
+    """R4 11.2."""
+
+    effectiveDateTime: str | None = None
+    effectivePeriod: Period | None = None
+    dosage: Dose | None = None
+
+
+class MedicationDispense(Medicated, tag="MedicationDispense"):
+    """R4 11.3."""
+
+    whenHandedOver: str | None = None
+    whenPrepared: str | None = None
+
+
+class MedicationStatement(Medicated, tag="MedicationStatement"):
+    """R4 11.4."""
+
+    dateAsserted: str | None = None
+    effectiveDateTime: str | None = None
+    effectivePeriod: Period | None = None
+
+
+class Medication(Resource, tag="Medication"):
+    """R4 11.5: what a medicationReference points to."""
+
+    code: Concept | None = None
+
+
+class Immunization(Resource, tag="Immunization"):
+    """R4 11.7."""
+
+    status: str | None = None
+    vaccineCode: Concept | None = None
+    patient: Reference | None = None
+    occurrenceDateTime: str | None = None
+    recorded: str | None = None
+
+
+class Procedure(Resource, tag="Procedure"):
+    """R4 9.3."""
+
+    status: str | None = None
+    code: Concept | None = None
+    subject: Reference | None = None
+    performedDateTime: str | None = None
+    performedPeriod: Period | None = None
+
+
+class DiagnosticReport(Resource, tag="DiagnosticReport"):
+    """R4 10.3."""
+
+    status: str | None = None
+    code: Concept | None = None
+    subject: Reference | None = None
+    issued: str | None = None
+    effectiveDateTime: str | None = None
+    effectivePeriod: Period | None = None
+
+
+class Series(Record):
+    """A series of an imaging study."""
+
+    modality: Coding | None = None
+
+
+class ImagingStudy(Resource, tag="ImagingStudy"):
+    """R4 10.4."""
+
+    status: str | None = None
+    subject: Reference | None = None
+    started: str | None = None
+    modality: list[Coding] | None = None
+    series: list[Series] | None = None
+
+
+class Entry(Record):
+    """An entry of a Bundle, its resource still as bytes."""
+
+    resource: msgspec.Raw = msgspec.Raw(b"")
+    fullUrl: str | None = None
+
+
+class Bundle(Resource, tag="Bundle"):
+    """R4 2.36: transaction, batch, collection, searchset, document …"""
+
+    entry: list[Entry] | None = None
+
+
+class Kind(Record):
+    """What any JSON object says of itself."""
+
+    resourceType: str | None = None
+    id: str | None = None
+
+
+KINDS = (
+    Patient,
+    Encounter,
+    Condition,
+    Observation,
+    MedicationRequest,
+    MedicationAdministration,
+    MedicationDispense,
+    MedicationStatement,
+    Medication,
+    Immunization,
+    Procedure,
+    DiagnosticReport,
+    ImagingStudy,
+    Bundle,
+)
+NAMES = frozenset(kind.__struct_config__.tag for kind in KINDS)
+_union: Any = KINDS[0]
+for _kind in KINDS[1:]:
+    _union = _union | _kind
+decode = msgspec.json.Decoder(_union).decode
+decode_kind = msgspec.json.Decoder(Kind).decode
+_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class Found(NamedTuple):
+    """A resource's bytes and where they start in their file."""
+
+    data: bytes | memoryview
+    position: int
+
+
+def is_lines(name: str, data: bytes) -> bool:
+    """Whether a file holds a resource a line (NDJSON), by its name or its first line."""
+    plain = name.removesuffix(".gz").lower()
+    if plain.endswith((".ndjson", ".jsonl")):
+        return True
+    first, _, rest = data.lstrip().partition(b"\n")
+    if not rest.strip() or first.strip() in (b"{", b"["):
+        return False
+    return whole(first)
+
+
+def whole(text: bytes) -> bool:
+    """Whether the text is one JSON value."""
+    try:
+        _decode_any(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def lines(data: bytes, start: int) -> Iterator[Found]:
+    """The lines that are not blank; the first starts at byte ``start`` of its file."""
+    position = start
+    for line in data.split(b"\n"):
+        if line and not line.isspace():
+            yield Found(line, position)
+        position += len(line) + 1
+
+
+def elements(data: bytes) -> Iterator[Found]:
+    """The elements of a JSON array. Raises msgspec.DecodeError where it is none."""
+    at = 0
+    for element in _decode_array(data):
+        part = bytes(element)
+        at = max(data.find(part, at), at)
+        yield Found(part, at)
+        at += len(part)

@@ -1,0 +1,318 @@
+"""FHIR R4: bulk-export NDJSON, Bundles, single resources and arrays, gzipped or in zip archives.
+
+A patient's key is ``Patient/<id>``; identifiers stand beside it as their bare values, so that a
+DICOM file's PatientID or a table's record number finds the same patient.
+(FHIR R4, http://hl7.org/fhir/R4; Bulk Data Access 2.0.0)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from clinloom.files import Piece
+from clinloom.sources import _fhir as r4
+from clinloom.sources._fhir_events import Event, Names, Refused, happenings, person
+from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
+from clinloom.sources._systems import KNOWN
+from clinloom.sources._time import instants
+from clinloom.study import MICROSECONDS, Codes, Duration, Model, StudyPath
+from clinloom.tables import LEDGER, PARCEL_EVENTS
+
+REQUIRES: str | None = None
+SPLITTABLE = True
+PARCEL = 1 << 17  # events that are handed on at once
+RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number
+
+
+class Options(Model):
+    """FHIR files and how their codes and identifiers are chosen."""
+
+    type: Literal["fhir"] = "fhir"
+    path: StudyPath = Field(description="a file, a folder or a zip archive")
+    include: str = Field(default="*", description="only files named like this")
+    identifier_system: str | None = Field(
+        default=None,
+        description="the system of the identifiers that other sources use; none: medical record"
+        " numbers (type MR), or all identifiers of a patient who has none",
+    )
+    prefer: Codes = Field(
+        default=KNOWN, description="a concept's first coding of these systems gives its code"
+    )
+    systems: dict[str, str] = Field(default={}, description="short names for further systems")
+    late_after: Duration = Field(
+        default=24 * MICROSECONDS["h"],
+        description="a result released this long after it was taken is counted in the ledger",
+    )
+
+
+def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, links, rejected and ledger for a group of files.
+
+    A result's time is when it was released (``issued``), not when the sample was taken. Reasons
+    of refusal: ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``,
+    ``no_code``, ``no_time``, ``entered_in_error``, ``not_done``, ``cancelled``, ``planned``,
+    ``draft``, ``refuted`` …, ``unreadable_file``, ``empty_file``. ``position`` is the byte at
+    which the line or resource starts. Resource types that are not read are counted in the ledger.
+    """
+    reader = _Reader(options, source)
+    for piece in pieces:
+        data = whole(piece, reader.refused)
+        if data is None:
+            continue
+        for found in _found(piece, data, reader.refused):
+            reader.take(found, piece.name)
+            if len(reader.events) >= PARCEL:
+                yield reader.parcel()
+    left = reader.parcel(last=True)
+    if left:
+        yield left
+
+
+def _found(piece: Piece, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
+    """The resources of a file."""
+    if piece.start is None and not data.strip(b"\xef\xbb\xbf \t\r\n"):
+        refused.add("empty_file", file=piece.name)
+        return
+    skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    data = data[skip:] if skip else data
+    if piece.start is not None or r4.is_lines(piece.name, data):
+        yield from r4.lines(data, first_byte(piece) + skip)
+    elif data.lstrip().startswith(b"["):
+        try:
+            yield from r4.elements(data)
+        except (msgspec.DecodeError, RecursionError):
+            refused.add("malformed_json", file=piece.name, position=0)
+    else:
+        yield r4.Found(data, skip)
+
+
+class _Reader:
+    """What a group of files gave so far."""
+
+    def __init__(self, options: Options, source: str):
+        self.options, self.source = options, source
+        self.names = Names(options.prefer, options.systems)
+        self.refused = Refusals(source)
+        self.events: list[Event] = []
+        self.unread: Counter[str] = Counter()
+        self._pairs: dict[tuple[str, str], None] = {}
+        self._linked: set[tuple[str, str]] = set()
+        self._keys: dict[str, str | None] = {}
+
+    def take(self, found: r4.Found, file: str) -> None:
+        """Read one resource; whatever is wrong with it is refused with its place."""
+        resource = self._decoded(found, file)
+        if isinstance(resource, r4.Bundle):
+            self._bundle(resource, found, file)
+        elif resource is not None:
+            self._resource(resource, found, file, {})
+
+    def _decoded(self, found: r4.Found, file: str) -> Any:
+        try:
+            return r4.decode(found.data)
+        except msgspec.ValidationError:
+            pass
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.refused.add("malformed_json", file=file, position=found.position)
+            return None
+        try:
+            kind = r4.decode_kind(found.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            kind = r4.Kind()
+        if kind.resourceType is None:
+            self.refused.add("not_a_resource", file=file, position=found.position)
+        elif kind.resourceType in r4.NAMES:
+            self.refused.add(
+                "malformed_resource",
+                file=file,
+                position=found.position,
+                record_id=f"{kind.resourceType}/{kind.id}" if kind.id else None,
+            )
+        else:
+            self.unread[kind.resourceType] += 1
+        return None
+
+    def _bundle(self, bundle: r4.Bundle, found: r4.Found, file: str) -> None:
+        """A Bundle's resources; ``fullUrl`` tells what its references point to (R4 2.36.4)."""
+        inside: list[tuple[Any, r4.Found]] = []
+        pointed: dict[str, Any] = {}
+        at = 0
+        for entry in bundle.entry or ():
+            data = bytes(entry.resource)
+            if data in (b"", b"null"):
+                continue
+            at = max(found.data.find(data, at), at)
+            part = r4.Found(data, found.position + at)
+            at += len(data)
+            resource = self._decoded(part, file)
+            if resource is None:
+                continue
+            if isinstance(resource, r4.Bundle):
+                self._bundle(resource, part, file)
+                continue
+            if entry.fullUrl:
+                resource.id = resource.id or entry.fullUrl.replace(":", "/").rsplit("/", 1)[-1]
+                if isinstance(resource, (r4.Patient, r4.Medication)):
+                    pointed[entry.fullUrl] = resource
+            if isinstance(resource, r4.Medication):
+                pointed[f"Medication/{resource.id}"] = resource
+            inside.append((resource, part))
+        for resource, part in inside:
+            self._resource(resource, part, file, pointed)
+
+    def _resource(
+        self, resource: Any, found: r4.Found, file: str, pointed: dict[str, Any]
+    ) -> None:
+        kind = type(resource).__name__
+        if kind == "Medication":
+            return  # read where a prescription points to it
+        record_id = f"{kind}/{resource.id}" if resource.id else f"{file}@{found.position}"
+        patient = None
+        try:
+            if kind == "Patient":
+                patient = record_id if resource.id else None
+            else:
+                about = resource.patient if kind == "Immunization" else resource.subject
+                patient = self._patient(about, pointed)
+            if patient is None:
+                raise Refused("no_patient")
+            self._pairs[patient, patient] = None
+            if kind == "Patient":
+                self._identities(resource, patient, pointed)
+                self.events += person(resource, patient)
+                if resource.deceasedBoolean and not resource.deceasedDateTime:
+                    raise Refused("no_time")
+                return
+            self.events += happenings(
+                resource, record_id, patient, self.names, lambda m: _medication(m, pointed)
+            )
+        except Refused as refused:
+            self.refused.add(
+                str(refused),
+                file=file,
+                position=found.position,
+                record_id=record_id,
+                patient=patient,
+                code="MEDS_DEATH" if kind == "Patient" and patient else None,
+            )
+
+    def _patient(self, about: r4.Reference | None, pointed: dict[str, Any]) -> str | None:
+        """The key of the patient that a reference points to (FHIR R4 2.3.0)."""
+        if about is None:
+            return None
+        text = about.reference
+        if not text:
+            return (about.identifier.value if about.identifier else None) or None
+        if text in pointed:
+            target = pointed[text]
+            return f"Patient/{target.id}" if isinstance(target, r4.Patient) else None
+        if text not in self._keys:
+            self._keys[text] = _key(text)
+        return self._keys[text]
+
+    def _identities(self, patient: r4.Patient, key: str, pointed: dict[str, Any]) -> None:
+        """Which identifiers, and which other records, are this patient's."""
+        given = [i for i in patient.identifier or () if i.value]
+        wanted = self.options.identifier_system
+        if wanted is not None:
+            chosen = [i for i in given if i.system == wanted]
+        else:
+            chosen = [i for i in given if _is_record_number(i)] or given
+        for identifier in chosen:
+            self._pairs[key, (identifier.value or "").strip()] = None
+        for link in patient.link or ():
+            other = self._patient(link.other, pointed)
+            if other is not None:
+                self._pairs[key, other] = None
+
+    def parcel(self, *, last: bool = False) -> dict[str, pa.Table]:
+        """What was found since the last parcel. ``last``: with what was counted all along."""
+        ledger: list[dict] = []
+        out = {}
+        if self.events:
+            out["events"] = self._table(ledger)
+            self.events = []
+        if last:
+            ledger += [self._counted(k, "not_read", "left_out", n) for k, n in self.unread.items()]
+        if ledger:
+            out["ledger"] = LEDGER.rows(ledger)
+        fresh = self._pairs.keys() - self._linked
+        self._linked |= fresh
+        self._pairs = {}
+        return {**out, **links(sorted(fresh)), **self.refused.take()}
+
+    def _table(self, ledger: list[dict]) -> pa.Table:
+        columns = [list(column) for column in zip(*self.events, strict=True)]
+        patient, time, happened, code, number, text, unit, record = columns
+        text_of = pa.string()
+        known = instants(pa.array(time, text_of))
+        coded = pa.array(code, text_of).dictionary_encode()
+        taken = pa.array(happened, text_of)
+        if taken.null_count < len(taken):
+            waited = pc.subtract(known.time.cast(pa.int64()), instants(taken).time.cast(pa.int64()))
+            late = pc.greater(waited, self.options.late_after).fill_null(False)
+            for found in coded.filter(late).value_counts().to_pylist():
+                row = (found["values"], "late_result", "timed_by_release", found["counts"])
+                ledger.append(self._counted(*row))
+        cells = {
+            "patient": pa.array(patient, text_of).dictionary_encode(),
+            "time": known.time,
+            "code": coded,
+            "numeric_value": pa.array(number, pa.float64()),
+            "text_value": pa.array(text, text_of),
+            "unit": pa.array(unit, text_of).dictionary_encode(),
+            "source": word(self.source, len(code)),
+            "record_id": pa.array(record, text_of),
+            "time_text": known.text,
+        }
+        return pa.table(cells).select(PARCEL_EVENTS.arrow.names)
+
+    def _counted(self, code: str, rule: str, action: str, count: int) -> dict:
+        row = {"source": self.source, "code": code, "rule": rule, "action": action}
+        return {**row, "count": count}
+
+
+def _is_record_number(identifier: r4.Identifier) -> bool:
+    codings = (identifier.type.coding if identifier.type else None) or ()
+    return any(coding.code == RECORD_NUMBER for coding in codings)
+
+
+def _key(reference: str) -> str | None:
+    """``Patient/<id>`` of a relative, absolute, versioned or urn reference, else None.
+
+    A conditional one (``Patient?identifier=system|value``) is its identifier's bare value.
+    """
+    if reference.startswith("urn:"):
+        return f"Patient/{reference.rsplit(':', 1)[-1]}"
+    if reference.startswith("Patient?identifier="):
+        return reference.rsplit("|", 1)[-1].removeprefix("Patient?identifier=") or None
+    parts = reference.split("/_history/", 1)[0].split("/")
+    if len(parts) < 2 or parts[-2] != "Patient" or not parts[-1]:
+        return None
+    return f"Patient/{parts[-1]}"
+
+
+def _medication(resource: Any, pointed: dict[str, Any]) -> r4.Concept | None:
+    """The code of a medicine that is contained, or elsewhere in the same Bundle."""
+    reference = resource.medicationReference
+    text = reference.reference if reference is not None else None
+    if not text:
+        return None
+    if text.startswith("#"):
+        for raw in resource.contained or ():
+            try:
+                inner = r4.decode(raw)
+            except msgspec.DecodeError:
+                continue
+            if isinstance(inner, r4.Medication) and inner.id in (text, text[1:]):
+                return inner.code
+        return None
+    target = pointed.get(text.split("/_history/", 1)[0])
+    return target.code if isinstance(target, r4.Medication) else None
