@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "clinloom"
 LAYERS = [
     {"errors"},
     {"tables", "progress"},
+    {"events"},
     {"study", "files"},
     {"guard"},
     {"plugins", "spark", "store", "doctor"},
@@ -20,7 +21,8 @@ LAYERS = [
     {"sources", "clean", "cohort", "features", "prepare", "models", "evaluate", "report", "synth"},
     {"deploy", "platforms"},
     {"work"},
-    {"steps", "learning", "telling"},
+    {"steps"},
+    {"learning", "telling", "scoring"},
     {"run"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,47 @@
+"""Cleaning: each rule family is a file; each refuses, converts or removes, and each is counted.
+
+A kernel room: functions of whole patients' events, without Spark, files or state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
+
+import pyarrow as pa
+
+from clinloom import plugins
+from clinloom.clean._sheet import Sheet
+from clinloom.study import Model
+
+
+@cache
+def rules() -> tuple[tuple[str, ModuleType], ...]:
+    """Every rule family, in the order in which they run."""
+    loaded = [(name, plugins.load("clean", name)) for name in plugins.choices("clean")]
+    return tuple(sorted(loaded, key=lambda item: (item[1].ORDER, item[0])))
+
+
+@cache
+def _default(rule: ModuleType) -> Model:
+    return rule.Options()
+
+
+def clean(acquired: pa.Table, options: Mapping[str, Model]) -> dict[str, pa.Table]:
+    """Clean the events of whole patients.
+
+    ``acquired`` (ACQUIRED columns) is sorted by subject_id, time (nulls first), code. ``options``
+    maps a rule's name to its Options; a rule that is not named runs with its defaults.
+
+    Answers ``events`` (EVENTS, totally ordered: subject_id, time, code, numeric_value, text_value,
+    record_id, nulls first), ``rejected`` (REJECTED) and ``ledger`` (LEDGER, counts that add up
+    over chunks of patients). String columns that come dictionary-encoded stay so.
+    """
+    sheet = Sheet(acquired)
+    if sheet.rows:
+        for name, rule in rules():
+            chosen = options.get(name) or _default(rule)
+            if chosen.enabled:  # type: ignore[attr-defined]
+                rule.apply(sheet, chosen)
+    return sheet.finished()

@@ -1,0 +1,46 @@
+"""The same fact told twice: the first is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from clinloom.clean._sheet import Sheet
+from clinloom.events import coded
+from clinloom.study import Model
+
+REQUIRES = None
+ORDER = 50
+
+
+class Options(Model):
+    """Whether repeated facts are removed."""
+
+    enabled: bool = Field(default=True, description="switch the rule off with false")
+
+
+def apply(sheet: Sheet, options: Options) -> None:
+    """Remove rows whose subject, time, code, value and text were there; ledger `duplicate`.
+
+    Records and sources may differ: two exports of one hospital tell the same measurement twice.
+    """
+    rows = sheet.ordered()
+    before, after = rows[:-1], rows[1:]
+    same = (sheet.time[before] == sheet.time[after]) & (
+        sheet.subject[before] == sheet.subject[after]
+    )
+    near = np.flatnonzero(same)
+    same[near] = sheet.code[0][before[near]] == sheet.code[0][after[near]]
+    near = np.flatnonzero(same)
+    low, high = sheet.value[before[near]], sheet.value[after[near]]
+    same[near] = (low == high) | (np.isnan(low) & np.isnan(high))
+    near = np.flatnonzero(same)
+    if not len(near):
+        return
+    places = np.unique(np.concatenate([near, near + 1]))
+    run = np.concatenate([[0], np.cumsum(~same)])[places]
+    text, _ = coded(sheet.column("text_value").take(pa.array(rows[places])))
+    order = np.lexsort((places, text, run))
+    again = (np.diff(run[order]) == 0) & (np.diff(text[order]) == 0)
+    sheet.remove(np.sort(rows[places[order[1:][again]]]), rule="duplicate")

@@ -1,0 +1,169 @@
+"""Event times that a source wrote in no declared form: read by a list of formats, else refused."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, field_validator
+
+from clinloom import events
+from clinloom.clean._sheet import Sheet
+from clinloom.study import Model
+from clinloom.tables import TIME
+
+REQUIRES = None
+ORDER = 10
+
+FORMATS = (
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d %H:%M",
+    "%Y/%m/%d",
+    "%m/%d/%Y %H:%M",  # United States
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y",
+    "%Y%m%d%H%M%S",  # HL7 v2.x, DTM
+    "%Y%m%d%H%M%S%z",
+    "%Y%m%d%H%M",
+    "%Y%m%d",
+    "%d.%m.%Y %H:%M",
+    "%d.%m.%Y %H:%M:%S",
+    "%d.%m.%Y",
+    "%d-%b-%Y %H:%M",
+    "%d-%b-%Y",
+)
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
+DIRECTIVES = {
+    **{name: f"(?P<{name}>[0-9]{{{width}}})" for name, width in DIGITS.items()},
+    "f": "(?P<f>[0-9]{1,6})",
+    "b": f"(?P<b>(?i:{'|'.join(MONTHS)}))",
+    "z": "(?P<z>Z|[+-][0-9]{2}:?[0-9]{2})",
+}
+LIMITS = {"Y": (1, 9999), "m": (1, 12), "d": (1, 31), "H": (0, 23), "M": (0, 59), "S": (0, 59)}
+
+
+class Options(Model):
+    """How times in free form are read."""
+
+    enabled: bool = Field(default=True, description="switch the rule off with false")
+    formats: tuple[str, ...] = Field(
+        default=FORMATS,
+        description="tried in this order; day-first and month-first dates look alike: keep one",
+    )
+    zone: str = Field(default="UTC", description="IANA time zone of times that name none")
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        for written in formats:
+            expression(written)
+        return formats
+
+
+@lru_cache(maxsize=64)
+def expression(written: str) -> str:
+    """A strptime format as a regular expression with a group for each directive.
+
+    Days, months and hours may lack their leading zero where a separator follows. Raises
+    ValueError for a directive that is not read here.
+    """
+    out, at = "", 0
+    for found in re.finditer("%(.)", written):
+        name = found[1]
+        if name not in DIRECTIVES:
+            known = " ".join(f"%{d}" for d in DIRECTIVES)
+            raise ValueError(f"'%{name}' in a date format is none of {known}")
+        start, end = found.span()
+        apart = written[end : end + 1] != "%" and (start < 2 or written[start - 2] != "%")
+        part = DIRECTIVES[name]
+        if apart and name in "mdH":
+            part = part.replace("{2}", "{1,2}")
+        out += re.escape(written[at:start]).replace("\\ ", " ") + part
+        at = end
+    if {"Y", "d"} - set(re.findall("%(.)", written)):
+        raise ValueError(f"the date format '{written}' needs a year and a day")
+    return "^" + out + re.escape(written[at:]) + "$"
+
+
+def apply(sheet: Sheet, options: Options) -> None:
+    """Read ``time_text``; ledger `date_format`, or refused as `invalid_date`."""
+    text = sheet.column("time_text")
+    if text.null_count == len(text):
+        return
+    present = events.valid(text)
+    written = np.ones(sheet.rows, bool) if present is None else present
+    rows = np.flatnonzero(written & (sheet.time == events.STATIC))
+    if not len(rows):
+        return
+    left = pc.utf8_trim_whitespace(text.take(pa.array(rows)).cast(pa.string()))
+    read = parsed(left, options.formats, options.zone)
+    good = read != events.STATIC
+    if good.any():
+        sheet.set_time(rows[good], read[good])
+        sheet.note(rows[good], rule="date_format", action="converted")
+    sheet.reject(rows[~good], "invalid_date")
+
+
+def parsed(text: pa.Array, formats: tuple[str, ...], zone: str = "UTC") -> np.ndarray:
+    """Microseconds (n,) of texts by the first format that fits; STATIC where none does."""
+    out = np.full(len(text), events.STATIC)
+    todo = np.arange(len(text))
+    for written in formats:
+        if not len(todo):
+            break
+        fields = pc.extract_regex(text, expression(written))
+        fits = np.flatnonzero(events.valid(fields) if fields.null_count else np.ones(len(todo)))
+        if not len(fits):
+            continue
+        moment = _moments(fields.take(pa.array(fits)), zone)
+        out[todo[fits]] = moment
+        missed = np.ones(len(todo), bool)
+        missed[fits[moment != events.STATIC]] = False
+        todo = todo[missed]
+        text = text.filter(pa.array(missed))
+    return out
+
+
+def _moments(fields: pa.StructArray, zone: str) -> np.ndarray:
+    """Calendar fields as microseconds; STATIC where the calendar has no such moment."""
+    names = {field.name for field in fields.type}
+    sound = np.ones(len(fields), bool)
+    part: dict[str, np.ndarray] = {}
+    for name, (low, high) in LIMITS.items():
+        if name in names:
+            part[name] = fields.field(name).cast(pa.int64()).to_numpy()
+            sound &= (part[name] >= low) & (part[name] <= high)
+        else:
+            part[name] = np.full(len(fields), low)
+    if "b" in names:
+        month = pc.index_in(pc.utf8_lower(fields.field("b")), pa.array(MONTHS))
+        part["m"] = month.to_numpy().astype(np.int64) + 1
+    month = (part["Y"] - 1970) * 12 + part["m"] - 1
+    first = month.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    after = (month + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    sound &= part["d"] <= after - first
+    seconds = (first + part["d"] - 1) * 86400 + part["H"] * 3600 + part["M"] * 60 + part["S"]
+    moment = seconds * 1_000_000
+    if "f" in names:
+        moment += pc.utf8_rpad(fields.field("f"), 6, "0").cast(pa.int64()).to_numpy()
+    if "z" in names:
+        moment -= _offsets(fields.field("z"))
+    elif zone != "UTC":
+        local = pa.array(moment).view(pa.timestamp("us"))
+        known = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest")
+        moment = known.cast(TIME).view(pa.int64()).to_numpy()
+    return np.where(sound, moment, events.STATIC)
+
+
+def _offsets(written: pa.Array) -> np.ndarray:
+    """Microseconds east of Greenwich of ``Z``, ``+01:00``, ``-0500``."""
+    plain = pc.replace_substring(pc.replace_substring(written, "Z", "+0000"), ":", "")
+    hhmm = pc.utf8_slice_codeunits(plain, 1).cast(pa.int64()).to_numpy()
+    sign = np.where(pc.starts_with(plain, "-").to_numpy(zero_copy_only=False), -1, 1)
+    return sign * (hhmm // 100 * 60 + hhmm % 100) * 60_000_000

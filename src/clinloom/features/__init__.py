@@ -1,0 +1,151 @@
+"""Features: each family is a file; all see a patient's events only as of the index time.
+
+A kernel room: functions of whole patients' events, without Spark, files or state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+import pyarrow as pa
+
+from clinloom import events as ev
+from clinloom import plugins
+from clinloom.features._feature import Feature, widest
+from clinloom.features._grid import Grid
+from clinloom.features._history import History
+from clinloom.study import Model
+from clinloom.tables import FEATURES, VOCABULARY
+
+__all__ = ["Feature", "audit", "compute", "resolve", "vocabulary"]
+
+MOST_VALUES = 2**31 - 1  # what a list array of 32-bit offsets can hold
+CODES_DENSE = 1 << 24
+
+
+def vocabulary(events: pa.Table, index: pa.Table, options: Mapping[str, Model]) -> pa.Table:
+    """In how many index rows each family's codes were seen, within its widest window.
+
+    ``events`` and ``index`` (INDEX columns subject_id, prediction_time: training rows only) as in
+    :func:`compute`; ``options`` maps a family to its Options. Answers VOCABULARY, sorted; counts
+    add up over chunks of patients.
+    """
+    history = History(events, index)
+    found: list[tuple[str, str, int]] = []
+    for name, chosen in sorted(options.items()):
+        family = plugins.load("features", name)
+        codes = _candidates(history.codes, family, chosen)
+        span = widest(getattr(chosen, "windows", (None,)))
+        rows = np.zeros(len(codes), np.int64)
+        for seen in history.before(codes, span, numeric=family.NUMERIC, static=family.STATIC):
+            rows += _distinct(seen.row, seen.code, (seen.height, len(codes)))
+        found += [(name, c, n) for c, n in zip(codes, rows.tolist(), strict=True) if n]
+    columns = list(zip(*sorted(found), strict=True)) or [(), (), ()]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, VOCABULARY.arrow, strict=True)]
+    return pa.table(arrays, schema=VOCABULARY.arrow)
+
+
+def _candidates(codes: Sequence[str], family: ModuleType, options: Model) -> list[str]:
+    """The codes that a family may use, each once."""
+    fits = ev.matching(codes, family.candidates(options)) & ~ev.matching(codes, family.EXCLUDED)
+    return sorted({codes[at] for at in np.flatnonzero(fits)})
+
+
+def _distinct(row: ev.Ints, code: ev.Ints, shape: tuple[int, int]) -> ev.Ints:
+    """In how many rows each code stands."""
+    height, width = shape
+    if height * width <= CODES_DENSE:
+        seen = np.zeros(shape, bool)
+        seen[row, code] = True
+        return seen.sum(axis=0, dtype=np.int64)
+    return np.bincount(np.unique(row * width + code) % width, minlength=width)
+
+
+def resolve(
+    options: Mapping[str, Model], vocabulary_counts: pa.Table, training_rows: int
+) -> list[Feature]:
+    """The feature list: every family's features of the codes that enough training rows have.
+
+    ``vocabulary_counts``: :func:`vocabulary` over all chunks, summed. Order: families as the study
+    names them, then code, statistic, window.
+    """
+    rows: dict[str, dict[str, int]] = {name: {} for name in options}
+    listed = (vocabulary_counts.column(name).to_pylist() for name in ("family", "code", "rows"))
+    for family, code, count in zip(*listed, strict=True):
+        if family in rows:
+            rows[family][code] = rows[family].get(code, 0) + count
+    out: list[Feature] = []
+    for name, chosen in options.items():
+        family = plugins.load("features", name)
+        least = max(1.0, getattr(chosen, "min_rows", 0) * training_rows)
+        kept = [(-count, code) for code, count in rows[name].items() if count >= least]
+        kept = sorted(kept)[: getattr(chosen, "max_codes", None)]
+        named = family.names(chosen, sorted(code for _, code in kept))
+        out += [Feature.named(n, modality=family.MODALITY) for n in named]
+    return out
+
+
+def compute(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> pa.Table:
+    """The features of every index row, in the order of ``features``.
+
+    ``events`` (EVENTS columns subject_id, time, code, numeric_value; others are not read) hold
+    whole patients, sorted by subject_id, time (nulls first), code, value. ``index`` (columns
+    subject_id, prediction_time) may name any of those patients any number of times, in any order;
+    a patient without events has counts of 0 and NaN otherwise.
+
+    Answers FEATURES in the order of ``index``: one float64 list a row, NaN where missing. Events
+    at or after the index time are never read.
+    """
+    values = matrix(events, index, features)
+    columns = [index.column(name) for name in ("subject_id", "prediction_time")]
+    fields = zip(columns, FEATURES.arrow, strict=False)
+    columns = [c if c.type == f.type else c.cast(f.type) for c, f in fields]
+    return pa.table([*columns, _lists(values)], schema=FEATURES.arrow)
+
+
+def matrix(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> ev.Floats:
+    """The features as float64 (rows, features): what :func:`compute` gives, as an array."""
+    history = History(events, index)
+    out = np.empty((index.num_rows, len(features)))
+    for family, columns, grid in _plan(tuple(features)):
+        if isinstance(columns, slice):
+            family.fill(history, grid, out[:, columns])
+        else:
+            part = np.empty((len(out), len(columns)))
+            family.fill(history, grid, part)
+            out[:, columns] = part
+    return out
+
+
+@lru_cache(maxsize=16)
+def _plan(features: tuple[Feature, ...]) -> tuple[tuple, ...]:
+    """Each family with its columns and grid."""
+    places: dict[str, list[int]] = {}
+    for at, feature in enumerate(features):
+        places.setdefault(feature.family, []).append(at)
+    plan = []
+    for name, columns in places.items():
+        together = columns[-1] - columns[0] + 1 == len(columns)
+        where = slice(columns[0], columns[-1] + 1) if together else np.array(columns)
+        plan.append((plugins.load("features", name), where, Grid([features[c] for c in columns])))
+    return tuple(plan)
+
+
+def _lists(values: ev.Floats) -> pa.ChunkedArray:
+    """Rows as lists, without a copy; in pieces where the offsets would overflow."""
+
+    def pieces() -> Iterator[pa.Array]:
+        width = values.shape[1]
+        most = MOST_VALUES // max(width, 1)
+        for start in range(0, len(values), most):
+            part = values[start : start + most]
+            offsets = np.arange(len(part) + 1, dtype=np.int32) * np.int32(width)
+            yield pa.ListArray.from_arrays(offsets, part.reshape(-1))
+
+    return pa.chunked_array(pieces(), FEATURES.arrow.field("values").type)
+
+
+from clinloom.features.audit import audit  # noqa: E402  it needs `compute`

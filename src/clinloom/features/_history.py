@@ -1,0 +1,135 @@
+"""Whole patients' events as they were known at each index time.
+
+The only place that decides what lies before an index time: every family sees its events through
+``History.before``, which never reads a row at or after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from clinloom import events as ev
+from clinloom.events import Flags, Floats, Ints
+
+EVENTS_AT_ONCE = 1 << 18  # events, counted once a row that sees them: what a block may hold
+CELLS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Events that a block of index rows may know, in order of time within each row.
+
+    ``rows`` is the block; ``row`` (n,) counts within it; ``code`` (n,) is a position in the codes
+    asked for; ``age`` (n,) is microseconds before the index time, at least 1 and 0 where static.
+    """
+
+    rows: slice
+    row: Ints
+    code: npt.NDArray[np.int64]
+    age: Ints
+    value: Floats
+
+    @property
+    def height(self) -> int:
+        """How many index rows the block has."""
+        return self.rows.stop - self.rows.start
+
+
+class History:
+    """Events (EVENTS columns subject_id, time, code, numeric_value) under an index (m rows)."""
+
+    def __init__(self, events: pa.Table, index: pa.Table):
+        self._events = events
+        self.moment = ev.times(ev.column(index, "prediction_time"))
+        self._low, self._high = ev.located(ev.subjects(events), ev.subjects(index))
+
+    @cached_property
+    def time(self) -> Ints:
+        """Microseconds (n,); STATIC where there is none."""
+        return ev.times(ev.column(self._events, "time"))
+
+    @cached_property
+    def value(self) -> Floats:
+        """Numeric values (n,); NaN where there is none."""
+        return ev.numbers(ev.column(self._events, "numeric_value"))
+
+    @cached_property
+    def _coded(self) -> tuple[np.ndarray, list[str]]:
+        return ev.coded(ev.column(self._events, "code"))
+
+    @property
+    def codes(self) -> list[str]:
+        """The distinct codes of the events."""
+        return self._coded[1]
+
+    @cached_property
+    def _numeric(self) -> Flags:
+        return self.value == self.value
+
+    def before(
+        self,
+        codes: Sequence[str],
+        span: int | None,
+        *,
+        numeric: bool,
+        static: bool = False,
+        cells: int = 1,
+    ) -> Iterator[Seen]:
+        """The events of ``codes`` in [index - span, index), in blocks that cover every row once.
+
+        ``numeric``: only events with a number. ``static``: also facts without a time, which hold
+        at every moment. ``cells``: how many numbers the caller keeps for each index row.
+        """
+        wanted = {code: place for place, code in enumerate(codes)}
+        place = np.array([wanted.get(code, -1) for code in self.codes], np.int64)
+        position = self._coded[0]
+        keep = ev.looked_up(place >= 0, position)
+        if numeric:
+            keep &= self._numeric
+        rows = np.flatnonzero(keep)
+        whole = len(rows) == len(position)
+        time = self.time if whole else self.time[rows]
+        low = self._low if whole else np.searchsorted(rows, self._low)
+        high = self._high if whole else np.searchsorted(rows, self._high)
+
+        timed = ev.bisect(time, low, high, np.full(len(low), ev.STATIC + 1))
+        end = ev.bisect(time, timed, high, self.moment)
+        begin = timed if span is None else ev.bisect(time, timed, end, self.moment - span)
+        first = (low if static else timed)[:, None]
+        begins = np.concatenate([first, begin[:, None]], axis=1)
+        ends = np.stack([timed, end], axis=1)  # two stretches a row: static facts, then events
+        for block in _blocks((ends - begins).sum(axis=1), cells):
+            row, at = _stretches(begins[block], ends[block])
+            age = self.moment[block][row] - time[at]
+            if static:
+                age[time[at] == ev.STATIC] = 0
+            origin = at if whole else rows[at]
+            yield Seen(block, row, place[position[origin]], age, self.value[origin])
+
+
+def _blocks(lengths: Ints, cells: int) -> Iterator[slice]:
+    """Consecutive rows whose events and cells fit in little memory; at least a row each."""
+    total = np.concatenate([[0], np.cumsum(lengths)])
+    most = max(1, CELLS_AT_ONCE // max(cells, 1))
+    start = 0
+    while start < len(lengths):
+        fits = int(np.searchsorted(total, total[start] + EVENTS_AT_ONCE, "right")) - 1
+        stop = min(max(fits, start + 1), start + most, len(lengths))
+        yield slice(start, stop)
+        start = stop
+
+
+def _stretches(begins: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """Every position of the stretches [begin, end) (rows, 2), with the row that it is for."""
+    lengths = (ends - begins).ravel()
+    done = np.cumsum(lengths)
+    total = int(done[-1]) if len(done) else 0
+    row = np.repeat(np.arange(len(begins)), lengths.reshape(begins.shape).sum(axis=1))
+    shift = np.repeat(begins.ravel() - (done - lengths), lengths)
+    return row, np.arange(total) + shift

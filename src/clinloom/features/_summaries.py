@@ -1,0 +1,137 @@
+"""Summaries of events on dense accumulators: (window, row, code).
+
+Every event falls into one bin, the narrowest window that holds it; bins are accumulated once and
+then merged from the narrowest window to the widest, so a window more costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from clinloom.events import DAY, Floats, Ints
+from clinloom.features._grid import Grid
+from clinloom.features._history import History, Seen
+
+STATISTICS = ("count", "last", "mean", "min", "max", "slope")
+
+
+def fill_counts(history: History, grid: Grid, out: Floats) -> None:
+    """``present`` and ``count`` of events with or without a number; static facts hold always."""
+    for seen in history.before(grid.codes, grid.span, numeric=False, static=True, cells=grid.cells):
+        count = Bins(seen, grid).count
+        if "count" in grid.statistics:
+            grid.put(out[seen.rows], "count", count)
+        if "present" in grid.statistics:
+            grid.put(out[seen.rows], "present", count > 0)
+
+
+def fill_numbers(history: History, grid: Grid, out: Floats) -> None:
+    """Statistics of numeric values before the index time; NaN where there is none (count: 0)."""
+    for seen in history.before(grid.codes, grid.span, numeric=True, cells=grid.cells):
+        bins = Bins(seen, grid)
+        for statistic in grid.statistics:
+            grid.put(out[seen.rows], statistic, _SUMMARY[statistic](bins))
+
+
+class Bins:
+    """A block's events in their bins, and what is accumulated there."""
+
+    def __init__(self, seen: Seen, grid: Grid):
+        self.seen = seen
+        self.shape = (len(grid.windows), seen.height, len(grid.codes))
+        layer = seen.height * len(grid.codes)
+        self.size = layer * len(grid.windows)
+        self.key: Ints = seen.row * len(grid.codes) + seen.code
+        for narrower in grid.windows[:-1]:
+            assert narrower is not None  # noqa: S101  None sorts last
+            self.key += np.multiply(seen.age > narrower, layer, dtype=np.int64)
+        self.alone = np.bincount(self.key, minlength=self.size).reshape(self.shape)
+        self.count = self.alone if len(self.alone) == 1 else np.cumsum(self.alone, axis=0)
+
+    def total(self, weights: Floats) -> Floats:
+        """The sum in each bin."""
+        total = np.bincount(self.key, weights, self.size).reshape(self.shape)
+        return total.astype(np.float64, copy=False)  # without an event bincount counts in integers
+
+    def each(self, start: float, put: Callable[[Floats], None]) -> Floats:
+        """A flat accumulator of bins, filled by ``put``."""
+        out = np.full(self.size, start)
+        put(out)
+        return out.reshape(self.shape)
+
+
+def _count(bins: Bins) -> np.ndarray:
+    return bins.count
+
+
+def _mean(bins: Bins) -> Floats:
+    total = np.cumsum(bins.total(bins.seen.value), axis=0)
+    with np.errstate(invalid="ignore"):
+        return total / bins.count
+
+
+def _extreme(fold: np.ufunc, start: float) -> Callable[[Bins], Floats]:
+    def summary(bins: Bins) -> Floats:
+        out = bins.each(start, lambda flat: fold.at(flat, bins.key, bins.seen.value))
+        for window in range(1, len(out)):
+            fold(out[window], out[window - 1], out=out[window])
+        out[bins.count == 0] = np.nan
+        return out
+
+    return summary
+
+
+def _last(bins: Bins) -> Floats:
+    def put(flat: Floats) -> None:
+        flat[bins.key] = bins.seen.value  # in order of time: the last one stays
+
+    out = bins.each(np.nan, put)
+    for window in range(1, len(out)):
+        np.copyto(out[window], out[window - 1], where=bins.count[window - 1] > 0)
+    return out
+
+
+def _slope(bins: Bins) -> Floats:
+    """Least squares per day; NaN for fewer than two distinct times.
+
+    Sums of squares are centred in each bin and merged pairwise (Chan, Golub and LeVeque, 1979).
+    Times are counted from the bin's last event, so that equal times are exactly 0 apart.
+    """
+    seen, key = bins.seen, bins.key
+    origin = np.zeros(bins.size, np.int64)
+    origin[key] = seen.age
+    x = (origin[key] - seen.age) / DAY
+    n = bins.alone.astype(np.float64)
+    safe = np.maximum(n, 1)
+    mean_x, mean_y = bins.total(x) / safe, bins.total(seen.value) / safe
+    dx, dy = x - mean_x.ravel()[key], seen.value - mean_y.ravel()[key]
+    xx, xy = bins.total(dx * dx), bins.total(dx * dy)
+    origin = origin.reshape(bins.shape)
+    for b in range(1, len(n)):
+        a = b - 1
+        both = n[a] + n[b]
+        share = n[b] / np.maximum(both, 1)
+        # The wider bin's mean time, counted from the narrower one's origin.
+        gap_x = mean_x[b] - (origin[b] - origin[a]) / DAY - mean_x[a]
+        gap_y = mean_y[b] - mean_y[a]
+        moved = (n[a] > 0) & (n[b] > 0)
+        xx[b] += np.where(moved, xx[a] + gap_x * gap_x * n[a] * share, xx[a])
+        xy[b] += np.where(moved, xy[a] + gap_x * gap_y * n[a] * share, xy[a])
+        older = n[a] == 0
+        mean_x[b] = np.where(older, mean_x[b], mean_x[a] + np.where(moved, gap_x * share, 0))
+        mean_y[b] = np.where(older, mean_y[b], mean_y[a] + np.where(moved, gap_y * share, 0))
+        origin[b] = np.where(older, origin[b], origin[a])
+        n[b] = both
+    return np.divide(xy, xx, out=np.full(bins.shape, np.nan), where=xx > 0)
+
+
+_SUMMARY: dict[str, Callable[[Bins], np.ndarray]] = {
+    "count": _count,
+    "last": _last,
+    "mean": _mean,
+    "min": _extreme(np.minimum, np.inf),
+    "max": _extreme(np.maximum, -np.inf),
+    "slope": _slope,
+}

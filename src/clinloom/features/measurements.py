@@ -1,0 +1,55 @@
+"""Laboratory results and vital signs: summaries of a code's values over spans before the index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from clinloom.events import Floats
+from clinloom.features._feature import Windows, listed
+from clinloom.features._grid import Grid
+from clinloom.features._history import History
+from clinloom.features._summaries import fill_numbers
+from clinloom.study import MICROSECONDS, Codes, Model
+
+REQUIRES = None
+MODALITY = "records"
+NUMERIC = True  # only events with a number are candidates
+STATIC = False  # facts without a time are not measurements
+EXCLUDED = ("IMAGE//*",)  # what is measured on images belongs to `imaging`
+
+
+class Options(Model):
+    """Which measurements are summarised, how, and over which spans."""
+
+    codes: Codes = Field(default=("*",), description="codes or patterns of numeric events")
+    statistics: tuple[Literal["count", "last", "mean", "min", "max", "slope"], ...] = Field(
+        default=("count", "last", "mean", "min", "max"),
+        description="slope: least squares, per day",
+        min_length=1,
+    )
+    windows: Windows = Field(
+        default=(MICROSECONDS["d"], 2 * MICROSECONDS["d"], None),
+        description="spans before the index time, e.g. [24h, 7d, all]",
+        min_length=1,
+    )
+    min_rows: float = Field(
+        default=0.01, ge=0, le=1, description="a code is used if this part of training rows has it"
+    )
+
+
+def candidates(options: Options) -> Sequence[str]:
+    """The patterns of codes that this family may use."""
+    return options.codes
+
+
+def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
+    """The features of the codes that were seen."""
+    return listed("measurements", vocabulary, options.statistics, options.windows)
+
+
+def fill(history: History, grid: Grid, out: Floats) -> None:
+    """Write the features of ``grid`` into ``out`` (rows, features)."""
+    fill_numbers(history, grid, out)
