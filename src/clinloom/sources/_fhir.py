@@ -7,7 +7,7 @@ makes this fast. (FHIR R4, http://hl7.org/fhir/R4/resourcelist.html)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -299,11 +299,7 @@ _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_any = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class Found(NamedTuple):
-    """A resource's bytes and where they start in their file."""
-
-    data: bytes | memoryview
-    position: int
+Found = tuple[bytes, int]  # a resource, and the byte of its file at which it starts
 
 
 def is_lines(name: str, data: bytes) -> bool:
@@ -331,7 +327,7 @@ def lines(data: bytes, start: int) -> Iterator[Found]:
     position = start
     for line in data.split(b"\n"):
         if line and not line.isspace():
-            yield Found(line, position)
+            yield line, position
         position += len(line) + 1
 
 
@@ -341,5 +337,5 @@ def elements(data: bytes) -> Iterator[Found]:
     for element in _decode_array(data):
         part = bytes(element)
         at = max(data.find(part, at), at)
-        yield Found(part, at)
+        yield part, at
         at += len(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -26,17 +26,10 @@ Value = tuple[float | None, str | None, str | None]
 MISSING: Value = (None, "", None)
 
 
-class Event(NamedTuple):
-    """An event whose times are still text. ``happened``: set where ``time`` is its release."""
-
-    patient: str
-    time: str | None
-    happened: str | None
-    code: str
-    number: float | None
-    text: str | None
-    unit: str | None
-    record_id: str
+# An event whose times are still text, in the order of COLUMNS: a plain tuple, since there are
+# hundreds of thousands a second. ``happened`` is set where ``time`` is the result's release.
+COLUMNS = ("patient", "time", "happened", "code", "number", "text", "unit", "record_id")
+Event = tuple[str, str | None, str | None, str, float | None, str | None, str | None, str]
 
 
 class Refused(Exception):
@@ -104,6 +97,8 @@ def quantity(given: r4.Quantity) -> Value:
     unit = given.code or given.unit or None
     if given.value is None:
         return None, "", unit
+    if type(given.value) is float and not given.comparator:
+        return given.value, None, unit
     number, text, _ = parsed(given.value)
     if given.comparator and number is not None:
         text = f"{given.comparator}{given.value}"
@@ -120,9 +115,14 @@ def parsed(given: float | str) -> Value:
 
 
 def _between(one: r4.Quantity | None, mark: str, other: r4.Quantity | None) -> str:
-    ends = ["" if end is None or end.value is None else f"{end.value:g}" if not isinstance(
-        end.value, str) else end.value for end in (one, other)]
+    ends = [_written(one), _written(other)]
     return mark.join(ends) if any(ends) else ""
+
+
+def _written(end: r4.Quantity | None) -> str:
+    if end is None or end.value is None:
+        return ""
+    return end.value if isinstance(end.value, str) else f"{end.value:g}"
 
 
 Medication = Callable[[Any], r4.Concept | None]
@@ -143,13 +143,13 @@ def person(patient: r4.Patient, key: str) -> list[Event]:
 
     Raises Refused where a death has no time.
     """
-    out = []
+    out: list[Event] = []
     if patient.birthDate:
-        out.append(Event(key, patient.birthDate, None, "MEDS_BIRTH", None, None, None, key))
+        out.append((key, patient.birthDate, None, "MEDS_BIRTH", None, None, None, key))
     if patient.gender:
-        out.append(Event(key, None, None, f"GENDER//{patient.gender}", None, None, None, key))
+        out.append((key, None, None, f"GENDER//{patient.gender}", None, None, None, key))
     if patient.deceasedDateTime:
-        out.append(Event(key, patient.deceasedDateTime, None, "MEDS_DEATH", None, None, None, key))
+        out.append((key, patient.deceasedDateTime, None, "MEDS_DEATH", None, None, None, key))
     return out
 
 
@@ -167,7 +167,7 @@ def _start(period: r4.Period | None) -> str | None:
 def _one(
     patient: str, time: str, code: str, record_id: str, value: Value = (None, None, None)
 ) -> list[Event]:
-    return [Event(patient, time, None, code, *value, record_id)]
+    return [(patient, time, None, code, *value, record_id)]
 
 
 def _encounter(e: r4.Encounter, record_id: str, patient: str, *_: Any) -> list[Event]:
@@ -176,7 +176,7 @@ def _encounter(e: r4.Encounter, record_id: str, patient: str, *_: Any) -> list[E
     _due(period.start, period.end)
     ends = (("START", period.start), ("END", period.end))
     return [
-        Event(patient, time, None, f"ENCOUNTER//{kind}//{end}", None, None, None, record_id)
+        (patient, time, None, f"ENCOUNTER//{kind}//{end}", None, None, None, record_id)
         for end, time in ends
         if time
     ]
@@ -199,14 +199,14 @@ def _observation(o: r4.Observation, record_id: str, patient: str, names: Names, 
     if not time or time.isspace():
         raise Refused("no_time")
     released = happened if o.issued else None
-    value = names.value(o)
-    out = []
+    number, text, unit = value = names.value(o)
+    out: list[Event] = []
     if not ((o.component or o.hasMember) and value == MISSING):  # a panel speaks by its parts
         code = names.due(o.code)
-        out.append(Event(patient, time, released, code, *value, record_id))
+        out.append((patient, time, released, code, number, text, unit, record_id))
     for part in o.component or ():
         code = names.due(part.code)
-        out.append(Event(patient, time, released, code, *names.value(part), record_id))
+        out.append((patient, time, released, code, *names.value(part), record_id))
     return out
 
 
@@ -245,7 +245,7 @@ def _imaging(s: r4.ImagingStudy, record_id: str, patient: str, *_: Any) -> list[
     found = dict.fromkeys(c.code for c in codings if c is not None and c.code)
     time = _due(s.started)
     return [
-        Event(patient, time, None, f"IMAGINGSTUDY//{code}", None, None, None, record_id)
+        (patient, time, None, f"IMAGINGSTUDY//{code}", None, None, None, record_id)
         for code in found or ("UNKNOWN",)
     ]
 

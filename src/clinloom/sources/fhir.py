@@ -66,8 +66,8 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
         data = whole(piece, reader.refused)
         if data is None:
             continue
-        for found in _found(piece, data, reader.refused):
-            reader.take(found, piece.name)
+        for resource, position in _found(piece, data, reader.refused):
+            reader.take(resource, position, piece.name)
             if len(reader.events) >= PARCEL:
                 yield reader.parcel()
     left = reader.parcel(last=True)
@@ -90,7 +90,7 @@ def _found(piece: Piece, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
         except (msgspec.DecodeError, RecursionError):
             refused.add("malformed_json", file=piece.name, position=0)
     else:
-        yield r4.Found(data, skip)
+        yield data, skip
 
 
 class _Reader:
@@ -106,56 +106,56 @@ class _Reader:
         self._linked: set[tuple[str, str]] = set()
         self._keys: dict[str, str | None] = {}
 
-    def take(self, found: r4.Found, file: str) -> None:
+    def take(self, data: bytes, position: int, file: str) -> None:
         """Read one resource; whatever is wrong with it is refused with its place."""
-        resource = self._decoded(found, file)
-        if isinstance(resource, r4.Bundle):
-            self._bundle(resource, found, file)
+        resource = self._decoded(data, position, file)
+        if type(resource) is r4.Bundle:
+            self._bundle(resource, data, position, file)
         elif resource is not None:
-            self._resource(resource, found, file, {})
+            self._resource(resource, position, file, {})
 
-    def _decoded(self, found: r4.Found, file: str) -> Any:
+    def _decoded(self, data: bytes, position: int, file: str) -> Any:
         try:
-            return r4.decode(found.data)
+            return r4.decode(data)
         except msgspec.ValidationError:
             pass
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.refused.add("malformed_json", file=file, position=found.position)
+            self.refused.add("malformed_json", file=file, position=position)
             return None
         try:
-            kind = r4.decode_kind(found.data)
+            kind = r4.decode_kind(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             kind = r4.Kind()
         if kind.resourceType is None:
-            self.refused.add("not_a_resource", file=file, position=found.position)
+            self.refused.add("not_a_resource", file=file, position=position)
         elif kind.resourceType in r4.NAMES:
             self.refused.add(
                 "malformed_resource",
                 file=file,
-                position=found.position,
+                position=position,
                 record_id=f"{kind.resourceType}/{kind.id}" if kind.id else None,
             )
         else:
             self.unread[kind.resourceType] += 1
         return None
 
-    def _bundle(self, bundle: r4.Bundle, found: r4.Found, file: str) -> None:
+    def _bundle(self, bundle: r4.Bundle, whole: bytes, position: int, file: str) -> None:
         """A Bundle's resources; ``fullUrl`` tells what its references point to (R4 2.36.4)."""
-        inside: list[tuple[Any, r4.Found]] = []
+        inside: list[tuple[Any, int]] = []
         pointed: dict[str, Any] = {}
         at = 0
         for entry in bundle.entry or ():
             data = bytes(entry.resource)
             if data in (b"", b"null"):
                 continue
-            at = max(found.data.find(data, at), at)
-            part = r4.Found(data, found.position + at)
+            at = max(whole.find(data, at), at)
+            start = position + at
             at += len(data)
-            resource = self._decoded(part, file)
+            resource = self._decoded(data, start, file)
             if resource is None:
                 continue
             if isinstance(resource, r4.Bundle):
-                self._bundle(resource, part, file)
+                self._bundle(resource, data, start, file)
                 continue
             if entry.fullUrl:
                 resource.id = resource.id or entry.fullUrl.replace(":", "/").rsplit("/", 1)[-1]
@@ -163,17 +163,15 @@ class _Reader:
                     pointed[entry.fullUrl] = resource
             if isinstance(resource, r4.Medication):
                 pointed[f"Medication/{resource.id}"] = resource
-            inside.append((resource, part))
-        for resource, part in inside:
-            self._resource(resource, part, file, pointed)
+            inside.append((resource, start))
+        for resource, start in inside:
+            self._resource(resource, start, file, pointed)
 
-    def _resource(
-        self, resource: Any, found: r4.Found, file: str, pointed: dict[str, Any]
-    ) -> None:
+    def _resource(self, resource: Any, position: int, file: str, pointed: dict[str, Any]) -> None:
         kind = type(resource).__name__
         if kind == "Medication":
             return  # read where a prescription points to it
-        record_id = f"{kind}/{resource.id}" if resource.id else f"{file}@{found.position}"
+        record_id = f"{kind}/{resource.id}" if resource.id else f"{file}@{position}"
         patient = None
         try:
             if kind == "Patient":
@@ -197,7 +195,7 @@ class _Reader:
             self.refused.add(
                 str(refused),
                 file=file,
-                position=found.position,
+                position=position,
                 record_id=record_id,
                 patient=patient,
                 code="MEDS_DEATH" if kind == "Patient" and patient else None,
