@@ -258,7 +258,7 @@ def test_the_first_of_repeated_facts_is_kept_also_across_units_and_sources():
         event(value=90.08, unit="mg/dL", record_id="d", text_value="x"),
     )
     assert made["events"].column("record_id").to_pylist() == ["a", "c"]
-    assert ("LOINC//2345-7", "duplicate", "removed", 1) in ledger(made)
+    assert ("LOINC//2345-7", "duplicate", "removed", 2) in ledger(made)
     assert made["rejected"].num_rows == 0
 
 

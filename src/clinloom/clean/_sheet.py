@@ -117,7 +117,12 @@ class Sheet:
         """The kept rows in the order (subject, time, code, value, text, record), nulls first."""
         if self._order is None:
             rows = np.flatnonzero(self.kept)
-            self._order = rows if self._in_order(rows) else self._sorted(rows)
+            sorted_ = self._in_order(rows)
+            if not sorted_:
+                rows = rows[np.lexsort(self._keys(rows)[::-1])]
+            if not sorted_ or self._changed & {"time", "numeric_value"}:
+                self._settle(rows)
+            self._order = rows
         return self._order[self.kept[self._order]]
 
     @cached_property
@@ -149,28 +154,23 @@ class Sheet:
                 break
         return True
 
-    def _sorted(self, rows: Ints) -> Ints:
-        keys = self._keys(rows)
-        by = np.lexsort(keys[::-1])
-        rows = rows[by]
-        same = np.ones(max(len(rows) - 1, 0), bool)
-        for key in keys:
-            moved = key[by]
-            same &= moved[1:] == moved[:-1]
-        if not same.any():
-            return rows
-        tied = np.zeros(len(rows), bool)
-        tied[1:] |= same
-        tied[:-1] |= same
-        places = np.flatnonzero(tied)
-        run = np.concatenate([[0], np.cumsum(~same)])[places]
+    def _settle(self, rows: Ints) -> None:
+        """Put rows that tie in subject, time, code and value in the order of text and record."""
+        near = np.arange(max(len(rows) - 1, 0))
+        for key in (self.subject, self.time, self.code[0], self.value):
+            low, high = key[rows[near]], key[rows[near + 1]]
+            near = near[(low == high) | ((low != low) & (high != high))]
+        if not len(near):
+            return
+        places = np.unique(np.concatenate([near, near + 1]))
+        begins = np.ones(len(rows), bool)
+        begins[near + 1] = False
+        run = np.cumsum(begins)[places]
         members = pa.array(rows[places])
         text = self.column("text_value").take(members).to_pylist()
         record = self.column("record_id").take(members).to_pylist()
         names = [(t is not None, t or "", r or "") for t, r in zip(text, record, strict=True)]
-        inner = sorted(range(len(places)), key=lambda i: (run[i], names[i]))
-        rows[places] = rows[places[inner]]
-        return rows
+        rows[places] = rows[places[sorted(range(len(places)), key=lambda i: (run[i], names[i]))]]
 
     def finished(self) -> dict[str, pa.Table]:
         """The clean events, what was refused, and the ledger."""

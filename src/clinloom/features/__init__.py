@@ -109,7 +109,10 @@ def compute(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> p
 def matrix(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> ev.Floats:
     """The features as float64 (rows, features): what :func:`compute` gives, as an array."""
     history = History(events, index)
-    out = np.empty((index.num_rows, len(features)))
+    shape = (index.num_rows, len(features))
+    # Arrow's pool keeps pages from chunk to chunk; a new mapping would fault in every one of them.
+    memory = pa.allocate_buffer(8 * shape[0] * shape[1])
+    out = np.frombuffer(memory, np.float64).reshape(shape)
     for family, columns, grid in _plan(tuple(features)):
         if isinstance(columns, slice):
             family.fill(history, grid, out[:, columns])

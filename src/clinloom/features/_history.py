@@ -17,8 +17,8 @@ import pyarrow as pa
 from clinloom import events as ev
 from clinloom.events import Flags, Floats, Ints
 
-EVENTS_AT_ONCE = 1 << 18  # events, counted once a row that sees them: what a block may hold
-CELLS_AT_ONCE = 1 << 21
+EVENTS_AT_ONCE = 1 << 15  # events, counted once a row that sees them: a block stays in the cache
+CELLS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Bins:
             assert narrower is not None  # noqa: S101  None sorts last
             self.key += np.multiply(seen.age > narrower, layer, dtype=np.int64)
         self.alone = np.bincount(self.key, minlength=self.size).reshape(self.shape)
-        self.count = self.alone if len(self.alone) == 1 else np.cumsum(self.alone, axis=0)
+        self.count = _widened(self.alone)
 
     def total(self, weights: Floats) -> Floats:
         """The sum in each bin."""
@@ -62,14 +62,22 @@ class Bins:
         return out.reshape(self.shape)
 
 
+def _widened(numbers: np.ndarray) -> np.ndarray:
+    """Sums over windows from sums over bins."""
+    out = numbers.copy()
+    for window in range(1, len(out)):
+        out[window] += out[window - 1]
+    return out
+
+
 def _count(bins: Bins) -> np.ndarray:
     return bins.count
 
 
 def _mean(bins: Bins) -> Floats:
-    total = np.cumsum(bins.total(bins.seen.value), axis=0)
+    total = _widened(bins.total(bins.seen.value))
     with np.errstate(invalid="ignore"):
-        return total / bins.count
+        return np.divide(total, bins.count, out=total)
 
 
 def _extreme(fold: np.ufunc, start: float) -> Callable[[Bins], Floats]:
