@@ -10,7 +10,6 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -104,7 +103,7 @@ def _bodies(piece: Piece, delimiter: str, encoding: str, refused: Refusals) -> I
         end = data.find(b"\n") + 1 or len(data)
         head, skip = data[skip:end], end
     if len(data) == skip or not data[skip:].strip():
-        if not piece.start:
+        if piece.start is None:
             refused.add("empty_file", file=piece.name)
         return
     line = head.removeprefix(b"\xef\xbb\xbf").decode(encoding, "replace").strip("\r\n")
@@ -152,22 +151,22 @@ def _parsed(bodies: list[_Body], columns: Sequence[str], refused: Refusals) -> I
             yield from _parsed([body], columns, refused)
         return
     data = b"".join(body.data for body in bodies) if len(bodies) > 1 else bodies[0].data
-    sizes = list(accumulate(len(body.starts) for body in bodies))
-    file = np.repeat(np.arange(len(bodies), dtype=np.int32), np.diff([0, *sizes]))
-    starts = np.concatenate([body.starts for body in bodies])
-    quoted = b'"' in data
-    letters = np.frombuffer(data, np.uint8)
     begins = _line_starts(data)
-    if quoted:  # a line that starts within quotes goes on with the row before
-        marks = np.cumsum(letters == 34, dtype=np.int32)
-        first = np.concatenate([[True], marks[begins[1:] - 1] % 2 == 0])
-        file, starts, begins = file[first], starts[first], begins[first]
     wrong: list[int] = []
+    quoted = b'"' in data
     table = _table(data, bodies[0], columns, wrong, quoted=quoted)
-    if table is not None and table.num_rows + len(wrong) == len(starts):
-        lengths = np.diff(begins, append=len(data))
-        blank = (lengths == 1) | ((lengths == 2) & (letters[begins] == 13))
-        kept = np.ones(len(starts), bool)
+    counted = -1 if table is None else table.num_rows + len(wrong)
+    first = _row_starts(data, begins) if quoted else np.ones(len(begins), bool)
+    if first.sum() != counted:  # a stray mark within a cell quotes nothing
+        first = np.ones(len(begins), bool)
+    if table is not None and first.sum() == counted:
+        lines = [len(body.starts) for body in bodies]
+        file = np.repeat(np.arange(len(bodies), dtype=np.int32), lines)[first]
+        starts = np.concatenate([body.starts for body in bodies])[first]
+        lengths = np.diff(begins[first], append=len(data))
+        returns = np.frombuffer(data, np.uint8)[begins[first]] == 13
+        blank = (lengths == 1) | ((lengths == 2) & returns)
+        kept = np.ones(counted, bool)
         for number in wrong:
             kept[number - 1] = False
             name = bodies[file[number - 1]].name
@@ -178,6 +177,15 @@ def _parsed(bodies: list[_Body], columns: Sequence[str], refused: Refusals) -> I
             yield from _parsed([body], columns, refused)
     else:
         yield from _without_stray_quotes(bodies[0], columns, refused)
+
+
+def _row_starts(data: bytes, begins: np.ndarray) -> np.ndarray:
+    """Which lines start a row: one that starts within quotes goes on with the row before."""
+    marks = np.cumsum(np.frombuffer(data, np.uint8) == 34, dtype=np.int32)
+    inside = marks[begins[1:] - 1] % 2 == 1
+    if marks[-1] % 2:  # a mark that nothing closes says nothing about the lines after it
+        inside[:] = False
+    return np.concatenate([[True], ~inside])
 
 
 def _without_stray_quotes(body: _Body, columns: Sequence[str], refused: Refusals) -> Iterator[Rows]:

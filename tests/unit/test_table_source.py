@@ -1,0 +1,387 @@
+"""Tables become events: long and wide, whose they are, when, which values, and what is refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from clinloom import files
+from clinloom.errors import SourceError
+from clinloom.sources import _csv, table
+from clinloom.sources._time import TimeSpec, instants, iso, times
+from clinloom.sources._values import measured
+from clinloom.tables import PARCELS, conform
+
+UTC = dt.UTC
+LONG = {
+    "patient": "pid",
+    "time": {"column": "when"},
+    "code": {"column": "what", "prefix": "LAB//"},
+    "value": "value",
+}
+STATIC = {"static": True}
+
+
+def read(path, pieces=None, **options):
+    """All parcels together, conforming to their declarations."""
+    chosen = table.Options.model_validate({"path": str(path), **options})
+    pieces = files.listing(str(path), include=chosen.include) if pieces is None else pieces
+    parts: dict[str, list[pa.Table]] = {name: [] for name in PARCELS}
+    for parcel in table.read(pieces, chosen, "lab"):
+        for name, rows in parcel.items():
+            parts[name].append(conform(rows, PARCELS[name]))
+    return {n: pa.concat_tables([PARCELS[n].empty, *p]).to_pylist() for n, p in parts.items()}
+
+
+def written(tmp_path, text, name="t.csv"):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return tmp_path / name
+
+
+def test_a_long_table_is_an_event_a_row(tmp_path):
+    file = written(
+        tmp_path,
+        "pid,what,value,unit,when\n"
+        "007,K,4.1,mmol/L,2024-03-01T08:00:00Z\n"
+        "007,NOTE, fine ,,2024-03-01 09:00\n",
+    )
+    found = read(file, **LONG, unit="unit")
+    assert found["events"][0] == {
+        "patient": "007",
+        "time": dt.datetime(2024, 3, 1, 8, tzinfo=UTC),
+        "code": "LAB//K",
+        "numeric_value": 4.1,
+        "text_value": None,
+        "unit": "mmol/L",
+        "source": "lab",
+        "record_id": "t.csv@25",
+        "time_text": None,
+    }
+    second = found["events"][1]
+    assert (second["numeric_value"], second["text_value"], second["unit"]) == (None, "fine", None)
+    assert second["time"] == dt.datetime(2024, 3, 1, 9, tzinfo=UTC)
+    assert found["links"] == [{"patient": "007", "other": "007"}]
+    assert file.read_bytes()[25:].startswith(b"007,K")
+
+
+@pytest.mark.parametrize(
+    "cell, number, text",
+    [
+        ("1.5", 1.5, None),
+        ("+2", 2.0, None),
+        ("1e3", 1000.0, None),
+        (" 7 ", 7.0, None),
+        ("", None, ""),
+        ("-1", None, ""),
+        ("-1.0", None, ""),
+        ("?", None, ""),
+        ("nan", None, ""),
+        ("inf", None, "inf"),
+        ("1e999", None, "1e999"),
+        ("<0.1", None, "<0.1"),
+        ("1,5", None, "1,5"),
+        ("0x10", None, "0x10"),
+    ],
+)
+@pytest.mark.parametrize("beside", ["3", "word"])
+def test_a_value_is_a_number_a_text_or_missing_whatever_stands_beside(cell, number, text, beside):
+    numbers, texts = measured(pa.array([cell, beside, None]), ("-1", "?"))
+    assert (numbers[0].as_py(), texts[0].as_py()) == (number, text)
+    assert (numbers[2].as_py(), texts[2].as_py()) == (None, "")
+
+
+def test_a_wide_table_tells_many_events_a_row(tmp_path):
+    file = written(
+        tmp_path, "id;age;site;bad;seen\nA;80;back;1;05/02/2024\nB;?;;0;\nC;9;arm;1;31/02/2024\n"
+    )
+    found = read(
+        file,
+        patient="id",
+        missing="?",
+        time=STATIC,
+        events=[
+            {"code": "AGE", "value": "age", "unit": "a"},
+            {"code": "SITE//{site}"},
+            {"code": "SITE", "text": "site"},
+            {
+                "code": "BAD",
+                "when": {"column": "bad", "equals": 1},
+                "time": {"column": "seen", "format": "%d/%m/%Y"},
+            },
+        ],
+    )
+    told = [(e["patient"], e["code"], e["numeric_value"], e["text_value"]) for e in found["events"]]
+    assert told == [
+        ("A", "AGE", 80.0, None),
+        ("B", "AGE", None, ""),
+        ("C", "AGE", 9.0, None),
+        ("A", "SITE//back", None, None),
+        ("C", "SITE//arm", None, None),
+        ("A", "SITE", None, "back"),
+        ("B", "SITE", None, ""),
+        ("C", "SITE", None, "arm"),
+        ("A", "BAD", None, None),
+        ("C", "BAD", None, None),
+    ]
+    assert [e["unit"] for e in found["events"][:4]] == ["a", "a", "a", None]
+    assert found["events"][8]["time"] == dt.datetime(2024, 2, 5, tzinfo=UTC)
+    assert found["events"][9]["time_text"] == "31/02/2024"
+    assert [(r["patient"], r["reason"]) for r in found["rejected"]] == [("B", "no_code")]
+
+
+def test_a_code_is_made_of_several_cells(tmp_path):
+    file = written(tmp_path, "id,a,b\n1,x,y\n2,x,\n3,z,y\n")
+    found = read(file, patient="id", time=STATIC, events=[{"code": "{a}//{b}"}])
+    assert [e["code"] for e in found["events"]] == ["x//y", "z//y"]
+
+
+ICU = {
+    "patient": {"row": "RecordID"},
+    "missing": [-1],
+    "time": {"column": "Time", "offset": "HH:MM", "origin": "2012-01-01"},
+    "code": {"column": "Parameter", "prefix": "ICU//"},
+    "value": "Value",
+}
+
+
+def test_many_small_files_of_one_patient_each_are_parsed_as_one(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(1, 40):
+            text = f"Time,Parameter,Value\n00:00,RecordID,{number}\n00:00,Age,-1\n"
+            text += "".join(f"{h:02}:30,HR,{number}\n" for h in range(number))
+            archive.writestr(f"in/{number}.txt", text if number % 2 else text.rstrip("\n"))
+        archive.writestr("in/nobody.txt", "Time,Parameter,Value\n00:00,HR,1\n")
+        archive.writestr("in/empty.txt", "")
+    found = read(tmp_path / "a.zip", **ICU)
+    assert len(found["events"]) == sum(n + 2 for n in range(1, 40))
+    for event in found["events"]:
+        name = event["record_id"].split("/")[-1]
+        assert name.startswith(f"{event['patient']}.txt@")
+        if event["code"] == "ICU//HR":
+            assert event["numeric_value"] == float(event["patient"])
+        elif event["code"] == "ICU//RecordID":  # an identifier is nobody's measurement
+            assert event["numeric_value"] is None and event["text_value"] is None
+        else:
+            assert event["text_value"] == ""
+    last = [e for e in found["events"] if e["patient"] == "39"][-1]
+    assert last["time"] == dt.datetime(2012, 1, 2, 14, 30, tzinfo=UTC)
+    assert {(r["file"], r["reason"]) for r in found["rejected"]} == {
+        ("a.zip!/in/nobody.txt", "no_patient"),
+        ("a.zip!/in/empty.txt", "empty_file"),
+    }
+
+
+def test_a_file_may_be_named_after_its_patient(tmp_path):
+    written(tmp_path, "what,value\nHR,1\n", "p.1.csv")
+    (tmp_path / "p2.csv.gz").write_bytes(gzip.compress(b"what,value\nHR,2\n"))
+    found = read(
+        tmp_path,
+        patient={"file_name": True},
+        time=STATIC,
+        code={"column": "what"},
+        value="value",
+    )
+    assert [(e["patient"], e["numeric_value"]) for e in found["events"]] == [("p.1", 1), ("p2", 2)]
+
+
+def test_bad_rows_are_refused_with_their_place_and_fail_nothing_else(tmp_path):
+    text = (
+        b"\xef\xbb\xbfpid,what,value,when\r\n"
+        b"1,K,4,2024-01-01\r\n"
+        b"\r\n"
+        b"1,K,4\r\n"
+        b"1,K,4,2024-01-01,9\r\n"
+        b",K,4,2024-01-01\r\n"
+        b"1,,4,2024-01-01\r\n"
+        b"1,K,4,\r\n"
+        b"1,\xff,4,2024-01-01\r\n"
+        b"2,K,5,tomorrow\r\n"
+    )
+    found = read(written(tmp_path, text), **LONG)
+    assert [(e["patient"], e["numeric_value"]) for e in found["events"]] == [("1", 4), ("2", 5)]
+    assert found["events"][1]["time_text"] == "tomorrow"
+    told = {r["reason"]: text[r["position"] :].split(b"\r\n")[0] for r in found["rejected"]}
+    assert told == {
+        "malformed_row": b"1,K,4,2024-01-01,9",
+        "no_patient": b",K,4,2024-01-01",
+        "no_code": b"1,,4,2024-01-01",
+        "no_time": b"1,K,4,",
+        "malformed_encoding": b"1,\xff,4,2024-01-01",
+    }
+    assert sum(r["reason"] == "malformed_row" for r in found["rejected"]) == 2
+
+
+def test_an_encoding_may_be_declared(tmp_path):
+    file = written(tmp_path, "id,ort\n1,Rücken\n".encode("latin-1"))
+    events = [{"code": "SITE//{ort}"}]
+    found = read(file, patient="id", time=STATIC, encoding="latin-1", events=events)
+    assert found["events"][0]["code"] == "SITE//Rücken"
+
+
+@pytest.mark.parametrize(
+    "text, values, refused",
+    [
+        ('1,K,"a\nb",2024\n2,K,c,2024\n', ["a\nb", "c"], 0),
+        ('1,K,"a ""b"", c",2024\n2,K,c,2024\n', ['a "b", c', "c"], 0),
+        ('1,K,5" tube,2024\n2,K,c,2024\n', ['5" tube', "c"], 0),
+        ('1,K,5" tube,2024\n2,K,c,2024\n2,K,6",2024\n', ['5" tube', "c", '6"'], 0),
+        ('1,K,"a,2024\n2,K,c,2024\n', ["c"], 1),
+    ],
+)
+def test_quotation_marks(tmp_path, text, values, refused):
+    written(tmp_path, "pid,what,value,when\n" + text, "a.csv")
+    written(tmp_path, "pid,what,value,when\n3,K,z,2024\n", "b.csv")
+    found = read(tmp_path, **LONG)
+    assert [e["text_value"] for e in found["events"]] == [*values, "z"]
+    assert [r["reason"] for r in found["rejected"]] == ["malformed_row"] * refused
+
+
+def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path):
+    file = written(tmp_path, "pid,what,valu,when\n1,K,4,2024\n")
+    with pytest.raises(SourceError) as caught:
+        read(file, **LONG)
+    assert "no column 'value'" in str(caught.value)
+    assert "did you mean 'valu'?" in str(caught.value)
+    assert "t.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+def test_however_a_file_is_cut_the_answer_is_the_same(tmp_path, size, monkeypatch):
+    rows = [f"{n % 3},K,{n},2024-01-{n % 28 + 1:02}" for n in range(30)]
+    rows[7], rows[11] = "broken", ",K,1,2024-01-01"
+    file = written(tmp_path, "\n".join(["pid,what,value,when", *rows]))
+    (piece,) = files.listing(str(file))
+    cut = [
+        files.Piece(piece.name, piece.path, size, None, start, min(start + size, piece.size))
+        for start in range(0, piece.size, size)
+    ]
+    whole = read(file, **LONG)
+    monkeypatch.setattr(_csv, "BATCH", 64)
+    for pieces in (cut, [piece]):
+        parts = read(file, pieces, **LONG)
+        order = {"key": lambda row: str(row["position"])}
+        assert sorted(parts.pop("rejected"), **order) == sorted(whole["rejected"], **order)
+        assert parts["events"] == whole["events"]
+        assert parts["links"] == whole["links"]
+    assert len(whole["events"]) == 28
+
+
+def test_parquet_keeps_its_types(tmp_path):
+    rows = {
+        "pid": pa.array([1.0, None, 3.0]),  # integers that a null made floating
+        "value": pa.array([1.5, float("nan"), -1.0]),
+        "flag": pa.array([True, False, None]),
+        "day": pa.array([dt.date(2024, 1, 2)] * 3),
+        "at": pa.array([dt.datetime(2024, 1, 2, 3)] * 3, pa.timestamp("ns", tz="Europe/Berlin")),
+    }
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    found = read(
+        tmp_path,
+        patient="pid",
+        missing=[-1],
+        time={"column": "day"},
+        events=[
+            {"code": "V", "value": "value"},
+            {"code": "F", "value": "flag", "time": {"column": "at"}},
+            {"code": "D", "value": "value", "time": {"column": "value", **DAYS}},
+        ],
+    )
+    told = [(e["patient"], e["numeric_value"], e["text_value"]) for e in found["events"]]
+    assert told[:4] == [("1", 1.5, None), ("3", None, ""), ("1", 1.0, None), ("3", None, "")]
+    assert found["events"][0]["record_id"] == "t.parquet#0"
+    assert found["events"][0]["time"] == dt.datetime(2024, 1, 2, tzinfo=UTC)
+    assert found["events"][2]["time"] == dt.datetime(2024, 1, 2, 3, tzinfo=UTC)
+    assert found["events"][4]["time"] == dt.datetime(2012, 1, 2, 12, tzinfo=UTC)
+    assert [r["reason"] for r in found["rejected"]] == ["no_patient"] * 3
+
+
+DAYS = {"offset": "days", "origin": "2012-01-01"}
+
+
+@pytest.mark.parametrize(
+    "spec, cell, time",
+    [
+        ({"offset": "HH:MM", "origin": "2012-01-01"}, "49:05", dt.datetime(2012, 1, 3, 1, 5)),
+        ({"offset": "HH:MM", "origin": "2012-01-01"}, "1:75", None),
+        (DAYS, "-0.5", dt.datetime(2011, 12, 31, 12)),
+        (DAYS, "soon", None),
+        ({"offset": "hours", "origin": "2012-01-01T06:00"}, "2", dt.datetime(2012, 1, 1, 8)),
+        ({"format": "%d.%m.%Y %H:%M"}, "1.2.2024 3:04", dt.datetime(2024, 2, 1, 3, 4)),
+        ({"format": "%d.%m.%Y"}, "31.02.2024", None),
+        ({"format": "%d.%m.%Y %H:%M:%S"}, "01.02.2024 03:04:05", dt.datetime(2024, 2, 1, 3, 4, 5)),
+        (
+            {"format": "%Y%m%d%H%M%S.%f"},
+            "20240201030405.5",
+            dt.datetime(2024, 2, 1, 3, 4, 5, 500000),
+        ),
+        ({"zone": "Europe/Berlin"}, "2024-07-01 12:00", dt.datetime(2024, 7, 1, 10)),
+        ({"zone": "Europe/Berlin"}, "2024-07-01T12:00:00Z", dt.datetime(2024, 7, 1, 12)),
+        ({"zone": "Europe/Berlin"}, "2024-03-31T02:30:00", dt.datetime(2024, 3, 31, 1)),
+    ],
+)
+@pytest.mark.parametrize("beside", ["", "garbage"])
+def test_times_from_a_column(spec, cell, time, beside):
+    made = TimeSpec.model_validate({"column": "t", **spec})
+    found = times(made, pa.array([cell, beside, None]), 3)
+    assert found.time[0].as_py() == (time and time.replace(tzinfo=UTC))
+    assert found.text.to_pylist() == [None if time else cell, beside or None, None]
+
+
+def test_one_time_for_all_and_none_at_all():
+    fixed = times(TimeSpec(at="2024-01-01"), None, 2)
+    assert fixed.time.to_pylist() == [dt.datetime(2024, 1, 1, tzinfo=UTC)] * 2
+    static = times(TimeSpec(static=True), None, 2)
+    assert static.time.null_count == 2 and not static.due
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1)).map(
+                dt.datetime.isoformat
+            ),
+            st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1)).map(
+                lambda t: t.isoformat() + "+05:30"
+            ),
+            st.dates().map(dt.date.isoformat),
+            st.from_regex(
+                r"[0-9]{4}(-[0-9]{2}){0,3}[T ]?([0-9]{2}:?){0,4}(Z|[+-][0-9]{2}:?[0-9]{2})?",
+                fullmatch=True,
+            ),
+            st.text(max_size=12),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.booleans(),
+)
+def test_iso_times_read_together_or_alone_are_the_same(texts, space):
+    found = instants(pa.array(texts, pa.string()), space=space)
+    alone = [iso(text.strip(), space=space) for text in texts]
+    assert found.time.cast(pa.int64()).to_pylist() == alone
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"events": [{"code": "X"}]}, "a long table"),
+        ({"code": None}, "a long table"),
+        ({"time": None}, "`time` is required"),
+        ({"patient": {"file_name": False}}, "file_name"),
+        ({"time": {"column": "a", "static": True}}, "give one of"),
+        ({"time": {"column": "a", "offset": "days"}}, "go together"),
+        ({"time": {"column": "a", "zone": "Mars/Olympus"}}, "IANA"),
+        ({"code": None, "value": None, "events": [{"code": "X//{}"}]}, "braces"),
+    ],
+)
+def test_a_mapping_that_says_too_much_or_too_little_is_a_fault(change, message):
+    with pytest.raises(ValidationError, match=message):
+        table.Options.model_validate({"path": "x", **LONG, **change})
