@@ -337,7 +337,11 @@ def test_what_is_refused_keeps_its_reason_and_place_and_fails_nothing_else(tmp_p
     assert len(found["events"]) == 2
     (refusal,) = found["rejected"]
     assert refusal["reason"] == reason
-    assert (refusal["file"], refusal["stage"], refusal["source"]) == ("all.ndjson", "acquire", "ehr")
+    assert (refusal["file"], refusal["stage"], refusal["source"]) == (
+        "all.ndjson",
+        "acquire",
+        "ehr",
+    )
     assert refusal["position"] == len(json.dumps(good)) + 2
 
 
