@@ -129,10 +129,10 @@ def bare_clone(tmp_path: Path) -> Path:
     return clone
 
 
-def set_up(clone: Path, path: Path, *arguments: str) -> subprocess.CompletedProcess:
+def set_up(clone: Path, path: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [shutil.which("bash"), str(clone / "script" / "setup"), *arguments],
-        env={"PATH": str(path), "HOME": "/nonexistent"},
+        env={"PATH": str(path), "HOME": "/nonexistent", **more},
         capture_output=True,
         text=True,
         check=False,
@@ -152,6 +152,7 @@ def test_setup_installs_the_java_that_the_system_offers(tmp_path, java: str):
     done = set_up(bare_clone(tmp_path), path)
     [call] = (path / "log").read_text().splitlines()  # the lists are there: no update
     assert call.endswith(f"python3 python3-venv {java}") and "--no-install-recommends" in call
+    assert "--no-upgrade" in call  # a Java that others run stays as it is
     assert done.returncode == 1 and "older than 3.11" in done.stderr  # the stub installs nothing
 
 
@@ -164,3 +165,10 @@ def test_setup_fetches_the_lists_where_there_are_none(tmp_path):
 def test_setup_tells_a_missing_python_for_spark_35_apart(tmp_path):
     path = programs(tmp_path / "bin", offered="none", sudo=True)
     assert set_up(bare_clone(tmp_path), path, "spark35").returncode == 3
+
+
+def test_setup_installs_nothing_where_java_home_is_wrong(tmp_path):
+    path = programs(tmp_path / "bin", offered="openjdk-17-jre-headless", sudo=True)
+    done = set_up(bare_clone(tmp_path), path, PYTHON=sys.executable, JAVA_HOME="/nonexistent")
+    assert done.returncode == 1 and "JAVA_HOME=/nonexistent" in done.stderr
+    assert not (path / "log").exists()
