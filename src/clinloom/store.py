@@ -262,7 +262,10 @@ class Store:
     def _home(self, name: str) -> Path:
         if name in GUARDED:
             return audit.guarded(self.root) / name
-        return self.root / ("bundle" if name == "bundle" else f"tables/{name}")
+        if name == "bundle":
+            return self.root / "bundle"
+        room, _, rest = name.partition(".")
+        return self.root / room / rest if rest else self.root / "tables" / name
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,7 +53,7 @@ def duration(text: Any) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(text))
     if not found or found[2] not in MICROSECONDS:
         raise ValueError("a duration is written like 30d, 48h, 90m, 2w or 1y")
-    return round(float(found[1]) * MICROSECONDS[found[2]])
+    return round(Decimal(found[1]) * MICROSECONDS[found[2]])
 
 
 def written(microseconds: int) -> str:

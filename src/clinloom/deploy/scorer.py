@@ -1,0 +1,82 @@
+"""The scorer: a fitted pipeline as flat arrays, one vectorised function, no Spark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clinloom import plugins
+from clinloom.errors import ParityError
+from clinloom.models import _calibration, _preparation
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Preparation, model and recalibration of one trained model.
+
+    ``arrays``: the model's own (see its file); ``threshold``: risk at or above it is positive.
+    """
+
+    model: str
+    statistics: _preparation.Statistics
+    arrays: Mapping[str, np.ndarray]
+    slope: float
+    intercept: float
+    threshold: float
+
+    def score(self, values: np.ndarray) -> np.ndarray:
+        """Risk (n,) of feature rows ``values`` (n, f), NaN = missing."""
+        x = _preparation.prepare(np.asarray(values, np.float64), self.statistics)
+        raw = plugins.load("models", self.model).probability(self.arrays, x)
+        return _calibration.apply(raw, self.slope, self.intercept)
+
+    def importance(self, features: int) -> np.ndarray:
+        """The model's importance (features,) of each feature, its missing flag included; sum 1."""
+        s = self.statistics
+        found = plugins.load("models", self.model).importance(self.arrays, s.width)
+        out = np.zeros(features)
+        np.add.at(out, np.concatenate([s.keep, s.indicator]), found)
+        return out / out.sum() if out.sum() > 0 else out
+
+    def save(self, folder: Path) -> None:
+        """Write ``scorer.json`` and ``arrays.npz`` (no pickle)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = {k: getattr(self, k) for k in ("model", "slope", "intercept", "threshold")}
+        (folder / "scorer.json").write_text(json.dumps(plain))
+        held = {f"model.{k}": v for k, v in self.arrays.items()}
+        held |= {f"preparation.{k}": v for k, v in self.statistics.arrays().items()}
+        np.savez(folder / "arrays.npz", **held)
+
+    @classmethod
+    def load(cls, folder: Path) -> Scorer:
+        """Read what :meth:`save` wrote."""
+        plain = json.loads((folder / "scorer.json").read_text())
+        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "preparation": {}}
+        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+            for key in file.files:
+                room, _, name = key.partition(".")
+                parts[room][name] = file[key]
+        statistics = _preparation.Statistics(**parts["preparation"])
+        return cls(statistics=statistics, arrays=parts["model"], **plain)
+
+
+def parity(scorer: Scorer, values: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference to Spark's answers ``expected`` (n,) for ``values`` (n, f).
+
+    Raises ParityError above 1e-9.
+    """
+    found = scorer.score(values)
+    worst = float(np.abs(found - expected).max()) if len(found) else 0.0
+    if not worst <= TOLERANCE:
+        raise ParityError(
+            f"the scorer differs from Spark by {worst:.2e}, more than {TOLERANCE:g}",
+            where=f"models.{scorer.model}",
+            mend="the bundle is not written; report this with the model's options",
+        )
+    return worst

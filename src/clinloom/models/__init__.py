@@ -1,0 +1,7 @@
+"""Models: one file, one algorithm of ``pyspark.ml``.
+
+A file gives ``TITLE``, ``Options``, ``WEIGHTS`` (does the estimator take weights),
+``grid(options)``, ``estimator(options, point, features=, seed=)``, ``flatten(fitted) -> arrays``,
+``probability(arrays, x) -> (n,)`` in NumPy with Spark's arithmetic, and
+``importance(arrays, features)``. Nothing at a file's top imports Spark: the service loads it too.
+"""

@@ -1,0 +1,43 @@
+"""A single decision tree: rules that can be read (pyspark.ml)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from clinloom.models import _forest
+from clinloom.study import Model
+
+REQUIRES: str | None = None
+TITLE = "Decision tree"
+WEIGHTS = True
+
+flatten = _forest.flatten
+importance = _forest.importance
+
+
+class Options(Model):
+    """The grid of depths."""
+
+    depth: tuple[int, ...] = (3, 5)
+    leaf: int = 20
+    imbalance: Literal["weight", "none"] = "weight"
+
+
+def grid(options: Options) -> list[dict[str, Any]]:
+    """Every point of the grid."""
+    return [{"maxDepth": depth} for depth in options.depth]
+
+
+def estimator(options: Options, point: dict[str, Any], *, features: int, seed: int) -> Any:
+    """The Spark estimator of a point."""
+    from pyspark.ml.classification import DecisionTreeClassifier
+
+    return DecisionTreeClassifier(minInstancesPerNode=options.leaf, seed=seed, **point)
+
+
+def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Probability (n,) of the outcome for prepared rows ``x`` (n, f): the leaf's share."""
+    counts = arrays["counts"][_forest.leaves(arrays, x)[:, 0]]
+    return counts[:, 1] / counts.sum(axis=1)

@@ -1,0 +1,55 @@
+"""Logistic regression with an elastic net: the transparent reference (pyspark.ml)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from clinloom.models._calibration import sigmoid
+from clinloom.study import Model
+
+REQUIRES: str | None = None
+TITLE = "Logistic regression"
+WEIGHTS = True
+
+
+class Options(Model):
+    """The grid of penalties."""
+
+    penalty: tuple[float, ...] = (0.01, 0.1)
+    elastic_net: tuple[float, ...] = (0.0,)
+    iterations: int = 60
+    imbalance: Literal["weight", "none"] = "weight"
+
+
+def grid(options: Options) -> list[dict[str, Any]]:
+    """Every point of the grid."""
+    return [
+        {"regParam": p, "elasticNetParam": e} for p in options.penalty for e in options.elastic_net
+    ]
+
+
+def estimator(options: Options, point: dict[str, Any], *, features: int, seed: int) -> Any:
+    """The Spark estimator of a point."""
+    from pyspark.ml.classification import LogisticRegression
+
+    return LogisticRegression(maxIter=options.iterations, standardization=False, **point)
+
+
+def flatten(fitted: Any) -> dict[str, np.ndarray]:
+    """Coefficients (f,) and intercept."""
+    return {
+        "coefficients": np.asarray(fitted.coefficients.toArray(), np.float64),
+        "intercept": np.array([fitted.intercept], np.float64),
+    }
+
+
+def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Probability (n,) of the outcome for prepared rows ``x`` (n, f)."""
+    return sigmoid(x @ arrays["coefficients"] + arrays["intercept"][0])
+
+
+def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
+    """Absolute standardised coefficients (f,)."""
+    return np.abs(arrays["coefficients"])

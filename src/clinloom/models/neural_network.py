@@ -1,0 +1,72 @@
+"""A neural network: the multilayer perceptron of pyspark.ml, sigmoid layers and a softmax."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from clinloom.models._calibration import sigmoid
+from clinloom.study import Model
+
+REQUIRES: str | None = None
+TITLE = "Neural network"
+WEIGHTS = False  # Spark's perceptron knows no weights: rows of the rarer class are repeated
+
+
+class Options(Model):
+    """The grid of hidden layers."""
+
+    hidden: tuple[tuple[int, ...], ...] = ((8,), (16,))
+    iterations: int = 40
+    imbalance: Literal["weight", "none"] = "weight"
+
+
+def grid(options: Options) -> list[dict[str, Any]]:
+    """Every point of the grid."""
+    return [{"hidden": list(hidden)} for hidden in options.hidden]
+
+
+def estimator(options: Options, point: dict[str, Any], *, features: int, seed: int) -> Any:
+    """The Spark estimator of a point."""
+    from pyspark.ml.classification import MultilayerPerceptronClassifier
+
+    layers = [features, *point["hidden"], 2]
+    return MultilayerPerceptronClassifier(layers=layers, maxIter=options.iterations, seed=seed)
+
+
+def flatten(fitted: Any) -> dict[str, np.ndarray]:
+    """The layers' sizes and all weights: a layer's (in, out) matrix by columns, then its bias."""
+    return {
+        "layers": np.asarray(fitted.getLayers(), np.int64),
+        "weights": np.asarray(fitted.weights.toArray(), np.float64),
+    }
+
+
+def _matrices(arrays: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    out, at, weights = [], 0, arrays["weights"]
+    for wide, narrow in zip(arrays["layers"][:-1], arrays["layers"][1:], strict=True):
+        matrix = weights[at : at + wide * narrow].reshape(wide, narrow)
+        at += wide * narrow
+        out.append((matrix, weights[at : at + narrow]))
+        at += narrow
+    return out
+
+
+def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Probability (n,) of the outcome for prepared rows ``x`` (n, f)."""
+    matrices = _matrices(arrays)
+    for number, (matrix, bias) in enumerate(matrices):
+        x = x @ matrix + bias
+        if number < len(matrices) - 1:
+            x = sigmoid(x)
+    shifted = np.exp(x - x.max(axis=1, keepdims=True))
+    return shifted[:, 1] / shifted.sum(axis=1)
+
+
+def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
+    """Each input's summed absolute weight (f,) through the layers (Garson's idea)."""
+    through = np.abs(_matrices(arrays)[-1][0])
+    for matrix, _ in reversed(_matrices(arrays)[:-1]):
+        through = np.abs(matrix) @ through
+    return through.sum(axis=1)

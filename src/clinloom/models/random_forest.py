@@ -1,0 +1,48 @@
+"""Random forest: many decorrelated trees, averaged (pyspark.ml)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from clinloom.models import _forest
+from clinloom.study import Model
+
+REQUIRES: str | None = None
+TITLE = "Random forest"
+WEIGHTS = True
+
+flatten = _forest.flatten
+importance = _forest.importance
+
+
+class Options(Model):
+    """The grid of depths, and how many trees."""
+
+    trees: int = 80
+    depth: tuple[int, ...] = (6, 9)
+    leaf: int = 5
+    imbalance: Literal["weight", "none"] = "weight"
+
+
+def grid(options: Options) -> list[dict[str, Any]]:
+    """Every point of the grid."""
+    return [{"maxDepth": depth} for depth in options.depth]
+
+
+def estimator(options: Options, point: dict[str, Any], *, features: int, seed: int) -> Any:
+    """The Spark estimator of a point."""
+    from pyspark.ml.classification import RandomForestClassifier
+
+    return RandomForestClassifier(
+        numTrees=options.trees, minInstancesPerNode=options.leaf, seed=seed, **point
+    )
+
+
+def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Probability (n,) for prepared rows ``x`` (n, f): the mean of the leaves' shares."""
+    counts = arrays["counts"]
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-300)
+    votes = share[_forest.leaves(arrays, x)].sum(axis=1)
+    return votes[:, 1] / votes.sum(axis=1)

@@ -1,0 +1,134 @@
+"""Every model: the scorer without Spark equals the pipeline; partitions and saving change nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from clinloom import plugins
+from clinloom.deploy.scorer import Scorer, parity
+from clinloom.errors import ParityError
+from clinloom.tables import DATASET
+
+pytestmark = pytest.mark.core
+SMALL = {
+    "logistic_regression": {"penalty": [0.01]},
+    "decision_tree": {"depth": [4]},
+    "random_forest": {"depth": [4], "trees": 10},
+    "gradient_boosting": {"depth": [2], "trees": 5},
+    "neural_network": {"hidden": [[4]], "iterations": 15},
+}
+
+
+def rows(n: int = 400, width: int = 9) -> pa.Table:
+    random = np.random.default_rng(5)
+    values = random.normal(size=(n, width)) * np.arange(1, width + 1)
+    values[:, 7] = values[:, 7] > 0
+    label = random.random(n) < 1 / (1 + np.exp(1 - values[:, 0] - 0.5 * values[:, 1]))
+    values[random.random((n, width)) < 0.1] = np.nan
+    values[:, 8] = np.nan
+    return pa.Table.from_pylist(
+        [
+            {
+                "subject_id": i // 2,
+                "prediction_time": i,
+                "boolean_value": bool(label[i]),
+                "split": "train",
+                "values": values[i].tolist(),
+            }
+            for i in range(n)
+        ],
+        schema=DATASET.arrow,
+    )
+
+
+@pytest.fixture(scope="module")
+def frame(spark, tmp_path_factory):
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("dataset")
+    pq.write_table(rows(), folder / "part-00000.parquet")
+    return spark.read.parquet(str(folder))
+
+
+@pytest.fixture(scope="module")
+def folds(frame):
+    from pyspark.sql import functions as F
+
+    from clinloom.models._training import prepared, training_rows
+
+    made = training_rows(frame, F.col("subject_id") % 2, rows=400, width=9)
+    with prepared(made, folds=2) as held:
+        yield held
+
+
+@pytest.fixture(scope="module")
+def trained(folds):
+    from clinloom.models._training import tune
+
+    def make(name):
+        options = plugins.options("models", name).model_validate(SMALL[name])
+        return tune(name, options, folds, seed=1, by="f1")
+
+    return {name: make(name) for name in plugins.choices("models")}
+
+
+def answers(pipeline, frame):
+    from clinloom.spark import to_arrow
+    from clinloom.steps import matrix
+
+    made = pipeline.transform(frame).select("values", "predicted_boolean_probability")
+    table = to_arrow(made)
+    return matrix(table), table.column("predicted_boolean_probability").to_numpy()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, tmp_path, name):
+    from clinloom.learning import scorer_of
+
+    scorer = scorer_of(trained[name])
+    values, expected = answers(trained[name].pipeline, frame)
+    assert parity(scorer, values, expected) <= 1e-9
+    assert np.std(expected) > 0.01
+    scorer.save(tmp_path)
+    again = Scorer.load(tmp_path)
+    assert np.array_equal(again.score(values), scorer.score(values))
+    assert np.isclose(scorer.importance(9).sum(), 1)
+
+
+def test_a_scorer_that_disagrees_is_refused(trained, frame):
+    from clinloom.learning import scorer_of
+
+    scorer = scorer_of(trained["logistic_regression"])
+    values, expected = answers(trained["logistic_regression"].pipeline, frame)
+    with pytest.raises(ParityError, match="differs from Spark"):
+        parity(scorer, values, expected + 1e-8)
+
+
+def test_a_pipeline_is_saved_and_loaded(trained, frame, tmp_path):
+    from pyspark.ml import PipelineModel
+
+    pipeline = trained["random_forest"].pipeline
+    pipeline.write().overwrite().save(str(tmp_path / "spark"))
+    again = PipelineModel.load(str(tmp_path / "spark"))
+    assert np.array_equal(answers(again, frame)[1], answers(pipeline, frame)[1])
+
+
+def test_partitions_change_nothing_in_the_preparation(frame):
+    from clinloom.prepare import Preparation
+
+    one, many = (Preparation().fit(frame.repartition(n)).statistics.arrays() for n in (1, 7))
+    assert all(np.array_equal(one[key], many[key]) for key in one)
+    assert 8 not in one["keep"]  # a feature without a value
+
+
+def test_the_preparation_composes_with_a_pipeline_of_the_users_own(frame):
+    from pyspark.ml import Pipeline
+    from pyspark.ml.classification import LogisticRegression
+
+    from clinloom.prepare import Preparation
+
+    labelled = frame.selectExpr("values", "cast(boolean_value as double) label")
+    fitted = Pipeline(stages=[Preparation(), LogisticRegression(maxIter=5)]).fit(labelled)
+    assert fitted.transform(labelled).count() == 400
