@@ -1,4 +1,4 @@
-"""Every model: the scorer without Spark equals the pipeline; partitions and saving change nothing."""
+"""Every model: the scorer equals the pipeline; partitions and saving change nothing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,122 @@
+"""Can the risks be believed? Brier score, calibration slope and intercept, tenths by risk.
+
+logit P(outcome) = a + b logit(p): b is the slope (1 is ideal, below 1 the risks are too extreme); the
+intercept is a where b is held at 1, calibration in the large (0 is ideal, below 0 the risks are too
+high). Cox, Biometrika 45 (1958) 562; Van Calster et al., BMC Medicine 17 (2019) 230.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+EDGE = 1e-7  # risks of 0 and 1 have no logit
+STEPS = 60
+LEAP = 4.0  # the most that one step of Newton's may move a row's log odds
+CLOSE = 1e-10
+
+
+def believable(
+    score: np.ndarray, positive: np.ndarray, total: np.ndarray, *, start: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """brier, calibration_slope and calibration_intercept, (b,) each.
+
+    ``score`` (g,), ``positive`` and ``total`` (b, g); ``start`` (1, 3), an earlier :func:`fit`, saves
+    steps.
+    """
+    found = fit(score, positive, total, start=start)
+    loss = positive @ (1 - score) ** 2 + (total - positive) @ score**2
+    return {
+        "brier": loss / total.sum(axis=1),
+        "calibration_slope": found[:, 1],
+        "calibration_intercept": found[:, 2],
+    }
+
+
+def fit(
+    score: np.ndarray, positive: np.ndarray, total: np.ndarray, *, start: np.ndarray | None = None
+) -> np.ndarray:
+    """(b, 3): intercept at the mean log odds, slope, and intercept where the slope is 1.
+
+    Weighted maximum likelihood for all replicates at once; NaN where there is no maximum (one
+    class, classes that separate, a single risk).
+    """
+    odds = np.log(np.clip(score, EDGE, 1 - EDGE)) - np.log1p(-np.clip(score, EDGE, 1 - EDGE))
+    middle = odds.mean()
+    begin = np.array([middle, 1.0, 0.0]) if start is None else start[0].copy()
+    begin = np.where(np.isfinite(begin), begin, [middle, 1.0, 0.0])
+    both = _newton(odds - middle, positive, total, begin=begin[:2], slope=True)
+    large = _newton(odds, positive, total, begin=np.array([begin[2], 1.0]), slope=False)
+    return np.column_stack([both, large[:, 0]])
+
+
+def _newton(
+    x: np.ndarray, positive: np.ndarray, total: np.ndarray, *, begin: np.ndarray, slope: bool
+) -> np.ndarray:
+    """(b, 2) intercept and slope; a replicate leaves the work when it has converged."""
+    count = len(positive)
+    out = np.full((count, 2), np.nan)
+    now = np.repeat(begin[None], count, axis=0)
+    events = positive.sum(axis=1)
+    open_ = np.flatnonzero((events > 0) & (events < total.sum(axis=1)))
+    ends = np.array([x.min(), x.max()])
+    square = x * x
+    for _ in range(STEPS):
+        if not open_.size:
+            break
+        at = now[open_]
+        risk = 1 / (1 + np.exp(-np.clip(at[:, :1] + at[:, 1:] * x, -35, 35)))
+        expected = total[open_] * risk
+        rest, spread = positive[open_] - expected, expected * (1 - risk)
+        g0, h00 = rest.sum(axis=1), spread.sum(axis=1)
+        step = np.zeros_like(at)
+        if slope:
+            g1, h01, h11 = rest @ x, spread @ x, spread @ square
+            det = h00 * h11 - h01 * h01
+            sound = det > 1e-12 * np.maximum(h00 * h11, 1e-300)
+            det = np.where(sound, det, 1)
+            step[:, 0] = (h11 * g0 - h01 * g1) / det
+            step[:, 1] = (h00 * g1 - h01 * g0) / det
+        else:
+            sound = h00 > 1e-12
+            step[:, 0] = g0 / np.where(sound, h00, 1)
+        leap = np.abs(step[:, :1] + step[:, 1:] * ends).max(axis=1)
+        step *= np.minimum(1, LEAP / np.maximum(leap, 1e-300))[:, None]
+        now[open_] = at + step
+        done = sound & (np.abs(step).max(axis=1) < CLOSE * (1 + np.abs(at).max(axis=1)))
+        # Where the classes separate the likelihood has no maximum: every risk runs to 0 or 1.
+        done &= spread.max(axis=1) > 1e-6
+        out[open_[done]] = now[open_[done]]
+        open_ = open_[sound & ~done]
+    return out
+
+
+def tenths(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> list[dict[str, Any]]:
+    """Mean predicted and observed risk in tenths of the rows; (g,) each; ties stay together."""
+    rank = np.cumsum(total) - total / 2
+    tenth = np.minimum((10 * rank / total.sum()).astype(int), 9)
+    out = []
+    for at in np.unique(tenth)[::-1]:
+        inside = tenth == at
+        rows, events = total[inside].sum(), positive[inside].sum()
+        low, high = wilson(events, rows)
+        predicted = (score[inside] * total[inside]).sum() / rows
+        out.append(
+            {
+                "predicted": float(predicted),
+                "observed": float(events / rows),
+                "low": low,
+                "high": high,
+                "n": int(rows),
+            }
+        )
+    return out
+
+
+def wilson(events: float, rows: float, *, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Limits of a proportion (Wilson, J. Am. Stat. Assoc. 22 (1927) 209), 95 % unless told."""
+    share, extra = events / rows, z * z / rows
+    middle = (share + extra / 2) / (1 + extra)
+    half = z / (1 + extra) * np.sqrt(share * (1 - share) / rows + extra / (4 * rows))
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
