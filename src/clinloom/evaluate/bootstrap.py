@@ -31,10 +31,10 @@ class Sample:
     @classmethod
     def of(cls, label: np.ndarray, probability: np.ndarray, subject: np.ndarray) -> Sample:
         """From rows in any order; all arrays (n,)."""
-        # Patients are numbered by their identity: the order of rows then changes no draw.
         order = np.argsort(-probability, kind="stable")
         score = probability[order]
         starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
+        # Numbered by their identity: the order of rows then changes no draw.
         known, patient = np.unique(subject, return_inverse=True)
         return cls(score[starts], starts, label[order].astype(float), patient[order], len(known))
 

@@ -1,7 +1,7 @@
 """Can the risks be believed? Brier score, calibration slope and intercept, tenths by risk.
 
-logit P(outcome) = a + b logit(p): b is the slope (1 is ideal, below 1 the risks are too extreme); the
-intercept is a where b is held at 1, calibration in the large (0 is ideal, below 0 the risks are too
+logit P(outcome) = a + b logit(p): b is the slope (1 is ideal, below 1 the risks are too extreme);
+the intercept is a where b is held at 1, calibration in the large (0 is ideal, below 0 the risks are too
 high). Cox, Biometrika 45 (1958) 562; Van Calster et al., BMC Medicine 17 (2019) 230.
 """
 
@@ -22,8 +22,8 @@ def believable(
 ) -> dict[str, np.ndarray]:
     """brier, calibration_slope and calibration_intercept, (b,) each.
 
-    ``score`` (g,), ``positive`` and ``total`` (b, g); ``start`` (1, 3), an earlier :func:`fit`, saves
-    steps.
+    ``score`` (g,), ``positive`` and ``total`` (b, g); ``start`` (1, 3), an earlier :func:`fit`,
+    saves steps.
     """
     found = fit(score, positive, total, start=start)
     loss = positive @ (1 - score) ** 2 + (total - positive) @ score**2

@@ -1,7 +1,7 @@
-"""What is won by acting on the model: net benefit (Vickers and Elkin, Med. Decis. Making 26 (2006) 565).
+"""What is won by acting on the model: net benefit.
 
-net benefit(t) = TP/n - FP/n · t/(1 - t): a threshold t says that one missed outcome weighs as much as
-(1 - t)/t false alarms.
+net benefit(t) = TP/n - FP/n · t/(1 - t): a threshold t says that one missed outcome weighs as
+much as (1 - t)/t false alarms (Vickers and Elkin, Med. Decis. Making 26 (2006) 565).
 """
 
 from __future__ import annotations
