@@ -1,8 +1,8 @@
 """Can the risks be believed? Brier score, calibration slope and intercept, tenths by risk.
 
 logit P(outcome) = a + b logit(p): b is the slope (1 is ideal, below 1 the risks are too extreme);
-the intercept is a where b is held at 1, calibration in the large (0 is ideal, below 0 the risks are too
-high). Cox, Biometrika 45 (1958) 562; Van Calster et al., BMC Medicine 17 (2019) 230.
+the intercept is a where b is held at 1, calibration in the large (0 is ideal, below 0 the risks
+are too high). Cox, Biometrika 45 (1958) 562; Van Calster et al., BMC Medicine 17 (2019) 230.
 """
 
 from __future__ import annotations
