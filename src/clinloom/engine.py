@@ -56,7 +56,7 @@ def by_file(
         pieces = [Piece(**p) for p in json.loads((Path(folder) / f"{number}.json").read_text())]
         _write(kernel(pieces), number, targets, tables)
 
-    _run(spark, range(len(groups)), task)
+    each(spark, range(len(groups)), task)
 
 
 def by_patient(
@@ -84,7 +84,7 @@ def by_patient(
         parts = patients(paths, bucket, wanted, chunk)
         _write((kernel(**part) for part in parts), bucket, targets, tables)
 
-    _run(spark, buckets, task)
+    each(spark, buckets, task)
 
 
 def patients(
@@ -204,7 +204,7 @@ def cluster(
     _settle(sorted_.mapInArrow(sink, RECEIPT))
 
 
-def _run(spark: SparkSession, numbers: Iterable[int], task: Callable[[int], None]) -> None:
+def each(spark: SparkSession, numbers: Iterable[int], task: Callable[[int], None]) -> None:
     """Run ``task`` for each number in Spark's workers; a fault of a task becomes our error."""
     todo = list(numbers)
     if not todo:

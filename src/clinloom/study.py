@@ -67,12 +67,16 @@ def written(microseconds: int) -> str:
 
 
 def _expand(text: str) -> str:
+    """Fill in ``${NAME:-default}``. A relative path in the environment is the caller's."""
+
     def value(match: re.Match[str]) -> str:
         name, default = match[1], match[2]
-        found = os.environ.get(name) or default
-        if found is None:
+        found = os.environ.get(name)
+        if found:
+            return found if match.start() else str(Path(found).expanduser().absolute())
+        if default is None:
             raise ValueError(f"the environment variable {name} is not set and has no default")
-        return found
+        return default
 
     return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
 

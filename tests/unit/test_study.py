@@ -45,6 +45,9 @@ def test_paths_are_relative_to_the_study_and_read_the_environment(tmp_path, monk
     assert read(tmp_path).sources["ehr"].path == str(tmp_path / "here" / "fhir")
     monkeypatch.setenv("TINY_DATA", "/elsewhere")
     assert read(tmp_path).sources["ehr"].path == "/elsewhere/fhir"
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setenv("TINY_DATA", "mine")
+    assert read(tmp_path).sources["ehr"].path == str(tmp_path.parent / "mine" / "fhir")
 
 
 def test_the_hash_ignores_where_files_lie_and_nothing_else(tmp_path, monkeypatch):

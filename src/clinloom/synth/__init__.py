@@ -1,0 +1,201 @@
+"""A synthetic hospital export whose risk is known: FHIR records, radiographs, and the truth.
+
+Patients come in chunks of 500, each with a random stream of its own, made by Spark's workers; so
+the same seed gives the same bytes, whatever the number of cores, and memory does not grow.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinloom import engine
+from clinloom.errors import MissingDependency, UsageError
+from clinloom.synth import _radiographs, _risk
+from clinloom.synth._population import Population, population
+from clinloom.synth._records import TYPES, Export, record_number, text, uid
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["synthesise"]
+
+CHUNK = 500  # patients of one random stream
+FILES = 64  # at most as many files of a resource type
+IMAGED = 0.3  # the share of patients with a radiograph, unless told
+BROKEN = 0.02  # truncated files, and as many without pixels, a radiograph
+MADE = ("fhir", "dicom", "truth.json")
+
+
+def synthesise(
+    spark: SparkSession,
+    directory: str | Path,
+    *,
+    patients: int,
+    seed: int,
+    images: bool | int = True,
+    log: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Write ``fhir/*.ndjson``, ``dicom/`` and ``truth.json`` below ``directory``; give the truth.
+
+    ``images``: how many patients have a radiograph; True is 30 %, False none. The truth holds
+    ``bayes_auroc`` (records, images, both), ``dirt`` (planted, by kind), ``prevalence`` and
+    ``risk``, the true risk by medical record number. Raises UsageError where the folder holds
+    records that were not made here, MissingDependency where DICOM cannot be written.
+    """
+    if patients < 1:
+        raise UsageError("a synthetic hospital has at least one patient")
+    wanted = round(IMAGED * patients) if images is True else min(int(images), patients)
+    if wanted:
+        _needs_pydicom()
+    place = _free(Path(directory).absolute())
+    making = place / f".making-{uuid.uuid4().hex[:8]}"
+    parts = making / "parts"
+    try:
+        for folder in ("fhir", *(("dicom",) if wanted else ()), "parts"):
+            (making / folder).mkdir(parents=True)
+        chunks = -(-patients // CHUNK)
+        groups = [list(g) for g in np.array_split(np.arange(chunks), min(chunks, FILES))]
+        target = str(making)
+
+        def work(group: int) -> None:
+            _group(Path(target), group, groups[group], patients, wanted, seed)
+
+        if log:
+            log(f"{patients:,} patients, {wanted:,} with a radiograph, in {len(groups)} parts")
+        engine.each(spark, range(len(groups)), work)
+        truth = _truth(parts, patients=patients, seed=seed, radiographs=wanted)
+        shutil.rmtree(parts)
+        (making / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
+        for name in MADE:
+            old = place / name
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+        for made in making.iterdir():
+            made.rename(place / made.name)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return truth
+
+
+def _needs_pydicom() -> None:
+    try:
+        import pydicom  # noqa: F401
+    except ImportError:
+        raise MissingDependency(
+            "writing radiographs needs pydicom and its encoders",
+            mend="pip install 'clinloom[dicom]', or leave the images out (--no-images)",
+        ) from None
+
+
+def _free(place: Path) -> Path:
+    """The folder, unless it holds somebody else's records."""
+    if not (place / "truth.json").exists():
+        held = [name for name in MADE if (place / name).exists()]
+        if held or place.is_file():
+            raise UsageError(
+                f"'{held[0] if held else place.name}' is there and was not made here",
+                where=str(place),
+                mend="choose an empty folder",
+            )
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot be written ({error.strerror})", where=str(place)) from None
+    return place
+
+
+def _group(place: Path, group: int, chunks: list[int], patients: int, imaged: int, seed: int):
+    """Write the files of some chunks, and their part of the truth."""
+    dirt: Counter[str] = Counter()
+    risks: list[Population] = []
+    open_ = {}
+    try:
+        for chunk in chunks:
+            first = int(chunk) * CHUNK
+            count = min(CHUNK, patients - first)
+            share = imaged * (first + count) // patients - imaged * first // patients
+            generator = np.random.default_rng([seed, int(chunk)])
+            people = population(first, count, imaged=share, generator=generator)
+            export = Export(people, seed=seed, generator=generator)
+            for kind in TYPES:
+                if export.lines[kind]:
+                    if kind not in open_:
+                        name = place / "fhir" / f"{kind}.{group:04d}.ndjson"
+                        open_[kind] = open(name, "w", encoding="utf-8")
+                    open_[kind].write(text(export.lines[kind]))
+            if share:
+                dirt += _images(place / "dicom" / f"{chunk:05d}", export, generator)
+            dirt += export.dirt
+            risks.append(people)
+    finally:
+        for file in open_.values():
+            file.close()
+    arrays = {
+        name: np.concatenate([getattr(p, name) for p in risks])
+        for name in ("number", "records", "severity", "risk", "outcome")
+    }
+    np.savez(place / "parts" / f"{group:04d}.npz", **arrays)
+    (place / "parts" / f"{group:04d}.json").write_text(json.dumps(dirt))
+
+
+def _images(folder: Path, export: Export, generator: np.random.Generator) -> Counter[str]:
+    """Write a chunk's radiographs, and a few broken ones beside them."""
+    folder.mkdir()
+    people, seed = export.people, export.seed
+    chosen = np.flatnonzero(np.isfinite(people.severity))
+    broken = max(1, int(BROKEN * len(chosen)))
+    for turn, at in enumerate(chosen):
+        number = int(people.number[at])
+        pixels = _radiographs.draw(float(people.severity[at]), generator)
+        series = uid(seed, number, "study"), uid(seed, number, "series")
+        common: dict[str, Any] = {
+            "patient": export.identifier(at),
+            "moment": int(export.taken[at]),
+            "modality": export.modality(at),
+            "inverted": number % 5 == 0,
+        }
+        syntax = _radiographs.SYNTAXES[number % len(_radiographs.SYNTAXES)]
+        uids = (*series, uid(seed, number, "1"))
+        file = _radiographs.instance(pixels, uids=uids, syntax=syntax, **common)
+        (folder / f"{number:07d}-1.dcm").write_bytes(file)
+        if turn < broken:  # an exposure that broke off, and one whose pixels were left out
+            spoilt = [(*series, uid(seed, number, name)) for name in ("2", "3")]
+            plain = _radiographs.EXPLICIT
+            two, three = (
+                _radiographs.instance(pixels, uids=u, syntax=plain, **common) for u in spoilt
+            )
+            (folder / f"{number:07d}-2.dcm").write_bytes(two[: len(two) * 3 // 5])
+            (folder / f"{number:07d}-3.dcm").write_bytes(_radiographs.pixelless(three))
+    return Counter(
+        truncated_dicom=min(broken, len(chosen)), pixelless_dicom=min(broken, len(chosen))
+    )
+
+
+def _truth(parts: Path, *, patients: int, seed: int, radiographs: int) -> dict[str, Any]:
+    held = [np.load(file) for file in sorted(parts.glob("*.npz"))]
+    number, records, severity, risk, outcome = (
+        np.concatenate([part[name] for part in held])
+        for name in ("number", "records", "severity", "risk", "outcome")
+    )
+    dirt: Counter[str] = Counter()
+    for file in sorted(parts.glob("*.json")):
+        dirt.update(json.loads(file.read_text()))
+    return {
+        "patients": patients,
+        "radiographs": radiographs,
+        "seed": seed,
+        "prevalence": float(outcome.mean()),
+        "bayes_auroc": _risk.bayes(records, severity),
+        "dirt": dict(sorted(dirt.items())),
+        "risk": {
+            record_number(n): round(r, 6)
+            for n, r in zip(number.tolist(), risk.tolist(), strict=True)
+        },
+    }
