@@ -15,16 +15,20 @@ WEIGHTS = False  # Spark's perceptron knows no weights: rows of the rarer class 
 
 
 class Options(Model):
-    """The grid of hidden layers."""
+    """The grid of hidden layers and iterations; to stop early keeps it from overfitting."""
 
-    hidden: tuple[tuple[int, ...], ...] = ((8,), (16,))
-    iterations: int = 40
+    hidden: tuple[tuple[int, ...], ...] = ((8,),)
+    iterations: tuple[int, ...] = (6, 12, 24)
     imbalance: Literal["weight", "none"] = "weight"
 
 
 def grid(options: Options) -> list[dict[str, Any]]:
     """Every point of the grid."""
-    return [{"hidden": list(hidden)} for hidden in options.hidden]
+    return [
+        {"hidden": list(hidden), "iterations": count}
+        for hidden in options.hidden
+        for count in options.iterations
+    ]
 
 
 def estimator(options: Options, point: dict[str, Any], *, features: int, seed: int) -> Any:
@@ -32,7 +36,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     from pyspark.ml.classification import MultilayerPerceptronClassifier
 
     layers = [features, *point["hidden"], 2]
-    return MultilayerPerceptronClassifier(layers=layers, maxIter=options.iterations, seed=seed)
+    return MultilayerPerceptronClassifier(layers=layers, maxIter=point["iterations"], seed=seed)
 
 
 def flatten(fitted: Any) -> dict[str, np.ndarray]:
