@@ -1,8 +1,8 @@
 """The only way into Python workers: ``by_file`` and ``by_patient``, and the one shuffle between.
 
 Workers open files themselves and write their own output files, whole or not at all, so no row
-crosses the JVM except in ``cluster``. A kernel is a pure function of Arrow tables; it must be
-picklable (a module's function, or ``functools.partial`` of one).
+crosses the JVM; ``cluster`` shuffles by files. A kernel is a pure function of Arrow tables; it
+must be picklable (a module's function, or ``functools.partial`` of one).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clinloom import blocks
+from clinloom.blocks import BlockWriter
 from clinloom.errors import ClinloomError, StoreError
 from clinloom.files import Piece
 from clinloom.spark import cores
@@ -41,10 +43,12 @@ def by_file(
     out: Pending,
     places: Mapping[str, Path],
     tables: Mapping[str, Table],
+    spread: Mapping[str, int] | None = None,
 ) -> None:
     """Hand each group of files to a worker; ``kernel`` yields parcels, a table for each name.
 
-    ``places`` says where each named table goes; a worker writes one file a group and table.
+    ``places`` says where each named table goes; a worker writes one file a group and table, or,
+    where ``spread`` names the table, blocks for ``cluster``, one for each of so many buckets.
     """
     work = out.scratch(f"groups-{len(list((out.folder / '.scratch').glob('*')))}")
     for number, group in enumerate(groups):
@@ -54,7 +58,7 @@ def by_file(
 
     def task(number: int) -> None:
         pieces = [Piece(**p) for p in json.loads((Path(folder) / f"{number}.json").read_text())]
-        _write(kernel(pieces), number, targets, tables)
+        _write(kernel(pieces), number, targets, tables, spread or {})
 
     each(spark, range(len(groups)), task)
 
@@ -171,37 +175,56 @@ def _schema(path: str, columns: Sequence[str] | None) -> pa.Schema | None:
 
 
 def cluster(
-    spark: SparkSession, frame: DataFrame, *, table: Table, buckets: int, place: Path
+    spark: SparkSession,
+    spread: Mapping[str, Path],
+    *,
+    places: Mapping[str, Path],
+    tables: Mapping[str, Table],
+    buckets: int,
+    moved: Path | None = None,
 ) -> None:
-    """The one shuffle: ``bucket = hash(subject_id) mod buckets``, sorted, a file a bucket."""
-    target = str(place)
-    order = [c for c in (*table.key, "numeric_value", "text_value", "record_id")]
-    sorted_ = frame.select(*table.arrow.names).repartition(buckets, "subject_id")
-    sorted_ = sorted_.sortWithinPartitions(*[c for c in order if c in table.arrow.names])
+    """The one shuffle: the blocks that ``by_file`` wrote become a sorted file a bucket and table.
 
-    def sink(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
+    The rows' order is ``blocks.sorting``, however files were grouped; an empty bucket has no file.
+    ``moved`` (a ``.npy`` of int64 (2, n): subjects, ascending, and who they are) renames subjects
+    that turned out to be others.
+    """
+    folders = {name: str(path) for name, path in spread.items()}
+    targets = {name: str(path) for name, path in places.items()}
+    if moved is not None:
+        folders = _moved(spark, folders, tables=tables, buckets=buckets, moved=str(moved))
 
-        bucket, problem = TaskContext.get().partitionId(), None  # type: ignore[union-attr]
-        file = Path(target) / f"part-{bucket:05d}.parquet"
-        try:
-            with TableWriter(file, table) as writer:
-                held: list[pa.RecordBatch] = []
-                for batch in batches:
-                    held.append(batch)
-                    if sum(b.num_rows for b in held) >= CHUNK:
-                        writer.write(pa.Table.from_batches(held))
-                        held = []
-                if held:
-                    writer.write(pa.Table.from_batches(held))
-                rows = writer.rows
-            if not rows:
-                file.unlink()
-        except (ClinloomError, OSError) as error:
-            problem = _problem(error)
-        yield _receipt(bucket, problem)
+    def task(bucket: int) -> None:
+        for name, folder in folders.items():
+            parts = blocks.in_order(sorted(Path(folder).rglob("*.arrow")), bucket)
+            _write(({name: rows} for rows in parts), bucket, targets, tables)
 
-    _settle(sorted_.mapInArrow(sink, RECEIPT))
+    each(spark, range(buckets), task)
+
+
+def _moved(
+    spark: SparkSession,
+    folders: Mapping[str, str],
+    *,
+    tables: Mapping[str, Table],
+    buckets: int,
+    moved: str,
+) -> dict[str, str]:
+    """Cut the blocks anew, with each subject's true name; where they lie then."""
+    targets = {name: f"{moved}.{name}" for name in folders}
+    files = [
+        (n, str(f)) for n, path in folders.items() for f in sorted(Path(path).rglob("*.arrow"))
+    ]
+
+    def task(number: int) -> None:
+        name, file = files[number]
+        names = np.load(moved, mmap_mode="r")
+        with BlockWriter(Path(targets[name]) / str(number), tables[name], buckets) as writer:
+            for bucket in range(buckets):
+                writer.write(blocks.renamed(blocks.block(Path(file), bucket), names))
+
+    each(spark, range(len(files)), task)
+    return targets
 
 
 def each(spark: SparkSession, numbers: Iterable[int], task: Callable[[int], None]) -> None:
@@ -259,9 +282,10 @@ def _write(
     number: int,
     places: Mapping[str, str],
     tables: Mapping[str, Table],
+    spread: Mapping[str, int] = {},  # noqa: B006 - never changed
 ) -> None:
-    """Write what a kernel yields: one file a table, whole or not at all."""
-    writers: dict[str, TableWriter] = {}
+    """Write what a kernel yields: one file a table, whole or not at all, or blocks."""
+    writers: dict[str, TableWriter | BlockWriter] = {}
     failed: BaseException | None = None
     try:
         for parcel in parcels:
@@ -269,8 +293,12 @@ def _write(
                 if name not in places or not rows.num_rows:
                     continue
                 if name not in writers:
-                    file = Path(places[name]) / f"part-{number:05d}.parquet"
-                    writers[name] = TableWriter(file, tables[name]).__enter__()
+                    file = Path(places[name]) / f"part-{number:05d}"
+                    writers[name] = (
+                        BlockWriter(file, tables[name], spread[name])
+                        if name in spread
+                        else TableWriter(file.with_suffix(".parquet"), tables[name])
+                    ).__enter__()
                 writers[name].write(rows)
     except BaseException as error:
         failed = error

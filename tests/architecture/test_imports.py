@@ -16,7 +16,7 @@ LAYERS = [
     {"events"},
     {"study", "files"},
     {"guard"},
-    {"plugins", "spark", "store", "doctor"},
+    {"plugins", "spark", "store", "doctor", "blocks"},
     {"engine", "radiomics"},
     {"sources", "clean", "cohort", "features", "prepare", "models", "evaluate", "report", "synth"},
     {"deploy", "platforms"},

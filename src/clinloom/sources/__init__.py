@@ -20,10 +20,15 @@ from clinloom.sources import _identity
 from clinloom.spark import cores
 from clinloom.store import Pending
 from clinloom.study import Model, digest, without_places
-from clinloom.tables import ACQUIRED, IMAGES, LEDGER, PARCELS, REJECTED
+from clinloom.tables import ACQUIRED, IMAGES, LEDGER, LINKS, REJECTED
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+STAGED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
+    table.name: table for table in (LINKS, LEDGER)
+}
+CLUSTERED = {"events": "acquired", "images": "images", "rejected": "acquisition_rejected"}
 
 
 def pieces(sources: Mapping[str, Model]) -> dict[str, list[Piece]]:
@@ -56,8 +61,9 @@ def what(sources: Mapping[str, Model]) -> Any:
 def read(
     group: Sequence[Piece], *, kind: str, options: Model, source: str
 ) -> Iterator[Mapping[str, pa.Table]]:
-    """Run one source's kernel on a group of files."""
-    yield from plugins.load("sources", kind).read(list(group), options, source)
+    """Run one source's kernel on a group of files, each patient as the subject of an identifier."""
+    for parcel in plugins.load("sources", kind).read(list(group), options, source):
+        yield _identity.named(parcel)
 
 
 def acquire(
@@ -70,7 +76,9 @@ def acquire(
 
     Raises SourceError where a source held no event at all.
     """
-    staged = {name: out.scratch(f"staged-{name}") for name in PARCELS}
+    staged = {name: out.scratch(f"staged-{name}") for name in STAGED}
+    size = sum(piece.size for listed in found.values() for piece in listed)
+    buckets = engine.bucket_count(size, spark)
     for number, (name, options) in enumerate(sources.items()):
         kind = options.type  # type: ignore[attr-defined]
         module = plugins.load("sources", kind)
@@ -81,7 +89,8 @@ def acquire(
         for place in places.values():
             place.mkdir()
         kernel = partial(read, kind=kind, options=options, source=name)
-        engine.by_file(spark, cut, kernel, out=out, places=places, tables=PARCELS)
+        spread = dict.fromkeys(CLUSTERED, buckets)
+        engine.by_file(spark, cut, kernel, out=out, places=places, tables=STAGED, spread=spread)
         if not any(places["events"].iterdir()):
             raise SourceError(
                 "no event was found in this source",
@@ -89,32 +98,30 @@ def acquire(
                 mend=_why(places["rejected"]) or "does the mapping fit the files?",
             )
     crosswalk = _identity.resolve(spark, staged["links"], out)
-    size = sum(piece.size for listed in found.values() for piece in listed)
-    buckets = engine.bucket_count(size, spark)
-    events = _identity.identified(spark, staged["events"], crosswalk, PARCELS["events"])
-    engine.cluster(spark, events, table=ACQUIRED, buckets=buckets, place=out.place("acquired"))
-    for table, name in ((IMAGES, "images"), (REJECTED, "acquisition_rejected")):
-        place = out.place(name)
-        frame = _identity.identified(spark, staged[table.name], crosswalk, PARCELS[table.name])
-        if frame is None:
-            out.write(table, table.empty) if name == table.name else _empty(place, table)
-        else:
-            frame.select(*table.arrow.names).coalesce(1).write.mode("overwrite").parquet(str(place))
+    places = {table: out.place(name) for table, name in CLUSTERED.items()}
+    engine.cluster(
+        spark,
+        {table: staged[table] for table in CLUSTERED},
+        places=places,
+        tables=STAGED,
+        buckets=buckets,
+        moved=crosswalk.moved,
+    )
+    for table, place in places.items():
+        if not any(place.iterdir()):
+            engine.pq.write_table(STAGED[table].empty, place / "part-00000.parquet")
     _ledger(staged["ledger"], crosswalk.merged, out)
 
 
 def _why(folder: Any) -> str | None:
     """The commonest reason of refusal, where a source gave nothing else."""
-    parts = [engine.pq.read_table(f, columns=["reason"]) for f in folder.glob("*.parquet")]
+    parts = [pa.ipc.open_file(str(f)).read_all().select(["reason"]) for f in folder.glob("*.arrow")]
     if not parts:
         return None
-    counts = pa.concat_tables(parts).column("reason").value_counts().to_pylist()
+    reasons = pa.concat_tables(parts).column("reason").cast(pa.string())
+    counts = reasons.value_counts().to_pylist()
     top = max(counts, key=lambda c: c["counts"])
     return f"{sum(c['counts'] for c in counts):,} records were refused, mostly as {top['values']}"
-
-
-def _empty(place: Any, table: Any) -> None:
-    engine.pq.write_table(table.empty, place / "part-00000.parquet")
 
 
 def _ledger(folder: Any, merged: int, out: Pending) -> None:
