@@ -1,0 +1,39 @@
+"""The report: one self-contained page that a clinician can read, save, print and send.
+
+A kernel room: the run's record in, HTML out. The page holds its own style and charts, runs no
+script and asks nothing of a network; every text from the study is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from clinloom.report.page import view
+
+__all__ = ["render"]
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The page of a run's record (what ``telling.gather`` gives), as HTML text.
+
+    Whatever the record lacks is left out or said to be absent: models without curves, numbers
+    that are None, one modality only, an empty ledger.
+    """
+    return _template().render(view(record))
+
+
+@cache
+def _template() -> Template:
+    """The page's template; every value is escaped unless a chart made it."""
+    environment = Environment(
+        loader=PackageLoader("clinloom.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")

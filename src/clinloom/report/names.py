@@ -1,0 +1,154 @@
+"""Names that people read, for codes and features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+LOINC = {
+    "8867-4": "Heart rate",
+    "9279-1": "Respiratory rate",
+    "59408-5": "Oxygen saturation",
+    "2708-6": "Oxygen saturation, arterial",
+    "8310-5": "Body temperature",
+    "8480-6": "Systolic blood pressure",
+    "8462-4": "Diastolic blood pressure",
+    "2160-0": "Creatinine",
+    "2345-7": "Glucose",
+    "718-7": "Haemoglobin",
+    "4548-4": "Haemoglobin A1c",
+    "29463-7": "Body weight",
+    "8302-2": "Body height",
+    "39156-5": "Body mass index",
+    "2951-2": "Sodium",
+    "2823-3": "Potassium",
+    "2075-0": "Chloride",
+    "17861-6": "Calcium",
+    "3094-0": "Urea nitrogen",
+    "6690-2": "White cells",
+    "777-3": "Platelets",
+    "2524-7": "Lactate",
+    "6598-7": "Troponin T",
+    "1988-5": "C-reactive protein",
+    "1975-2": "Bilirubin",
+}
+ICD10CM = {
+    "I50.9": "Heart failure",
+    "J44.9": "Chronic obstructive pulmonary disease",
+    "E11.9": "Type 2 diabetes",
+    "I10": "Hypertension",
+    "N18.3": "Chronic kidney disease, stage 3",
+    "N18.30": "Chronic kidney disease, stage 3",
+    "J96.01": "Acute respiratory failure with hypoxia",
+}
+RXNORM = {"4603": "Furosemide", "6918": "Metoprolol", "1191": "Aspirin"}
+SNOMED = {"371907003": "Oxygen by nasal cannula"}
+KNOWN = {"LOINC": LOINC, "ICD10CM": ICD10CM, "RXNORM": RXNORM, "SNOMED": SNOMED}
+ENCOUNTERS = {"IMP": "Inpatient stay", "AMB": "Outpatient visit", "EMER": "Emergency visit"}
+EDGES = {"START": "begin", "END": "end"}
+MODALITIES = {
+    "CR": "radiograph (CR)",
+    "DX": "radiograph (DX)",
+    "CT": "CT",
+    "MR": "MRI",
+    "US": "ultrasound",
+    "MG": "mammogram",
+    "XC": "photograph",
+}
+IMAGING = {
+    "firstorder": "brightness",
+    "glcm": "texture",
+    "glrlm": "run lengths",
+    "gradient": "edges",
+    "region": "bright regions",
+}
+STATISTICS = {
+    "last": "last",
+    "mean": "mean",
+    "min": "lowest",
+    "max": "highest",
+    "count": "times recorded",
+    "slope": "trend per day",
+}
+UNITS = {"h": "h", "d": "days", "w": "weeks", "m": "min", "s": "s", "y": "years"}
+MODELS = {
+    "both": "Records and images",
+    "records": "Records only",
+    "images": "Images only",
+}
+
+
+def code(text: str) -> str:
+    """A code in words where they are known, else as it is."""
+    vocabulary, _, rest = text.partition("//")
+    if vocabulary in KNOWN:
+        return KNOWN[vocabulary].get(rest, f"{vocabulary} {rest}")
+    if vocabulary == "IMAGE":
+        return _image(rest)
+    if vocabulary == "ENCOUNTER":
+        kind, _, edge = rest.partition("//")
+        return ", ".join(p for p in (ENCOUNTERS.get(kind, kind), EDGES.get(edge, edge)) if p)
+    if vocabulary == "GENDER":
+        return f"Sex: {rest}"
+    if vocabulary == "SITE":
+        return f"Site: {rest}"
+    if vocabulary in ("MEDS_BIRTH", "AGE"):
+        return "Age, years"
+    if vocabulary in ("MEDS_DEATH",):
+        return "Death"
+    if vocabulary == "PHYSIONET" and rest:
+        return rest
+    return text.replace("//", " ").replace("_", " ").strip() or text
+
+
+def _image(rest: str) -> str:
+    """``CR//CHEST//coarse_glcm_contrast``: Chest radiograph (CR): texture contrast, coarse."""
+    parts = rest.split("//")
+    what = parts[-1]
+    coarse = what.startswith("coarse_")
+    family, _, measure = what.removeprefix("coarse_").partition("_")
+    words = f"{IMAGING[family]} {measure}" if measure and family in IMAGING else what
+    words = words.replace("_", " ") + (", coarse" if coarse else "")
+    if len(parts) < 3:
+        return f"Image: {words}"
+    kind = MODALITIES.get(parts[0], parts[0])
+    where = parts[1].replace("_", " ").capitalize() or "Image,"
+    return f"{where} {kind}: {words}"
+
+
+def feature(name: str) -> str:
+    """A feature in words: ``measurements|LOINC//8867-4|last|24h`` is Heart rate, last in 24 h."""
+    family, _, rest = name.partition("|")
+    parts = rest.rsplit("|", 2)
+    if len(parts) < 3:
+        return name
+    what, statistic, window = parts
+    words = code(what)
+    told = statistic if family != "imaging" or statistic != "last" else "present"
+    said = [STATISTICS.get(told, told)] if told not in ("present", "age") else []
+    if words == "Age, years":
+        return words
+    if window != "all":
+        said = [f"{said[0]} in {_span(window)}" if said else f"in {_span(window)}"]
+    return ", ".join([words, *said])
+
+
+def _span(window: str) -> str:
+    """``24h`` as 24 h."""
+    return f"{window[:-1]} {UNITS[window[-1]]}" if window[-1:] in UNITS else window
+
+
+def features(names: Sequence[str]) -> list[str]:
+    """The features in words, with the code where two would read alike."""
+    words = [feature(name) for name in names]
+    often = Counter(words)
+    return [
+        said if often[said] == 1 else f"{said} [{_code_of(name)}]"
+        for said, name in zip(words, names, strict=True)
+    ]
+
+
+def _code_of(name: str) -> str:
+    """The feature's bare code, to tell two apart."""
+    rest = name.partition("|")[2].rsplit("|", 2)
+    return rest[0].rpartition("//")[2] if len(rest) == 3 else name

@@ -1,0 +1,218 @@
+"""The run's record as what the page shows: every text and number ready, charts drawn."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clinloom.report import names, performance, summary
+from clinloom.report.baseline import SIZE
+from clinloom.report.charts import forest
+from clinloom.report.figures import count, moment, percent, seconds
+from clinloom.report.words import GLOSSARY, rule, sentence
+
+Record = Mapping[str, Any]
+TOP_CODES = 3
+
+
+def view(record: Record) -> dict[str, Any]:
+    """What the template shows, from the record of a run; whatever is absent is None or empty."""
+    models = record.get("models") or {}
+    selected = record.get("selected") or next(iter(models), "")
+    model = models.get(selected) or {}
+    split = _split(record.get("split") or {})
+    study = record.get("study") or {}
+    return {
+        "title": study.get("title") or study.get("name") or "Clinloom study",
+        "description": study.get("description") or "",
+        "created": moment(record.get("created")),
+        "unit": split["unit"],
+        "tiles": summary.tiles(performance.title(selected, model) if model else None, model, split),
+        "warnings": list(record.get("warnings") or []),
+        "sentences": summary.sentences(model, split),
+        "pictures": summary.pictures(model, split["unit"]),
+        "flow": _flow(record.get("flow") or []),
+        "split": split,
+        "comparison": performance.comparison(models, selected) if models else None,
+        "panels": performance.panels(models, selected),
+        "modalities": _modalities(record.get("modalities") or {}),
+        "table1": _table1(record.get("table1") or []),
+        "sources": _sources(record.get("sources") or []),
+        "ledger": _ledger(record.get("ledger") or []),
+        "rejected": _rejected(record.get("rejected") or []),
+        "leakage": _leakage(record.get("leakage")),
+        "run": _run(record, model),
+        "glossary": GLOSSARY,
+    }
+
+
+def _split(parts: Record) -> dict[str, Any]:
+    """The training and test patients, and their sum."""
+    shown = {"train": "Training", "test": "Test"}
+    found = [(title, parts[part]) for part, title in shown.items() if part in parts]
+    total = {key: sum(part[key] for _, part in found) for key in ("subjects", "rows", "positive")}
+    several = total["rows"] != total["subjects"]
+    rows = [*found, ("Together", total)] if len(found) > 1 else found
+    return {
+        "several": several,
+        "unit": "prediction moments" if several else "patients",
+        "total": total if found else None,
+        "test": parts.get("test"),
+        "rows": [
+            {
+                "name": name,
+                "subjects": count(part["subjects"]),
+                "rows": count(part["rows"]),
+                "positive": count(part["positive"]),
+                "share": percent(part["positive"] / part["rows"] if part["rows"] else None),
+            }
+            for name, part in rows
+        ],
+    }
+
+
+def _flow(flow: Sequence[Record]) -> dict[str, Any] | None:
+    """The cohort's steps with who was left out at each, and the outcome at the end."""
+    if not flow:
+        return None
+    steps, outcome = list(flow), None
+    if len(steps) > 1 and steps[-1]["name"] == "outcome":
+        outcome = steps.pop()
+    last = steps[-1]
+    several = last["rows"] != last["subjects"]
+    out, before = [], None
+    for step in steps:
+        out.append({**_step(step), "left_out": _left_out(before, step)})
+        before = step
+    ends = []
+    if outcome is not None:
+        key = "rows" if several else "subjects"
+        of = last[key]
+        unit = "prediction moments" if several else "patients"
+        for name, kind, n in (
+            ("With the outcome", "with", outcome[key]),
+            ("Without the outcome", "without", of - outcome[key]),
+        ):
+            share = percent(n / of if of else None)
+            ends.append({"name": name, "kind": kind, "count": f"{count(n)} {unit}", "share": share})
+    return {"steps": out, "ends": ends}
+
+
+def _step(step: Record) -> dict[str, str]:
+    name = "All patients" if step["name"] == "patients" else sentence(step["name"])
+    rows = step["rows"] if step["rows"] not in (0, step["subjects"]) else None
+    moments = f"{count(rows)} prediction moments" if rows else ""
+    return {"name": name, "count": f"{count(step['subjects'])} patients", "moments": moments}
+
+
+def _left_out(before: Record | None, step: Record) -> str:
+    if before is None:
+        return ""
+    lost = before["subjects"] - step["subjects"]
+    moments = before["rows"] - step["rows"]
+    said = [f"{count(lost)} patients"] if lost > 0 else []
+    if before["rows"] and moments > 0 and moments != lost:
+        said.append(f"{count(moments)} moments")
+    return ", ".join(said) + " left out" if said else ""
+
+
+def _modalities(found: Record) -> Any:
+    """The selected model with records, images and both; None where they were not compared."""
+    rows = [
+        (names.MODELS[kind], found[kind].get("auroc") or {}, kind == "both")
+        for kind in ("both", "records", "images")
+        if kind in found
+    ]
+    return forest(rows, measure="AUROC") if len(rows) > 1 else None
+
+
+def _table1(rows: Sequence[Record]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    sizes = rows[0] if rows[0]["name"] == SIZE else None
+    return {"sizes": sizes, "rows": rows[1:] if sizes else rows}
+
+
+def _sources(sources: Sequence[Record]) -> list[dict[str, str]]:
+    return [
+        {
+            "name": source["name"],
+            "type": source.get("type") or "",
+            "events": count(source.get("events")),
+            "images": count(source.get("images")),
+        }
+        for source in sources
+    ]
+
+
+def _ledger(ledger: Sequence[Record]) -> list[dict[str, str]]:
+    """What was changed, by rule and action, with the codes that it befell most."""
+    codes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for entry in ledger:
+        codes[entry["rule"], entry["action"]][entry.get("code") or ""] += entry["count"]
+    rows = sorted(codes.items(), key=lambda kv: (-kv[1].total(), kv[0]))
+    return [
+        {
+            "rule": sentence(rule(name)),
+            "key": name,
+            "action": sentence(action.replace("_", " ")),
+            "count": count(found.total()),
+            "codes": _most(found),
+        }
+        for (name, action), found in rows
+    ]
+
+
+def _most(found: Counter[str]) -> str:
+    told = [(code, n) for code, n in found.most_common() if code]
+    shown = [f"{names.code(code)} {count(n)}" for code, n in told[:TOP_CODES]]
+    rest = len(told) - len(shown)
+    return " · ".join([*shown, f"{rest} more"] if rest > 0 else shown)
+
+
+def _rejected(rejected: Sequence[Record]) -> list[dict[str, str]]:
+    ordered = sorted(rejected, key=lambda r: -r["count"])
+    return [
+        {
+            "reason": sentence(rule(entry["reason"])),
+            "key": entry["reason"],
+            "source": entry.get("source") or "",
+            "stage": entry.get("stage") or "",
+            "count": count(entry["count"]),
+        }
+        for entry in ordered
+    ]
+
+
+def _leakage(found: Record | None) -> dict[str, Any] | None:
+    if not found:
+        return None
+    checked, differing = found.get("rows_checked") or 0, found.get("rows_differing") or 0
+    return {"passed": checked > 0 and not differing, "checked": count(checked),
+            "differing": count(differing)}  # fmt: skip
+
+
+def _run(record: Record, model: Record) -> dict[str, Any]:
+    study, stages = record.get("study") or {}, record.get("stages") or []
+    parity = model.get("parity")
+    facts = [
+        ("Study", study.get("name")),
+        ("Study hash", study.get("hash")),
+        ("Seed", study.get("seed")),
+        ("Scorer against Spark", f"within {parity:.1e}" if parity is not None else None),
+        *((name, version) for name, version in (record.get("versions") or {}).items()),
+    ]
+    return {
+        "facts": [(name, str(value)) for name, value in facts if value not in (None, "")],
+        "stages": [
+            {
+                "name": stage["name"].replace("_", " ").replace("/", ": "),
+                "rows": count(stage.get("rows")),
+                "seconds": seconds(stage.get("seconds")),
+                "reused": bool(stage.get("reused")),
+            }
+            for stage in stages
+        ],
+        "total": seconds(sum(s.get("seconds") or 0 for s in stages)) if stages else "",
+    }

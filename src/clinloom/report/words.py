@@ -1,0 +1,126 @@
+"""What the report says in words: metrics, rules, reasons and the glossary."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A metric's name, what it tells, and which way is better."""
+
+    title: str
+    meaning: str
+    better: str
+
+
+APART, ACTED, TRUSTED = "Telling patients apart", "At the threshold", "Can the risks be believed?"
+METRICS = {
+    APART: {
+        "auroc": Metric(
+            "AUROC",
+            "of a patient with and one without the outcome, how often the former gets the higher"
+            " risk; 0.5 is chance",
+            "higher is better",
+        ),
+        "auprc": Metric(
+            "AUPRC",
+            "precision averaged over recall; chance is the share of patients with the outcome",
+            "higher is better",
+        ),
+    },
+    ACTED: {
+        "recall": Metric(
+            "Recall (sensitivity)", "share of those with the outcome who are flagged", "higher"
+        ),
+        "specificity": Metric(
+            "Specificity", "share of those without the outcome who are not flagged", "higher"
+        ),
+        "precision": Metric(
+            "Precision (PPV)", "share of those flagged who have the outcome", "higher"
+        ),
+        "f1": Metric("F1", "the harmonic mean of precision and recall", "higher"),
+        "accuracy": Metric("Accuracy", "share of all who are called rightly", "higher"),
+    },
+    TRUSTED: {
+        "brier": Metric("Brier score", "mean squared error of the risks", "lower is better"),
+        "calibration_slope": Metric(
+            "Calibration slope", "below 1 the risks are too extreme, above 1 too timid", "ideal 1"
+        ),
+        "calibration_intercept": Metric(
+            "Calibration intercept",
+            "below 0 the risks are too high on average, above 0 too low",
+            "ideal 0",
+        ),
+    },
+}
+RULES = {
+    "absent_image": "named in the manifest, but no such file",
+    "absent_unit": "no unit given; the usual one was assumed",
+    "ambiguous_in_manifest": "image that the manifest tells twice, differently",
+    "date_format": "date in another form than declared, read all the same",
+    "duplicate": "the same fact told more than once",
+    "empty_file": "empty file",
+    "impossible_value": "value that no living patient can have",
+    "invalid_date": "date that does not exist or cannot be read",
+    "late_result": "result that was released after it was taken",
+    "malformed_encoding": "text in a broken encoding",
+    "malformed_file": "broken file",
+    "malformed_json": "broken record (not valid JSON)",
+    "malformed_resource": "record in a form that the standard does not allow",
+    "malformed_row": "row with too few or too many fields",
+    "missing_patient": "no patient given",
+    "missing_time": "no time given",
+    "missing_value": "a value was due but absent",
+    "mixed_units": "value in another unit, converted",
+    "no_code": "no code given",
+    "no_patient": "no patient given",
+    "no_time": "no time given",
+    "not_an_image": "file that is no image",
+    "not_dicom": "file that is no DICOM object",
+    "not_done": "recorded as not done",
+    "not_in_manifest": "image that the manifest does not name",
+    "not_read": "kind of record that the study does not use",
+    "oversized_image": "image too large to be safe",
+    "pixelless_dicom": "DICOM object without an image",
+    "timed_by_release": "result timed by when it was released",
+    "truncated_dicom": "DICOM file that breaks off",
+    "truncated_image": "image that breaks off",
+    "two_identifiers": "patients known by two identifiers, joined",
+    "undecodable_dicom": "image that cannot be decoded",
+    "unit_spelling": "unit written in another way",
+    "unknown_unit": "unit that cannot be converted",
+    "unmeasurable_image": "image that cannot be measured",
+    "unreadable_dicom": "DICOM file that cannot be read",
+    "unreadable_file": "file that cannot be read",
+    "unsupported_transfer_syntax": "image compressed in a way that cannot be read here",
+}
+GLOSSARY = {
+    "Calibration": "Whether predicted risks come true: of patients given a risk of 20%, one in"
+    " five should have the outcome.",
+    "Decision curve": "Net benefit over thresholds. A model is worth using where its line lies"
+    " above both treating everybody and treating nobody.",
+    "Fold": "A part of the training patients set aside in turn, to choose a model's settings"
+    " without touching the test patients.",
+    "Interval": "The range in which the number would probably lie in other samples of such"
+    " patients, from resampling patients; 95% unless the study asks for another.",
+    "Leakage": "A feature that knows the future. The audit takes the future away, then poisons it,"
+    " and computes every row again; nothing may change.",
+    "Net benefit": "True positives less false alarms, weighed by the threshold, per patient. A"
+    " threshold of 10% says that nine false alarms are worth one outcome found.",
+    "Prediction moment": "When the risk is predicted. Only what was known before it is used. A"
+    " patient may have several.",
+    "Prevalence": "Share of patients (or prediction moments) with the outcome.",
+    "Test patients": "Patients whom no model saw while it was trained. Every result here, unless"
+    " said otherwise, is theirs.",
+    "Threshold": "The risk from which on a patient is flagged, chosen on the training folds.",
+}
+
+
+def rule(text: str) -> str:
+    """A rule or reason in words."""
+    return RULES.get(text, text.replace("_", " "))
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at the start."""
+    return text[:1].upper() + text[1:]
