@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -42,13 +43,16 @@ class Rows:
 
 @dataclass
 class _Body:
-    """A file's lines without its header. ``starts``: where each line starts in the file."""
+    """A file's lines without its header, in UTF-8. ``base``: where they start in the file;
+    ``starts``: where each line does, if the file is written otherwise.
+    """
 
     name: str
     data: bytes
-    starts: np.ndarray
+    base: int
     header: tuple[str, ...]
     delimiter: str
+    starts: np.ndarray | None = None
 
     @property
     def kind(self) -> tuple:
@@ -106,19 +110,27 @@ def _bodies(piece: Piece, delimiter: str, encoding: str, refused: Refusals) -> I
         if piece.start is None:
             refused.add("empty_file", file=piece.name)
         return
-    line = head.removeprefix(b"\xef\xbb\xbf").decode(encoding, "replace").strip("\r\n")
-    used = delimiter if delimiter != "auto" else max(",\t;|", key=line.count)
-    header = tuple(name.strip() for name in next(csv.reader([line], delimiter=used)))
+    header, used = _header(head, delimiter, encoding)
     while skip < len(data):
         end = len(data)
         if end - skip > 2 * BATCH and b'"' not in data:
             end = data.find(b"\n", skip + BATCH) + 1 or end
         part = data[skip:end]
         body = part if part.endswith(b"\n") else part + b"\n"
-        starts = _line_starts(body)
-        readable = _encoded(body, encoding, piece.name, starts + begin + skip, refused)
-        yield _Body(piece.name, readable, starts + begin + skip, header, used)
+        base, starts = begin + skip, None
+        if not body.isascii():
+            starts = _line_starts(body) + base
+            body = _encoded(body, encoding, piece.name, starts, refused)
+        yield _Body(piece.name, body, base, header, used, starts)
         skip = end
+
+
+@lru_cache(maxsize=64)
+def _header(head: bytes, delimiter: str, encoding: str) -> tuple[tuple[str, ...], str]:
+    """The names in a file's first line, and the delimiter between them."""
+    line = head.removeprefix(b"\xef\xbb\xbf").decode(encoding, "replace").strip("\r\n")
+    used = delimiter if delimiter != "auto" else max(",\t;|", key=line.count)
+    return tuple(name.strip() for name in next(csv.reader([line], delimiter=used))), used
 
 
 def _line_starts(data: bytes) -> np.ndarray:
@@ -128,8 +140,6 @@ def _line_starts(data: bytes) -> np.ndarray:
 
 def _encoded(data: bytes, encoding: str, file: str, starts: np.ndarray, refused: Refusals) -> bytes:
     """The lines in UTF-8; those that are not in ``encoding`` are refused and left empty."""
-    if data.isascii():
-        return data
     try:
         text = data.decode(encoding)
         return data if encoding == "utf-8" else text.encode()
@@ -160,9 +170,7 @@ def _parsed(bodies: list[_Body], columns: Sequence[str], refused: Refusals) -> I
     if first.sum() != counted:  # a stray mark within a cell quotes nothing
         first = np.ones(len(begins), bool)
     if table is not None and first.sum() == counted:
-        lines = [len(body.starts) for body in bodies]
-        file = np.repeat(np.arange(len(bodies), dtype=np.int32), lines)[first]
-        starts = np.concatenate([body.starts for body in bodies])[first]
+        file, starts = (part[first] for part in _places(bodies, begins))
         lengths = np.diff(begins[first], append=len(data))
         returns = np.frombuffer(data, np.uint8)[begins[first]] == 13
         blank = (lengths == 1) | ((lengths == 2) & returns)
@@ -179,6 +187,19 @@ def _parsed(bodies: list[_Body], columns: Sequence[str], refused: Refusals) -> I
         yield from _without_stray_quotes(bodies[0], columns, refused)
 
 
+def _places(bodies: Sequence[_Body], begins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each line of the joined bodies: which body it is of, and where it starts in its file."""
+    ends = np.cumsum([len(body.data) for body in bodies])
+    begun = np.searchsorted(begins, np.concatenate([[0], ends]))
+    lines = np.diff(begun)
+    moved = [body.base - (end - len(body.data)) for body, end in zip(bodies, ends, strict=True)]
+    starts = begins + np.repeat(moved, lines)
+    for body, first, last in zip(bodies, begun[:-1], begun[1:], strict=True):
+        if body.starts is not None:
+            starts[first:last] = body.starts
+    return np.repeat(np.arange(len(bodies), dtype=np.int32), lines), starts
+
+
 def _row_starts(data: bytes, begins: np.ndarray) -> np.ndarray:
     """Which lines start a row: one that starts within quotes goes on with the row before."""
     marks = np.cumsum(np.frombuffer(data, np.uint8) == 34, dtype=np.int32)
@@ -192,15 +213,16 @@ def _without_stray_quotes(body: _Body, columns: Sequence[str], refused: Refusals
     """Refuse each line with an odd number of quotation marks and parse the others."""
     lines = body.data.split(b"\n")[:-1]
     odd = [n for n, line in enumerate(lines) if line.count(b'"') % 2]
+    _, starts = _places([body], _line_starts(body.data))
     if not odd:
         refused.add("malformed_file", file=body.name)
         return
     for number in odd:
-        refused.add("malformed_row", file=body.name, position=int(body.starts[number]))
+        refused.add("malformed_row", file=body.name, position=int(starts[number]))
         lines[number] = b""
     data = b"\n".join([*lines, b""])
     yield from _parsed(
-        [_Body(body.name, data, body.starts, body.header, body.delimiter)], columns, refused
+        [_Body(body.name, data, body.base, body.header, body.delimiter, starts)], columns, refused
     )
 
 
