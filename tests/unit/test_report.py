@@ -195,7 +195,7 @@ def test_what_is_not_known_is_left_out(made):
 def test_an_empty_record_and_an_audit_that_failed():
     Reader(render({}))
     page = render({"leakage": {"rows_checked": 9, "rows_differing": 2}})
-    assert "A feature knows the future" in page
+    assert "A feature knows the future" in page and "audit failed on 2 rows" in page
     assert "checked nothing" in render({"leakage": {"rows_checked": 0, "rows_differing": 0}})
 
 

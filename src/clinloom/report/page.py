@@ -29,7 +29,7 @@ def view(record: Record) -> dict[str, Any]:
         "created": moment(record.get("created")),
         "unit": split["unit"],
         "tiles": summary.tiles(performance.title(selected, model) if model else None, model, split),
-        "warnings": list(record.get("warnings") or []),
+        "warnings": [*_alarm(record.get("leakage")), *(record.get("warnings") or [])],
         "sentences": summary.sentences(model, split),
         "pictures": summary.pictures(model, split["unit"]),
         "flow": _flow(record.get("flow") or []),
@@ -182,6 +182,18 @@ def _rejected(rejected: Sequence[Record]) -> list[dict[str, str]]:
             "count": count(entry["count"]),
         }
         for entry in ordered
+    ]
+
+
+def _alarm(leakage: Record | None) -> list[str]:
+    """A failed leakage audit makes every number here worthless, so it comes first."""
+    differing = (leakage or {}).get("rows_differing")
+    if not differing:
+        return []
+    rows = "row" if differing == 1 else "rows"
+    return [
+        f"The leakage audit failed on {count(differing)} {rows}: a feature knows the future, and"
+        " no number here can be trusted."
     ]
 
 

@@ -62,7 +62,7 @@ RULES = {
     "empty_file": "empty file",
     "impossible_value": "value that no living patient can have",
     "invalid_date": "date that does not exist or cannot be read",
-    "late_result": "result that was released after it was taken",
+    "late_result": "result released later than the sample was taken",
     "malformed_encoding": "text in a broken encoding",
     "malformed_file": "broken file",
     "malformed_json": "broken record (not valid JSON)",
