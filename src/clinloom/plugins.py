@@ -12,7 +12,6 @@ from clinloom.errors import UsageError, nearest
 from clinloom.study import Model
 
 ROOMS = ("sources", "clean", "features", "models")
-NOT_PLUGINS = {"audit"}  # kept for rooms that hold a check beside their plug-ins
 
 
 @cache
@@ -20,7 +19,7 @@ def choices(room: str) -> tuple[str, ...]:
     """The names of a room's plug-ins: its files that do not begin with an underscore."""
     folder = Path(__file__).parent / room
     names = (module.name for module in pkgutil.iter_modules([str(folder)]))
-    return tuple(sorted(n for n in names if not n.startswith("_") and n not in NOT_PLUGINS))
+    return tuple(sorted(n for n in names if not n.startswith("_")))
 
 
 @cache

@@ -134,8 +134,7 @@ def _write(study: Study, acquired: Tables, scored: Tables, target: Path) -> int:
     rows = pa.concat_tables(parts) if parts else PREDICTIONS.empty
     rows = rows.select(PREDICTIONS.arrow.names)
     if study.deploy.identifier:
-        known = acquired["crosswalk"].arrow().group_by("subject_id")
-        known = known.aggregate([("identifier", "max")]).rename_columns(["subject_id", "patient"])
+        known = _identifiers(acquired["crosswalk"].arrow())
         rows = rows.join(known, "subject_id")
     rows = rows.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -145,3 +144,14 @@ def _write(study: Study, acquired: Tables, scored: Tables, target: Path) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return rows.num_rows
+
+
+def _identifiers(crosswalk: pa.Table) -> pa.Table:
+    """One identifier a subject: the least record number, else the least resource id."""
+    resource = pc.starts_with(crosswalk.column("identifier"), "Patient/")
+    rank = pc.if_else(resource, "1", "0")
+    ranked = pc.binary_join_element_wise(rank, crosswalk.column("identifier"), "")
+    least = pa.table({"subject_id": crosswalk.column("subject_id"), "patient": ranked})
+    least = least.group_by("subject_id").aggregate([("patient", "min")])
+    patient = pc.utf8_slice_codeunits(least.column("patient_min"), 1)
+    return pa.table({"subject_id": least.column("subject_id"), "patient": patient})

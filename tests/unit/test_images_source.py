@@ -98,7 +98,7 @@ def test_times_come_from_a_column(folder: Path) -> None:
         dt.datetime(2024, 1, 2, tzinfo=dt.UTC),
         dt.datetime(2024, 1, 3, 3, 5, 6, tzinfo=dt.UTC),
     ]
-    assert reasons(found) == {"c.png": "missing_time"}
+    assert reasons(found) == {"c.png": "no_time"}
 
 
 def test_a_time_in_another_form_is_left_to_the_cleaning(folder: Path) -> None:
@@ -135,7 +135,7 @@ def test_every_refusal_has_its_reason_and_spares_the_rest(folder: Path) -> None:
         "other.png": "not_in_manifest",
         "cut.png": "truncated_image",
         "text.png": "not_an_image",
-        "nobody.png": "missing_patient",
+        "nobody.png": "no_patient",
         "twice.png": "ambiguous_in_manifest",
         "gone.png": "absent_image",
     }

@@ -151,4 +151,4 @@ def _lists(values: ev.Floats) -> pa.ChunkedArray:
     return pa.chunked_array(pieces(), FEATURES.arrow.field("values").type)
 
 
-from clinloom.features.audit import audit  # noqa: E402  it needs `compute`
+from clinloom.features._audit import audit  # noqa: E402  it needs `compute`

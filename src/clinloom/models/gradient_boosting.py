@@ -21,11 +21,11 @@ importance = _forest.importance
 class Options(Model):
     """The grid of depths, how many trees, and how fast they learn."""
 
-    trees: int = 40
-    depth: tuple[int, ...] = (2, 4)
+    trees: int = 100
+    depth: tuple[int, ...] = (2, 3)
     rate: float = 0.1
     sample: float = 0.8
-    leaf: int = 10
+    leaf: int = 30
     imbalance: Literal["weight", "none"] = "weight"
 
 
@@ -43,7 +43,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
         stepSize=options.rate,
         subsamplingRate=options.sample,
         minInstancesPerNode=options.leaf,
-        featureSubsetStrategy="onethird",
+        featureSubsetStrategy="sqrt",
         seed=seed,
         **point,
     )

@@ -68,8 +68,6 @@ RULES = {
     "malformed_json": "broken record (not valid JSON)",
     "malformed_resource": "record in a form that the standard does not allow",
     "malformed_row": "row with too few or too many fields",
-    "missing_patient": "no patient given",
-    "missing_time": "no time given",
     "missing_value": "a value was due but absent",
     "mixed_units": "value in another unit, converted",
     "no_code": "no code given",

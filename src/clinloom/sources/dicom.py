@@ -67,7 +67,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     """Parcels of events, images, links and rejected for a group of files.
 
     A file that is refused is in ``rejected`` by its reason: ``not_dicom``, ``truncated_dicom``,
-    ``unreadable_dicom``, ``pixelless_dicom``, ``missing_patient``, ``missing_time``,
+    ``unreadable_dicom``, ``pixelless_dicom``, ``no_patient``, ``no_time``,
     ``unsupported_transfer_syntax``, ``undecodable_dicom``, ``unmeasurable_image``,
     ``unreadable_file``. Raises MissingDependency where pydicom is not installed.
     """
@@ -120,10 +120,10 @@ def _instance(
         patient, record = _text(dataset, "PatientID"), _text(dataset, "SOPInstanceUID")
         _has_pixels(dataset, len(data), heard)
         if patient is None:
-            raise _Refused("missing_patient")
+            raise _Refused("no_patient")
         time, time_text = _time(dataset)
         if time is None and time_text is None and options.undated == "reject":
-            raise _Refused("missing_time")
+            raise _Refused("no_time")
         image = {
             "patient": patient,
             "study_uid": _text(dataset, "StudyInstanceUID"),

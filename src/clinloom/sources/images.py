@@ -90,7 +90,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     """Parcels of events, images, links and rejected for a group of files.
 
     Refused, by reason: ``not_in_manifest``, ``ambiguous_in_manifest`` (rows that differ, or files
-    of the same name), ``missing_patient``, ``missing_time``, ``not_an_image``, ``truncated_image``,
+    of the same name), ``no_patient``, ``no_time``, ``not_an_image``, ``truncated_image``,
     ``oversized_image``, ``unmeasurable_image``, ``unreadable_file``; and, once for the source, the
     manifest's rows without a file: ``absent_image``. Raises SourceError where the manifest cannot
     be read or lacks a column, MissingDependency where Pillow is not installed.
@@ -164,9 +164,9 @@ def _refusal(found: list[_Row], files: int, options: Options) -> str | None:
     if len(found) > 1 or files > 1:
         return "ambiguous_in_manifest"
     if found[0].patient is None:
-        return "missing_patient"
+        return "no_patient"
     if options.time is not None and found[0].time is None and found[0].time_text is None:
-        return "missing_time"
+        return "no_time"
     return None
 
 
