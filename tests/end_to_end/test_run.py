@@ -1,0 +1,173 @@
+"""The whole way through the command line: synth, run, resume, score, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "examples" / "synthetic.yaml"
+METRICS = (
+    "auroc auprc accuracy precision recall specificity f1 brier calibration_slope"
+    " calibration_intercept"
+).split()
+
+
+def clinloom(*args, check=True, **environment):
+    env = {**os.environ, "CLINLOOM_SPARK_MASTER": "local[2]", **environment}
+    command = [sys.executable, "-m", "clinloom", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def hospital(tmp_path_factory):
+    """A small synthetic hospital."""
+    folder = tmp_path_factory.mktemp("hospital")
+    clinloom("synth", folder, "--patients", 600, "--seed", 3, "--images", 120)
+    return folder
+
+
+def study(hospital, *more):
+    places = [f"sources.ehr.path={hospital / 'fhir'}", f"sources.cxr.path={hospital / 'dicom'}"]
+    fast = ["evaluate.bootstrap=50", "models={logistic_regression: {}, decision_tree: {}}"]
+    return [part for item in [*places, *fast, *more] for part in ("--set", item)]
+
+
+@pytest.fixture(scope="session")
+def finished(hospital, tmp_path_factory):
+    """A finished run on it."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    clinloom("run", STUDY, "--out", out, *study(hospital))
+    return out
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    for model in ("logistic_regression", "decision_tree"):
+        test = metrics["models"][model]["test"]
+        assert set(test) >= set(METRICS)
+        assert all(test[m]["low"] <= test[m]["value"] <= test[m]["high"] for m in ("auroc", "f1"))
+    assert metrics["selected"] in metrics["models"]
+    both = metrics["modalities"]["both"]["auroc"]["value"]
+    assert both > 0.7 and set(metrics["modalities"]) == {"records", "images", "both"}
+    page = (finished / "report.html").read_text()
+    assert "<html" in page and "http://" not in page.replace("http://www.w3.org", "")
+    for name in ("manifest.json", "study.resolved.yaml", "bundle/bundle.json"):
+        assert (finished / name).exists()
+    for table in ("events", "images", "index", "dataset", "predictions", "ledger", "rejected"):
+        assert list((finished / "tables" / table).glob("*.parquet")), table
+
+
+KINDS = {  # what synth plants: (table, rule or reason)
+    "duplicate": ("ledger", "duplicate"),
+    "missing_value": ("rejected", "missing_value"),
+    "mixed_units": ("ledger", "mixed_units"),
+    "impossible_value": ("rejected", "impossible_value"),
+    "date_format": ("ledger", "date_format"),
+    "invalid_date": ("rejected", "invalid_date"),
+    "late_result": ("ledger", "late_result"),
+    "two_identifiers": ("ledger", "two_identifiers"),
+    "truncated_dicom": ("rejected", "truncated_dicom"),
+    "pixelless_dicom": ("rejected", "pixelless_dicom"),
+    "malformed_json": ("rejected", "malformed_json"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planted_dirt_is_found_kind_by_kind(hospital, finished, kind):
+    planted = json.loads((hospital / "truth.json").read_text())["dirt"][kind]
+    table, name = KINDS[kind]
+    rows = pq.read_table(finished / "tables" / table).to_pylist()
+    if table == "ledger":
+        found = sum(r["count"] for r in rows if r["rule"] == name)
+    else:
+        found = sum(r["reason"] == name for r in rows)
+    assert planted > 0
+    assert found == planted
+
+
+def test_no_planted_identifier_leaves_the_guarded_folder(hospital, finished):
+    patients = (hospital / "fhir").glob("Patient*.ndjson")
+    lines = [json.loads(x) for f in patients for x in f.read_text().splitlines() if x[-1:] == "}"]
+    numbers = {i["value"] for line in lines[:50] for i in line["identifier"]}
+    shown = [finished / "report.html", finished / "metrics.json", finished / "manifest.json"]
+    for file in shown:
+        text = file.read_text()
+        assert not [n for n in numbers if f">{n}<" in text or f'"{n}"' in text]
+
+
+def test_a_second_run_keeps_every_stage_and_a_change_reruns_what_depends_on_it(hospital, finished):
+    before = (finished / "metrics.json").read_bytes()
+    again = clinloom("run", STUDY, "--out", finished, "--json", *study(hospital))
+    stages = [json.loads(x) for x in again.stderr.splitlines() if '"stage"' in x]
+    assert stages and all(s["reused"] for s in stages)
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_killed_at_any_moment_it_goes_on_with_identical_results(hospital, finished, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "clinloom", "run", str(STUDY), "--out", str(out)]
+    env = {**os.environ, "CLINLOOM_SPARK_MASTER": "local[2]"}
+    for stage in ("clean", "vocabulary"):
+        process = subprocess.Popen(
+            [*command, *study(hospital)], env=env, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        manifest = out / "manifest.json"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if manifest.exists() and f'"{stage}"' in manifest.read_text():
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    clinloom("run", STUDY, "--out", out, *study(hospital))
+    left, right = (json.loads((d / "metrics.json").read_text()) for d in (out, finished))
+    assert left == right
+
+
+def test_new_patients_are_scored_in_batch(hospital, finished, tmp_path):
+    out = tmp_path / "risk.parquet"
+    places = study(hospital)[:4]
+    clinloom("score", finished / "bundle", "--out", out, *places)
+    scored = pq.read_table(out).to_pylist()
+    test = pq.read_table(finished / "tables" / "predictions").to_pylist()
+    risk = {r["subject_id"]: r["predicted_boolean_probability"] for r in scored}
+    assert test and all(
+        abs(risk[r["subject_id"]] - r["predicted_boolean_probability"]) < 1e-9 for r in test
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        ("sources.ehr.path=nowhere", 1, "does not exist"),
+        ("cohort.outcom.within=3d", 2, "did you mean 'outcome'?"),
+        ("cohort.outcome.codes=ICD10CM//NOBODY", 1, "nobody of"),
+        ("cohort.index.at=ENCOUNTER//NEVER", 1, "nobody is in the cohort"),
+        ("cohort.outcome.within=30", 2, "a duration needs a unit"),
+    ],
+)
+def test_bad_input_is_told_with_its_mend(hospital, tmp_path, change, code, told):
+    done = clinloom(
+        "run", STUDY, "--out", tmp_path / "out", *study(hospital), "--set", change, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+
+
+def test_help_shows_an_example_and_a_wrong_command_the_nearest():
+    for command in ("doctor", "synth", "validate", "run", "report", "score", "plugins", "demo"):
+        assert f"clinloom {command}" in clinloom(command, "--help").stdout.split("example:")[1]
+    wrong = clinloom("rnu", check=False)
+    assert wrong.returncode == 2 and "did you mean 'run'?" in wrong.stderr
