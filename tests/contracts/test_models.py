@@ -17,7 +17,7 @@ SMALL = {
     "decision_tree": {"depth": [4]},
     "random_forest": {"depth": [4], "trees": 10},
     "gradient_boosting": {"depth": [2], "trees": 5},
-    "neural_network": {"hidden": [[4]], "iterations": 15},
+    "neural_network": {"hidden": [[4]], "iterations": [15]},
 }
 
 

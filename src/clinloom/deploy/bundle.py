@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
@@ -24,6 +23,7 @@ from clinloom import plugins
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
+from clinloom.events import STATIC
 from clinloom.features import Feature
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform
@@ -128,14 +128,7 @@ def _acquired(events: Any) -> pa.Table:
     else:
         table = pa.Table.from_pylist(list(events))
     conformed = conform(table, ACQUIRED)
-    if not _unsorted(conformed):
-        return conformed
-    order = [(key, "ascending") for key in ACQUIRED.key]
-    return conformed.take(pc.sort_indices(conformed, order, null_placement="at_start"))
-
-
-def _unsorted(table: pa.Table) -> bool:
-    subject = table.column("subject_id").to_numpy()
-    time = table.column("time").cast("int64").fill_null(np.iinfo(np.int64).min).to_numpy()
+    subject = conformed.column("subject_id").to_numpy()
+    time = conformed.column("time").cast("int64").fill_null(STATIC).to_numpy()
     later = (subject[1:] > subject[:-1]) | ((subject[1:] == subject[:-1]) & (time[1:] >= time[:-1]))
-    return not later.all()
+    return conformed if later.all() else conformed.take(pa.array(np.lexsort((time, subject))))
