@@ -30,11 +30,12 @@ def clinloom(*args, **environment):
 
 def test_a_run_over_connect_is_the_classic_run(tmp_path):
     connect, classic = {"CLINLOOM_SPARK_REMOTE": "local[2]"}, {"CLINLOOM_SPARK_MASTER": "local[2]"}
-    clinloom("synth", tmp_path / "h", "--patients", 300, "--seed", 5, "--images", 40, **connect)
+    clinloom("synth", tmp_path / "h", "--patients", 300, "--seed", 5, "--images", 20, **connect)
     changes = [
         f"sources.ehr.path={tmp_path / 'h' / 'fhir'}",
         f"sources.cxr.path={tmp_path / 'h' / 'dicom'}",
-        "models={logistic_regression: {penalty: [0.1], iterations: 20}, decision_tree: {depth: [3]}}",
+        "models={logistic_regression: {penalty: [0.1], iterations: 9}, decision_tree: {}}",
+        "split.folds=2",
         "evaluate.bootstrap=20",
     ]
     sets = [part for change in changes for part in ("--set", change)]
