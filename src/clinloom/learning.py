@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from clinloom import evaluate as evaluation
 from clinloom import plugins
@@ -16,10 +16,11 @@ from clinloom.cohort.split import FOLDS
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer, parity
 from clinloom.features import Feature
+from clinloom.models._preparation import clipped
 from clinloom.steps import matrix, plain
 from clinloom.store import Pending
 from clinloom.study import Study
-from clinloom.tables import PREDICTIONS
+from clinloom.tables import LEDGER, PREDICTIONS
 from clinloom.work import Tables, Work
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ def evaluate(
         found["modalities"] = _modalities(work, study, dataset, features, found, test)
         scorer = Scorer.load(models[selected][f"models.{selected}"].path / "scorer")
         out.write(PREDICTIONS, _predictions(test, risks[selected], scorer.threshold))
+        drawn_in = _outliers(dataset, features, scorer)
+        out.write(LEDGER, drawn_in, name="preparation_ledger")
         place = out.place("evaluation")
         (place / "metrics.json").write_text(json.dumps(found, indent=1))
         (place / "curves.json").write_text(json.dumps(curves))
@@ -200,6 +203,20 @@ def evaluate(
     return json.loads(text)
 
 
+def _outliers(dataset: Tables, features: Sequence[Feature], scorer: Scorer) -> pa.Table:
+    """How many values of each feature the preparation draws in to its bounds, over all rows."""
+    counts = np.zeros(len(features), np.int64)
+    rows = ds.dataset(dataset["dataset"].path, format="parquet")
+    for batch in rows.to_batches(columns=["values"], batch_size=1 << 14):
+        if batch.num_rows:
+            counts += clipped(matrix(pa.Table.from_batches([batch])), scorer.statistics)
+    found = {"source": "dataset", "rule": "outlier", "action": "clipped"}
+    return LEDGER.rows(
+        {**found, "code": features[at].name, "count": int(counts[at])}
+        for at in np.flatnonzero(counts)
+    )
+
+
 def _how(study: Study) -> dict[str, Any]:
     return {
         "replicates": study.evaluate.bootstrap,
@@ -210,8 +227,8 @@ def _how(study: Study) -> dict[str, Any]:
 
 def _test_rows(dataset: Tables) -> pa.Table:
     """The test rows, by subject and time: 24 bytes and the features a row, on the driver."""
-    table = dataset["dataset"].arrow()
-    rows = table.filter(pc.equal(table.column("split"), "test"))
+    rows = ds.dataset(dataset["dataset"].path, format="parquet")
+    rows = rows.to_table(filter=ds.field("split") == "test")
     return rows.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
 
 

@@ -88,9 +88,10 @@ class Pending:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def write(self, table: Table, rows: pa.Table) -> None:
-        """A small table, in one file."""
-        with TableWriter(self.place(table.name) / "part-00000.parquet", table) as writer:
+    def write(self, table: Table, rows: pa.Table, *, name: str | None = None) -> None:
+        """A small table, in one file; under another name where it is one of several."""
+        place = self.place(name or table.name)
+        with TableWriter(place / "part-00000.parquet", table) as writer:
             writer.write(rows)
 
 

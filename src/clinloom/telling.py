@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from clinloom import __version__
@@ -35,6 +36,7 @@ def tell(work: Work, study: Study) -> None:
             "title": study.title or study.name,
             "description": study.description,
             "seed": study.seed,
+            "intervals": f"{study.evaluate.confidence:.0%}, {study.evaluate.bootstrap} resamples",
             "hash": study.hash,
         },
         "versions": versions(),
@@ -78,23 +80,25 @@ def gather(folder: Path) -> dict[str, Any]:
     curves = json.loads((tables / "evaluation" / "curves.json").read_text())
     for name, model in metrics["models"].items():
         model.update(curves[name])
-    dataset = pq.read_table(tables / "dataset")
+    dataset = ds.dataset(tables / "dataset", format="parquet")
+    rows = dataset.to_table(columns=["subject_id", "split", "boolean_value"])
     return {
         **record,
         **metrics,
         "sources": sources(tables, record["kinds"]),
         "flow": pq.read_table(tables / "flow").to_pylist(),
-        "split": split(dataset),
+        "split": split(rows),
         "ledger": _ledger(tables),
         "rejected": rejected(tables),
-        "table1": baseline(dataset, tables),
+        "table1": baseline(dataset.head(BASELINE_ROWS), tables),
         "leakage": json.loads((tables / "leakage" / "audit.json").read_text()),
-        "warnings": warnings(metrics, dataset),
+        "warnings": warnings(metrics, rows),
     }
 
 
 def _ledger(tables: Path) -> list[dict[str, Any]]:
-    return pq.read_table(tables / "ledger").to_pylist()
+    parts = ("ledger", "preparation_ledger")
+    return [row for part in parts for row in pq.read_table(tables / part).to_pylist()]
 
 
 def sources(tables: Path, kinds: dict[str, str]) -> list[dict[str, Any]]:
@@ -138,9 +142,8 @@ def baseline(dataset: pa.Table, tables: Path) -> list[dict[str, Any]]:
     """Table 1: the characteristics of those with and without the outcome."""
     listed = json.loads((tables / "feature_list" / "features.json").read_text())
     features = [Feature.from_dict(f) for f in listed]
-    rows = dataset.slice(0, BASELINE_ROWS)
-    label = rows.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
-    values = matrix(rows)
+    label = dataset.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
+    values = matrix(dataset)
     shown = _shown(features)
     return table_one([features[i].name for i in shown], values[:, shown], label)
 

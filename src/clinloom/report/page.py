@@ -212,6 +212,7 @@ def _run(record: Record, model: Record) -> dict[str, Any]:
         ("Study", study.get("name")),
         ("Study hash", study.get("hash")),
         ("Seed", study.get("seed")),
+        ("Intervals", study.get("intervals")),
         ("Scorer against Spark", f"within {parity:.1e}" if parity is not None else None),
         *((name, version) for name, version in (record.get("versions") or {}).items()),
     ]

@@ -78,6 +78,7 @@ RULES = {
     "not_done": "recorded as not done",
     "not_in_manifest": "image that the manifest does not name",
     "not_read": "kind of record that the study does not use",
+    "outlier": "value beyond all but 1 in 1,000 training patients, drawn in to that bound",
     "oversized_image": "image too large to be safe",
     "pixelless_dicom": "DICOM object without an image",
     "timed_by_release": "result timed by when it was released",

@@ -165,7 +165,7 @@ class Export:
     def _condition(self, at: int, code: str, known: str) -> None:
         self.lines["Condition"].append(
             f'{{"resourceType":"Condition","id":"c{self._id()}",'
-            f'{_concept(STANDING, "active", key="clinicalStatus")},{_concept(ICD, code)},'
+            f"{_concept(STANDING, 'active', key='clinicalStatus')},{_concept(ICD, code)},"
             f'{self._about(at)},"recordedDate":"{known}"}}'
         )
 
