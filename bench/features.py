@@ -14,11 +14,12 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+
+from memory import watched
 
 ROOT = Path(__file__).parents[1]
 WINDOWS = (12, 24, 48)
@@ -50,46 +51,6 @@ def multiply(source: Path, folder: Path, copies: int) -> None:
         out.write(f"{head}\n")
         for copy in range(copies):
             out.writelines(f"{patient}{copy:03d},{rest}\n" for patient, rest in parts)
-
-
-def watched(command: list[str], env: dict[str, str]) -> tuple[str, float]:
-    """What a command prints, and the peak of its processes' anonymous memory, GB."""
-    peak = 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
-        while process.poll() is None:
-            peak = max(peak, sum(map(anonymous, family(process.pid))))
-            time.sleep(0.2)
-        text = process.stdout.read() if process.stdout else ""
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    return text, peak
-
-
-def family(process: int) -> list[int]:
-    """A process and all that descend from it."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rsplit(")")[-1].split()[1]
-            )
-        except OSError:
-            continue
-    found, last = {process}, {process}
-    while last:
-        last = {p for p, parent in parents.items() if parent in last}
-        found |= last
-    return sorted(found)
-
-
-def anonymous(process: int) -> float:
-    """A process's anonymous memory, GB: what is no file's page."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"RssAnon:\s+(\d+)", status)
-    return int(found[1]) / 1e6 if found else 0.0
 
 
 def study(folder: Path):

@@ -109,7 +109,7 @@ def test_a_patient_of_a_thousand_events_is_scored_in_five_milliseconds(done):
     assert np.median(took) < 0.005 * SLACK
 
 
-SLACK = 3  # a busy machine; `bench/scoring.py` measures the figure itself
+SLACK = 3  # for a busy machine; bench/scoring.py measures the figure itself
 
 
 def events_table(rows):
