@@ -88,7 +88,8 @@ def validate(args: argparse.Namespace) -> Any:
         from clinloom import plugins
         from clinloom.study import schema
 
-        return schema(plugins)
+        print(json.dumps(schema(plugins), indent=1))
+        return None
     return {"study": study.name, "valid": True, "hash": study.hash}
 
 

@@ -415,14 +415,20 @@ def _override(document: dict, override: str) -> None:
 def schema(rooms: Any) -> dict[str, Any]:
     """A JSON Schema of the study file, for editors."""
     out = Study.model_json_schema()
+    out["required"] = [name for name in out["required"] if name != "clean"]
     for room in ROOMS:
-        options = [rooms.options(room, n).model_json_schema() for n in rooms.choices(room)]
-        out["properties"][room] = {"type": "object"}
+        options = {}
+        for name in rooms.choices(room):
+            text = json.dumps(rooms.options(room, name).model_json_schema())
+            options[name] = json.loads(text.replace("#/$defs/", f"#/$defs/{room}.{name}."))
+            parts = options[name].pop("$defs", {})
+            out["$defs"] |= {f"{room}.{name}.{part}": found for part, found in parts.items()}
         if room == "sources":
-            out["properties"][room]["additionalProperties"] = {"anyOf": options}
-        else:
-            names = rooms.choices(room)
-            out["properties"][room]["properties"] = {
-                n: {"anyOf": [o, {"type": "null"}]} for n, o in zip(names, options, strict=True)
-            }
+            choice = {"anyOf": list(options.values())}
+            out["properties"][room] = {"type": "object", "additionalProperties": choice}
+            continue
+        keys = {name: {"anyOf": [found, {"type": "null"}]} for name, found in options.items()}
+        named = {"type": "object", "properties": keys, "additionalProperties": False}
+        listed = {"type": "array", "items": {"enum": list(options)}}
+        out["properties"][room] = {"anyOf": [named, listed]}
     return out

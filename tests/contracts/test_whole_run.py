@@ -9,13 +9,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import clinloom
 from clinloom import run as spine
+from clinloom import steps
+from clinloom.errors import DataError, SourceError
 from clinloom.synth import synthesise
+from clinloom.tables import EVENTS
 
 pytestmark = pytest.mark.core
 STUDY = Path(__file__).parents[2] / "examples" / "synthetic.yaml"
@@ -113,10 +117,6 @@ SLACK = 3  # for a busy machine; bench/scoring.py measures the figure itself
 
 
 def events_table(rows):
-    import pyarrow as pa
-
-    from clinloom.tables import EVENTS
-
     return pa.Table.from_pylist(rows, schema=EVENTS.arrow)
 
 
@@ -133,3 +133,28 @@ def test_new_patients_score_as_they_did(spark, hospital, done, tmp_path):
         )
         assert mine["boolean_value"] == row["boolean_value"]
         assert mine["patient"].startswith(("MRN", "EMG"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("", "mostly as empty_file"), ("\x00\x01 no JSON\n{\n", "mostly as malformed_json")],
+)
+def test_a_source_that_tells_nothing_is_told(spark, tmp_path, content, told):
+    """An empty file, a corrupt one: what, where and how to mend; no table is left behind."""
+    (tmp_path / "fhir").mkdir()
+    (tmp_path / "fhir" / "Patient.ndjson").write_text(content)
+    changes = [f"sources.ehr.path={tmp_path / 'fhir'}", MODELS]
+    study = STUDY.with_name("synthetic_records.yaml")
+    with pytest.raises(SourceError) as error:
+        spine.run(study, out=tmp_path / "out", overrides=changes, spark=spark)
+    assert "sources.ehr" in str(error.value) and told in str(error.value)
+    assert not (tmp_path / "out" / "tables").exists()
+    assert not list((tmp_path / "out" / ".pending").glob("*"))
+
+
+def test_one_class_in_the_test_or_training_rows_is_told(tmp_path):
+    rows = [(True, "train"), (False, "train"), (False, "test")]
+    columns = dict(zip(("boolean_value", "split"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), tmp_path / "part-00000.parquet")
+    with pytest.raises(DataError, match=r"the test rows \(1\) hold a single class"):
+        steps.answerable(tmp_path, pa.table({"name": [], "subjects": []}))

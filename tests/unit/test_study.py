@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,3 +92,15 @@ def test_a_study_that_is_not_yaml_or_not_there(tmp_path):
         study.read(tmp_path / "absent.yaml", rooms=plugins)
     with pytest.raises(UsageError):
         read(tmp_path, STUDY, "nonsense")
+
+
+def test_the_schema_knows_every_plug_in_and_its_references_resolve():
+    made = study.schema(plugins)
+    text = json.dumps(made)
+    for reference in re.findall(r'"#/\$defs/([^"]+)"', text):
+        assert reference in made["$defs"], reference
+    for room in ("clean", "features", "models"):
+        named, listed = made["properties"][room]["anyOf"]
+        assert (
+            set(named["properties"]) == set(plugins.choices(room)) == set(listed["items"]["enum"])
+        )
