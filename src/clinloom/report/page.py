@@ -166,7 +166,10 @@ def _ledger(ledger: Sequence[Record]) -> list[dict[str, str]]:
 
 def _most(found: Counter[str]) -> str:
     told = [(code, n) for code, n in found.most_common() if code]
-    shown = [f"{names.code(code)} {count(n)}" for code, n in told[:TOP_CODES]]
+    shown = [
+        f"{(names.feature if '|' in code else names.code)(code)} {count(n)}"
+        for code, n in told[:TOP_CODES]
+    ]
     rest = len(told) - len(shown)
     return " · ".join([*shown, f"{rest} more"] if rest > 0 else shown)
 
