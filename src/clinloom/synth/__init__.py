@@ -69,7 +69,7 @@ def synthesise(
             _group(Path(target), group, groups[group], patients, wanted, seed)
 
         if log:
-            log(f"{patients:,} patients, {wanted:,} with a radiograph, to be made in {len(groups)} pieces")
+            log(f"{patients:,} patients, {wanted:,} with a radiograph, in {len(groups)} pieces")
         engine.each(spark, range(len(groups)), work)
         truth = _truth(parts, patients=patients, seed=seed, radiographs=wanted)
         shutil.rmtree(parts)
