@@ -13,7 +13,7 @@ from clinloom.tables import DATASET
 
 pytestmark = pytest.mark.core
 SMALL = {
-    "logistic_regression": {"penalty": [0.01]},
+    "logistic_regression": {"penalty": [0.01], "elastic_net": [0.5]},
     "decision_tree": {"depth": [4]},
     "random_forest": {"depth": [4], "trees": 10},
     "gradient_boosting": {"depth": [2], "trees": 5},
@@ -121,6 +121,16 @@ def test_partitions_change_nothing_in_the_preparation(frame):
     one, many = (Preparation().fit(frame.repartition(n)).statistics.arrays() for n in (1, 7))
     assert all(np.array_equal(one[key], many[key]) for key in one)
     assert 8 not in one["keep"]  # a feature without a value
+
+
+def test_features_missing_from_the_same_rows_share_an_indicator():
+    from clinloom.models._preparation import learn
+
+    values = np.random.default_rng(3).normal(size=(100, 5))
+    values[::3, 1:3] = np.nan
+    values[::4, 4] = np.nan
+    assert learn(values, lower=0.0, upper=1.0).indicator.tolist() == [1, 4]
+    assert learn(values, lower=0.0, upper=1.0, use=[2, 3]).indicator.tolist() == [2]
 
 
 def test_the_preparation_composes_with_a_pipeline_of_the_users_own(frame):

@@ -39,7 +39,8 @@ def learn(values: np.ndarray, *, lower: float, upper: float, use: Sequence[int] 
     """Statistics of training rows (n, f), NaN = missing: medians, quantile bounds, mean and SD.
 
     A feature without a value, or with one value only, is not kept; nor is one that ``use``
-    (numbers of features; empty: all) does not name.
+    (numbers of features; empty: all) does not name. Features that are missing from the same rows
+    (all that are measured in one image) share one indicator.
     """
     missing = np.isnan(values)
     share = missing.mean(axis=0)
@@ -53,6 +54,8 @@ def learn(values: np.ndarray, *, lower: float, upper: float, use: Sequence[int] 
     if len(use):
         used = np.isin(np.arange(values.shape[1]), use)
         varies, flagged = varies & used, flagged & used
+    indicator = np.flatnonzero(flagged).astype(np.int64)
+    _, first = np.unique(np.packbits(missing[:, indicator], axis=0), axis=1, return_index=True)
     return Statistics(
         fill=median,
         lower=low,
@@ -60,7 +63,7 @@ def learn(values: np.ndarray, *, lower: float, upper: float, use: Sequence[int] 
         centre=centre,
         scale=np.where(varies, scale, 1.0),
         keep=np.flatnonzero(varies).astype(np.int64),
-        indicator=np.flatnonzero(flagged).astype(np.int64),
+        indicator=indicator[np.sort(first)],
     )
 
 

@@ -15,10 +15,10 @@ WEIGHTS = True
 
 
 class Options(Model):
-    """The grid of penalties."""
+    """The grid of penalties: their weight, and the share of the lasso in each."""
 
     penalty: tuple[float, ...] = (0.01, 0.1)
-    elastic_net: tuple[float, ...] = (0.0,)
+    elastic_net: tuple[float, ...] = (0.0, 0.5)
     iterations: int = 60
     imbalance: Literal["weight", "none"] = "weight"
 
