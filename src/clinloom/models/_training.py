@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pyspark.sql import functions as F
 from clinloom import plugins
 from clinloom.models import _calibration
 from clinloom.prepare import Calibration, Preparation, PreparationModel
-from clinloom.spark import cores, to_arrow
+from clinloom.spark import at_once, cores, to_arrow
 
 KEYS = ("subject_id", "prediction_time")
 
@@ -135,25 +136,25 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str) -> Traine
     ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden".
     """
     module = plugins.load("models", name)
+    parts = [folds.part(fold) for fold in range(folds.folds)]
+    parts = [part for part in parts if part.positive and part.negative]
+    whole = folds.part(None)
+
+    def judge(point: dict[str, Any], part: Part) -> tuple[np.ndarray, np.ndarray]:
+        return outputs(fit(name, options, point, part, seed=seed), part.valid)
+
+    points = module.grid(options)
+    tasks = [partial(judge, point, part) for point in points for part in parts]
+    made = at_once(folds.frame.sparkSession, tasks)
     found = []
-    for point in module.grid(options):
-        aurocs, label, risk = [], [], []
-        for fold in range(folds.folds):
-            part = folds.part(fold)
-            if not part.positive or not part.negative:
-                continue
-            model = fit(name, options, point, part, seed=seed)
-            y, p = outputs(model, part.valid)
-            label.append(y)
-            risk.append(p)
-            if 0 < y.sum() < len(y):
-                aurocs.append(auroc(y, p))
+    for at, point in enumerate(points):
+        label, risk = zip(*made[at * len(parts) : (at + 1) * len(parts)], strict=True)
+        aurocs = [auroc(y, p) for y, p in zip(label, risk, strict=True) if 0 < y.sum() < len(y)]
         found.append((float(np.mean(aurocs)) if aurocs else 0.5, point, aurocs, label, risk))
     _, point, aurocs, label, risk = max(found, key=lambda f: f[0])
     y, p = np.concatenate(label), np.concatenate(risk)
     slope, intercept = _calibration.learn(p, y)
     threshold = _calibration.threshold(_calibration.apply(p, slope, intercept), y, by=by)
-    whole = folds.part(None)
     model = fit(name, options, point, whole, seed=seed)
     stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
     arrays = module.flatten(model)
