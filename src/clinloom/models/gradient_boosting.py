@@ -25,7 +25,7 @@ class Options(Model):
     depth: tuple[int, ...] = (2, 3)
     rate: float = 0.1
     sample: float = 0.8
-    leaf: int = 30
+    leaf: int = 60
     imbalance: Literal["weight", "none"] = "weight"
 
 
@@ -43,7 +43,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
         stepSize=options.rate,
         subsamplingRate=options.sample,
         minInstancesPerNode=options.leaf,
-        featureSubsetStrategy="sqrt",
+        featureSubsetStrategy="onethird",
         seed=seed,
         **point,
     )
