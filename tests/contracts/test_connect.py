@@ -34,7 +34,8 @@ def test_a_run_over_connect_is_the_classic_run(tmp_path):
     changes = [
         f"sources.ehr.path={tmp_path / 'h' / 'fhir'}",
         f"sources.cxr.path={tmp_path / 'h' / 'dicom'}",
-        "models={logistic_regression: {penalty: [0.1], iterations: 9}, decision_tree: {}}",
+        "models={logistic_regression: {penalty: [0.1], elastic_net: [0.0], iterations: 9}, "
+        "decision_tree: {depth: [3]}}",
         "split.folds=2",
         "evaluate.bootstrap=20",
     ]

@@ -23,7 +23,10 @@ from clinloom.tables import EVENTS
 
 pytestmark = pytest.mark.core
 STUDY = Path(__file__).parents[2] / "examples" / "synthetic.yaml"
-MODELS = "models={logistic_regression: {penalty: [0.1]}, decision_tree: {depth: [3]}}"
+MODELS = (
+    "models={logistic_regression: {penalty: [0.1], elastic_net: [0.5], iterations: 20}, "
+    "decision_tree: {depth: [3]}}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def hospital(spark, tmp_path_factory):
 
 def overrides(hospital):
     places = [f"sources.ehr.path={hospital / 'fhir'}", f"sources.cxr.path={hospital / 'dicom'}"]
-    return [*places, MODELS, "evaluate.bootstrap=20"]
+    return [*places, MODELS, "evaluate.bootstrap=20", "split.folds=2"]
 
 
 @pytest.fixture(scope="module")

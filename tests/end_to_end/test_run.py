@@ -40,7 +40,9 @@ def hospital(tmp_path_factory):
 
 def study(hospital, *more):
     places = [f"sources.ehr.path={hospital / 'fhir'}", f"sources.cxr.path={hospital / 'dicom'}"]
-    fast = ["evaluate.bootstrap=50", "models={logistic_regression: {}, decision_tree: {}}"]
+    logistic = "{penalty: [0.02], elastic_net: [0.0, 0.5], iterations: 25}"
+    models = f"models={{logistic_regression: {logistic}, decision_tree: {{depth: [3]}}}}"
+    fast = ["evaluate.bootstrap=50", "split.folds=2", models]
     return [part for item in [*places, *fast, *more] for part in ("--set", item)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,9 @@ from clinloom.radiomics.texture import (
     run_lengths,
 )
 
-IBSI = Path(__file__).parents[2] / ".." / "shared" / "data" / "conformance" / "ibsi"
+IBSI = Path(os.environ["CLINLOOM_DATA"]) / "conformance" / "ibsi"  # conftest.py sets it
 needs_phantom = pytest.mark.skipif(
-    not IBSI.is_dir(), reason="the IBSI digital phantom is not at ../shared/data/conformance/ibsi"
+    not IBSI.is_dir(), reason="the IBSI digital phantom is not in CLINLOOM_DATA"
 )
 
 STATISTICS = {
