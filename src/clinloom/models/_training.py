@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -138,23 +139,23 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str) -> Traine
     module = plugins.load("models", name)
     parts = [folds.part(fold) for fold in range(folds.folds)]
     parts = [part for part in parts if part.positive and part.negative]
-    whole = folds.part(None)
 
     def judge(point: dict[str, Any], part: Part) -> tuple[np.ndarray, np.ndarray]:
         return outputs(fit(name, options, point, part, seed=seed), part.valid)
 
     points = module.grid(options)
     tasks = [partial(judge, point, part) for point in points for part in parts]
-    made = at_once(folds.frame.sparkSession, tasks)
+    made = iter(at_once(folds.frame.sparkSession, tasks))
     found = []
-    for at, point in enumerate(points):
-        label, risk = zip(*made[at * len(parts) : (at + 1) * len(parts)], strict=True)
+    for point in points:
+        label, risk = zip(*islice(made, len(parts)), strict=True)
         aurocs = [auroc(y, p) for y, p in zip(label, risk, strict=True) if 0 < y.sum() < len(y)]
         found.append((float(np.mean(aurocs)) if aurocs else 0.5, point, aurocs, label, risk))
     _, point, aurocs, label, risk = max(found, key=lambda f: f[0])
     y, p = np.concatenate(label), np.concatenate(risk)
     slope, intercept = _calibration.learn(p, y)
     threshold = _calibration.threshold(_calibration.apply(p, slope, intercept), y, by=by)
+    whole = folds.part(None)
     model = fit(name, options, point, whole, seed=seed)
     stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
     arrays = module.flatten(model)
