@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tests.hospital import MODELS, STUDY, places, small
 
 import clinloom
 from clinloom import run as spine
@@ -22,11 +22,6 @@ from clinloom.synth import synthesise
 from clinloom.tables import EVENTS
 
 pytestmark = pytest.mark.core
-STUDY = Path(__file__).parents[2] / "examples" / "synthetic.yaml"
-MODELS = (
-    "models={logistic_regression: {penalty: [0.1], elastic_net: [0.5], iterations: 20}, "
-    "decision_tree: {depth: [3]}}"
-)
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +32,10 @@ def hospital(spark, tmp_path_factory):
     return folder
 
 
-def overrides(hospital):
-    places = [f"sources.ehr.path={hospital / 'fhir'}", f"sources.cxr.path={hospital / 'dicom'}"]
-    return [*places, MODELS, "evaluate.bootstrap=20", "split.folds=2"]
-
-
 @pytest.fixture(scope="module")
 def done(spark, hospital, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    return clinloom.run_study(STUDY, out=out, overrides=overrides(hospital), spark=spark)
+    return clinloom.run_study(STUDY, out=out, overrides=small(hospital), spark=spark)
 
 
 def test_a_run_leaves_metrics_report_and_bundle(done):
@@ -59,7 +49,7 @@ def test_a_run_leaves_metrics_report_and_bundle(done):
 
 def test_a_second_run_keeps_every_stage(spark, hospital, done):
     before = json.loads((done.out / "manifest.json").read_text())
-    again = spine.run(STUDY, out=done.out, overrides=overrides(hospital), spark=spark)
+    again = spine.run(STUDY, out=done.out, overrides=small(hospital), spark=spark)
     assert json.loads((again.out / "manifest.json").read_text()) == before
 
 
@@ -125,8 +115,8 @@ def events_table(rows):
 
 def test_new_patients_score_as_they_did(spark, hospital, done, tmp_path):
     out = tmp_path / "risk.parquet"
-    places = [*overrides(hospital)[:2], "deploy.identifier=true"]
-    told = spine.score(done.out / "bundle", out=out, overrides=places, spark=spark)
+    changes = [*places(hospital), "deploy.identifier=true"]
+    told = spine.score(done.out / "bundle", out=out, overrides=changes, spark=spark)
     scored = {r["subject_id"]: r for r in pq.read_table(out).to_pylist()}
     assert told["rows"] == len(scored) == 400
     for row in pq.read_table(done.out / "tables" / "predictions").to_pylist():

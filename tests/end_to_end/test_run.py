@@ -8,26 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tests.hospital import STUDY, clinloom, places, sets, small
 
-ROOT = Path(__file__).parents[2]
-STUDY = ROOT / "examples" / "synthetic.yaml"
 METRICS = (
     "auroc auprc accuracy precision recall specificity f1 brier calibration_slope"
     " calibration_intercept"
 ).split()
-
-
-def clinloom(*args, check=True, **environment):
-    env = {**os.environ, "CLINLOOM_SPARK_MASTER": "local[2]", **environment}
-    command = [sys.executable, "-m", "clinloom", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="session")
@@ -38,19 +27,11 @@ def hospital(tmp_path_factory):
     return folder
 
 
-def study(hospital, *more):
-    places = [f"sources.ehr.path={hospital / 'fhir'}", f"sources.cxr.path={hospital / 'dicom'}"]
-    logistic = "{penalty: [0.02], elastic_net: [0.0, 0.5], iterations: 25}"
-    models = f"models={{logistic_regression: {logistic}, decision_tree: {{depth: [3]}}}}"
-    fast = ["evaluate.bootstrap=50", "split.folds=2", models]
-    return [part for item in [*places, *fast, *more] for part in ("--set", item)]
-
-
 @pytest.fixture(scope="session")
 def finished(hospital, tmp_path_factory):
     """A finished run on it."""
     out = tmp_path_factory.mktemp("run") / "out"
-    clinloom("run", STUDY, "--out", out, *study(hospital))
+    clinloom("run", STUDY, "--out", out, *sets(small(hospital)))
     return out
 
 
@@ -111,7 +92,7 @@ def test_no_planted_identifier_leaves_the_guarded_folder(hospital, finished):
 
 def test_a_second_run_keeps_every_stage_and_a_change_reruns_what_depends_on_it(hospital, finished):
     before = (finished / "metrics.json").read_bytes()
-    again = clinloom("run", STUDY, "--out", finished, "--json", *study(hospital))
+    again = clinloom("run", STUDY, "--out", finished, "--json", *sets(small(hospital)))
     stages = [json.loads(x) for x in again.stderr.splitlines() if '"stage"' in x]
     assert stages and all(s["reused"] for s in stages)
     assert (finished / "metrics.json").read_bytes() == before
@@ -120,10 +101,11 @@ def test_a_second_run_keeps_every_stage_and_a_change_reruns_what_depends_on_it(h
 def test_killed_at_any_moment_it_goes_on_with_identical_results(hospital, finished, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "clinloom", "run", str(STUDY), "--out", str(out)]
+    command += sets(small(hospital))
     env = {**os.environ, "CLINLOOM_SPARK_MASTER": "local[2]"}
     for stage in ("clean", "vocabulary"):
         process = subprocess.Popen(
-            [*command, *study(hospital)], env=env, stderr=subprocess.DEVNULL, start_new_session=True
+            command, env=env, stderr=subprocess.DEVNULL, start_new_session=True
         )
         manifest = out / "manifest.json"
         deadline = time.monotonic() + 120
@@ -133,15 +115,14 @@ def test_killed_at_any_moment_it_goes_on_with_identical_results(hospital, finish
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    clinloom("run", STUDY, "--out", out, *study(hospital))
+    clinloom("run", STUDY, "--out", out, *sets(small(hospital)))
     left, right = (json.loads((d / "metrics.json").read_text()) for d in (out, finished))
     assert left == right
 
 
 def test_new_patients_are_scored_in_batch(hospital, finished, tmp_path):
     out = tmp_path / "risk.parquet"
-    places = study(hospital)[:4]
-    clinloom("score", finished / "bundle", "--out", out, *places)
+    clinloom("score", finished / "bundle", "--out", out, *sets(places(hospital)))
     scored = pq.read_table(out).to_pylist()
     test = pq.read_table(finished / "tables" / "predictions").to_pylist()
     risk = {r["subject_id"]: r["predicted_boolean_probability"] for r in scored}
@@ -161,9 +142,8 @@ def test_new_patients_are_scored_in_batch(hospital, finished, tmp_path):
     ],
 )
 def test_bad_input_is_told_with_its_mend(hospital, tmp_path, change, code, told):
-    done = clinloom(
-        "run", STUDY, "--out", tmp_path / "out", *study(hospital), "--set", change, check=False
-    )
+    changes = sets([*small(hospital), change])
+    done = clinloom("run", STUDY, "--out", tmp_path / "out", *changes, check=False)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
 

@@ -1,0 +1,39 @@
+"""A small synthetic hospital's study: what the tests of whole runs ask for, and how."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+STUDY = Path(__file__).parents[1] / "examples" / "synthetic.yaml"
+MODELS = (
+    "models={logistic_regression: {penalty: [0.02], elastic_net: [0.0, 0.5], iterations: 25}, "
+    "decision_tree: {depth: [3]}}"
+)
+
+
+def places(folder: Path) -> list[str]:
+    """The overrides that lead the study to the hospital in ``folder``."""
+    return [f"sources.ehr.path={folder / 'fhir'}", f"sources.cxr.path={folder / 'dicom'}"]
+
+
+def small(folder: Path) -> list[str]:
+    """The overrides of a quick run on it: two models, small grids, few folds and replicates."""
+    return [*places(folder), MODELS, "split.folds=2", "evaluate.bootstrap=50"]
+
+
+def sets(overrides: list[str]) -> list[str]:
+    """The overrides as arguments of the command line."""
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def clinloom(*args, check=True, **environment) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own; a stack trace is a failure."""
+    env = {**os.environ, "CLINLOOM_SPARK_MASTER": "local[2]", **environment}
+    command = [sys.executable, "-m", "clinloom", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    return done
