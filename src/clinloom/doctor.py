@@ -30,6 +30,11 @@ EXTRAS = {
         "python-gdcm",
     ),
     "connect": ("googleapis-common-protos", "grpcio", "grpcio-status", "zstandard"),
+    "s3": ("s3fs",),
+    "azure": ("adlfs",),
+    "gcs": ("gcsfs",),
+    "hdfs": ("hdfs-native",),
+    "yarn": ("venv-pack",),
 }
 
 

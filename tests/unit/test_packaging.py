@@ -47,9 +47,9 @@ def test_no_address_no_path_no_option(lock: str):
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_everything_that_is_declared_is_locked(lock: str):
-    extras = {"images", "dicom", "test", "build"}
+    extras = {"images", "dicom", "s3", "test", "build"}
     if lock == "requirements.lock":
-        extras |= {"connect", "bench"}
+        extras |= {"connect", "azure", "gcs", "hdfs", "yarn", "docs", "bench"}
     declared = [*PROJECT["dependencies"]]
     for extra in extras:
         declared += PROJECT["optional-dependencies"][extra]
@@ -65,7 +65,7 @@ def test_each_lock_has_its_spark(lock: str, spark: str):
 def test_all_means_every_extra_of_use():
     [line] = PROJECT["optional-dependencies"]["all"]
     inside = set(re.fullmatch(r"clinloom\[(.+)\]", line)[1].split(","))
-    assert inside == set(PROJECT["optional-dependencies"]) - {"all", "test", "bench", "build"}
+    assert inside == set(PROJECT["optional-dependencies"]) - {"all", "test", "docs", "bench", "build"}
 
 
 @pytest.mark.skipif(find_spec("hatchling") is None, reason="the build back end is not installed")
