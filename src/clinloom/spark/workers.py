@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinloom import blocks
-from clinloom.blocks import BlockWriter
 from clinloom.errors import ClinloomError, StoreError
 from clinloom.files import Piece
-from clinloom.spark import cores
+from clinloom.spark import blocks
+from clinloom.spark.blocks import BlockWriter
+from clinloom.spark.session import cores
 from clinloom.store import DICTIONARY, Pending, Stored, TableWriter, disk_full
 from clinloom.tables import Table
 
