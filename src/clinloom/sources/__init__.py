@@ -34,8 +34,10 @@ CLUSTERED = {"events": "acquired", "images": "images", "rejected": "acquisition_
 def pieces(sources: Mapping[str, Model]) -> dict[str, list[Piece]]:
     """The files of every source. Raises SourceError where one is not there."""
     return {
-        name: files.listing(
-            options.path, include=getattr(options, "include", "*"), where=f"sources.{name}.path"
+        name: list(
+            files.listing(
+                options.path, include=getattr(options, "include", "*"), where=f"sources.{name}.path"
+            )
         )
         for name, options in sources.items()
     }
@@ -48,7 +50,7 @@ def fingerprint(found: Mapping[str, Sequence[Piece]], sources: Mapping[str, Mode
         stamps.append([name, files.fingerprint(listed)])
         manifest = getattr(sources[name], "manifest", None)
         if manifest:
-            listed = files.listing(manifest, where=f"sources.{name}.manifest")
+            listed = list(files.listing(manifest, where=f"sources.{name}.manifest"))
             stamps.append([f"{name}.manifest", files.fingerprint(listed)])
     return digest(stamps)
 
@@ -82,9 +84,8 @@ def acquire(
     for number, (name, options) in enumerate(sources.items()):
         kind = options.type  # type: ignore[attr-defined]
         module = plugins.load("sources", kind)
-        cut = files.groups(
-            found[name], splittable=getattr(module, "SPLITTABLE", False), cores=cores(spark)
-        )
+        split = getattr(module, "SPLITTABLE", False)
+        cut = list(files.groups(found[name], splittable=split, cores=cores(spark)))
         places = {table: folder / f"source={number}" for table, folder in staged.items()}
         for place in places.values():
             place.mkdir()
