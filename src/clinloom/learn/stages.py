@@ -6,8 +6,6 @@ saves and loads as any other stage does, and without pickle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 from pyspark import keyword_only
@@ -21,7 +19,9 @@ from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
 from clinloom.learn import preparation as kernel
 from clinloom.learn.calibration import EDGE
+from clinloom.spark import workers
 from clinloom.spark.session import to_arrow
+from clinloom.tables import matrix
 
 SAMPLE = 50_000_000  # numbers that are brought to the driver to learn from, at most
 
@@ -103,22 +103,17 @@ class PreparationModel(Model, _Columns, DefaultParamsReadable, DefaultParamsWrit
     def _transform(self, dataset: DataFrame) -> DataFrame:
         column, out = self.getOrDefault("inputCol"), self.getOrDefault("outputCol")
         statistics = self.statistics
-        position = dataset.columns.index(column)
         schema = StructType(
             [*dataset.schema.fields, StructField("_prepared", ArrayType(DoubleType(), False))]
         )
 
-        def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                values = np.asarray(batch.column(position).flatten())
-                made = kernel.prepare(values.reshape(batch.num_rows, -1), statistics)
-                offsets = np.arange(len(made) + 1, dtype=np.int32) * made.shape[1]
-                array = pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
-                yield pa.RecordBatch.from_arrays(
-                    [*batch.columns, array], [*batch.schema.names, "_prepared"]
-                )
+        def work(rows: pa.Table) -> pa.Table:
+            made = kernel.prepare(matrix(rows, column), statistics)
+            offsets = np.arange(len(made) + 1, dtype=np.int32) * np.int32(made.shape[1])
+            array = pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
+            return rows.append_column("_prepared", array)
 
-        prepared = dataset.mapInArrow(work, schema)
+        prepared = workers.by_rows(dataset, work, schema)
         return prepared.withColumn(out, array_to_vector("_prepared")).drop("_prepared")
 
 

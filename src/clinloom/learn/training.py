@@ -131,10 +131,13 @@ def fit(name: str, options: Any, point: dict[str, Any], part: Part, *, seed: int
     return estimator.fit(train)
 
 
-def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str) -> Trained:
+def tune(
+    name: str, options: Any, folds: Folds, *, seed: int, by: str, saved: Any
+) -> Trained:
     """The best point over the folds, recalibrated, with its threshold, fitted on all rows.
 
-    ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden".
+    ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``saved``:
+    gives the nodes of a fitted tree model (``spark.saved.nodes``).
     """
     module = plugins.load("models", name)
     parts = [folds.part(fold) for fold in range(folds.folds)]
@@ -158,7 +161,7 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str) -> Traine
     whole = folds.part(None)
     model = fit(name, options, point, whole, seed=seed)
     stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
-    arrays = module.flatten(model)
+    arrays = module.flatten(model, saved)
     return Trained(name, point, aurocs, PipelineModel(stages), arrays, slope, intercept, threshold)
 
 

@@ -1,7 +1,8 @@
 """Models: one file, one algorithm of ``pyspark.ml``.
 
 A file gives ``TITLE``, ``Options``, ``WEIGHTS`` (does the estimator take weights),
-``grid(options)``, ``estimator(options, point, features=, seed=)``, ``flatten(fitted) -> arrays``,
+``grid(options)``, ``estimator(options, point, features=, seed=)``,
+``flatten(fitted, saved) -> arrays`` (``saved`` gives the nodes of a fitted tree model),
 ``probability(arrays, x) -> (n,)`` in NumPy with Spark's arithmetic, and
 ``importance(arrays, features)``. Nothing at a file's top imports Spark: the service loads it too.
 """

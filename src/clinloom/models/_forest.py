@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset as ds
+import pyarrow as pa
+
+Saved = Callable[[Any], pa.Table]  # the nodes of a fitted tree or ensemble, as Spark saves them
 
 
-def flatten(fitted: Any) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Saved) -> dict[str, np.ndarray]:
     """A fitted tree or ensemble as flat arrays over all nodes of all trees.
 
     ``feature`` (-1 at a leaf), ``threshold``, ``left``, ``right`` (node numbers), ``counts``
     (m, 2): class weights, ``prediction``, ``gain`` (times weight), ``root`` and ``weight`` a tree.
     """
-    folder = Path(tempfile.mkdtemp(prefix="clinloom-trees-"))
-    try:
-        fitted.write().overwrite().save(str(folder / "model"))
-        found = ds.dataset(folder / "model" / "data", format="parquet").to_table().to_pylist()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    found = saved(fitted).to_pylist()
     nodes = [(row.get("treeID", 0), row.get("nodeData", row)) for row in found]
     nodes.sort(key=lambda n: (n[0], n[1]["id"]))
     at = {(tree, node["id"]): number for number, (tree, node) in enumerate(nodes)}

@@ -37,7 +37,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return LogisticRegression(maxIter=options.iterations, standardization=False, **point)
 
 
-def flatten(fitted: Any) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Any) -> dict[str, np.ndarray]:
     """Coefficients (f,) and intercept."""
     return {
         "coefficients": np.asarray(fitted.coefficients.toArray(), np.float64),

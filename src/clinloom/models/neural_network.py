@@ -39,7 +39,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return MultilayerPerceptronClassifier(layers=layers, maxIter=point["iterations"], seed=seed)
 
 
-def flatten(fitted: Any) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Any) -> dict[str, np.ndarray]:
     """The layers' sizes and all weights: a layer's (in, out) matrix by columns, then its bias."""
     return {
         "layers": np.asarray(fitted.getLayers(), np.int64),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from clinloom import evaluate as evaluation
-from clinloom import plugins
+from clinloom import files, plugins
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
 from clinloom.features import Feature
 from clinloom.learn.preparation import clipped
-from clinloom.run.train import Shared
+from clinloom.run.train import Shared, nodes_in
 from clinloom.run.work import Tables, Work, plain
-from clinloom.store import Pending
+from clinloom.spark import saved
+from clinloom.store import Part, Pending, Stored
+from clinloom.store.stored import stream
 from clinloom.study import Study
 from clinloom.tables import LEDGER, PREDICTIONS, matrix
 
@@ -45,9 +48,9 @@ def evaluate(
         curves: dict[str, Any] = {}
         risks = {}
         for name, tables in models.items():
-            place = tables[f"models.{name}"].path
-            scorer = Scorer.load(place / "scorer")
-            trained = json.loads((place / "trained.json").read_text())
+            model = tables[f"models.{name}"]
+            scorer = scorer_at(model)
+            trained = json.loads(model.text("trained.json"))
             risks[name] = scorer.score(values)
             metrics = evaluation.evaluate(
                 label, risks[name], subject, threshold=scorer.threshold, **_how(study)
@@ -64,14 +67,13 @@ def evaluate(
             }
         selected = max(models, key=lambda n: found["models"][n]["fold_auroc"] or 0.0)
         found["selected"] = selected
-        found["modalities"] = _modalities(work, study, dataset, features, found, test)
-        scorer = Scorer.load(models[selected][f"models.{selected}"].path / "scorer")
+        found["modalities"] = _modalities(work, study, dataset, features, found, test, out)
+        scorer = scorer_at(models[selected][f"models.{selected}"])
         out.write(PREDICTIONS, _predictions(test, risks[selected], scorer.threshold))
         drawn_in = _outliers(dataset, features, scorer)
         out.write(LEDGER, drawn_in, name="preparation_ledger")
-        place = out.place("evaluation")
-        (place / "metrics.json").write_text(json.dumps(found, indent=1))
-        (place / "curves.json").write_text(json.dumps(curves))
+        out.put("evaluation", "metrics.json", json.dumps(found, indent=1))
+        out.put("evaluation", "curves.json", json.dumps(curves))
 
     inputs = {f"train/{name}": work.keys[f"train/{name}"] for name in models}
     made = work.step(
@@ -81,7 +83,7 @@ def evaluate(
         inputs=inputs,
         counts="predictions",
     )
-    text = (made["evaluation"].path / "metrics.json").read_text()
+    text = made["evaluation"].text("metrics.json")
     work.store.write_text("metrics.json", text)
     return json.loads(text)
 
@@ -89,10 +91,9 @@ def evaluate(
 def _outliers(dataset: Tables, features: Sequence[Feature], scorer: Scorer) -> pa.Table:
     """How many values of each feature the preparation draws in to its bounds, over all rows."""
     counts = np.zeros(len(features), np.int64)
-    rows = ds.dataset(dataset["dataset"].path, format="parquet")
-    for batch in rows.to_batches(columns=["values"], batch_size=1 << 14):
-        if batch.num_rows:
-            counts += clipped(matrix(pa.Table.from_batches([batch])), scorer.statistics)
+    for file in dataset["dataset"].files():
+        for part in stream(str(file), ["values"], 1 << 14):
+            counts += clipped(matrix(part), scorer.statistics)
     found = {"source": "dataset", "rule": "outlier", "action": "clipped"}
     return LEDGER.rows(
         {**found, "code": features[at].name, "count": int(counts[at])}
@@ -110,8 +111,8 @@ def _how(study: Study) -> dict[str, Any]:
 
 def _test_rows(dataset: Tables) -> pa.Table:
     """The test rows, by subject and time: 24 bytes and the features a row, on the driver."""
-    rows = ds.dataset(dataset["dataset"].path, format="parquet")
-    rows = rows.to_table(filter=ds.field("split") == "test")
+    rows = dataset["dataset"].read()
+    rows = rows.filter(pc.equal(rows.column("split"), "test"))
     return rows.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
 
 
@@ -133,15 +134,16 @@ def _modalities(
     features: Sequence[Feature],
     found: Mapping[str, Any],
     test: pa.Table,
+    out: Pending,
 ) -> dict[str, Any]:
     """The selected model with records only and with images only, beside both."""
     from clinloom.learn import training
 
     selected = found["selected"]
-    out = {"both": {"auroc": found["models"][selected]["test"]["auroc"]}}
+    made = {"both": {"auroc": found["models"][selected]["test"]["auroc"]}}
     kinds = {m: [i for i, f in enumerate(features) if f.modality == m] for m in MODALITIES}
     if not study.evaluate.modalities or not all(kinds.values()):
-        return out
+        return made
     label, subject = _label(test), test.column("subject_id").to_numpy()
     for kind, use in kinds.items():
         shared = Shared(work, study, dataset, features)
@@ -157,12 +159,13 @@ def _modalities(
         finally:
             shared.close()
         module = plugins.load("models", selected)
-        scorer = Scorer(selected, part.preparation.statistics, module.flatten(model), 1.0, 0.0, 0.5)
+        arrays = module.flatten(model, nodes_in(out))
+        scorer = Scorer(selected, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)
         metrics = evaluation.evaluate(
             label, scorer.score(matrix(test)), subject, threshold=0.5, **_how(study)
         )
-        out[kind] = {"auroc": metrics["auroc"]}
-    return out
+        made[kind] = {"auroc": metrics["auroc"]}
+    return made
 
 
 def bundle(
@@ -175,14 +178,13 @@ def bundle(
 ) -> None:
     """Write the selected model's bundle; its parity was held when it was trained."""
 
-    def do(out: Pending) -> None:
-        import shutil
+    selected = found["selected"]
+    model = models[selected][f"models.{selected}"]
 
-        selected = found["selected"]
-        place = models[selected][f"models.{selected}"].path
-        bundles.write(
+    def do(out: Pending) -> None:
+        bundles.publish(
             out.place("bundle"),
-            scorer=Scorer.load(place / "scorer"),
+            scorer=scorer_at(model),
             study=study.resolved(),
             features=features,
             evidence={
@@ -190,7 +192,13 @@ def bundle(
                 "study_hash": study.hash,
                 "evidence": found["models"][selected],
             },
+            spark=partial(saved.copy, model.file("spark")),
         )
-        shutil.copytree(place / "spark", out.place("bundle") / "spark")
+        out.took("bundle", [Part(bundles.DOCUMENT, name=bundles.DOCUMENT)])
 
     work.step("bundle", do, options=study.resolved(), inputs={"evaluate": work.keys["evaluate"]})
+
+
+def scorer_at(model: Stored) -> Scorer:
+    """The scorer of a committed model."""
+    return Scorer.parse(files.read(model.file("scorer.npz")))

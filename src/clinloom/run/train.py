@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from clinloom.cohort.split import FOLDS
 from clinloom.deploy.scorer import Scorer, parity
 from clinloom.features import Feature
 from clinloom.run.work import Tables, Work, plain
-from clinloom.store import Pending
+from clinloom.spark import saved, workers
+from clinloom.store import Pending, attempt
 from clinloom.study import Study
-from clinloom.tables import matrix
+from clinloom.tables import DATASET, matrix
 
 if TYPE_CHECKING:
     from clinloom.learn.training import Folds, Trained
@@ -41,6 +42,7 @@ def train(
                     study.evaluate.threshold,
                 ],
                 inputs={"features": work.keys["features"]},
+                uses=[("models", name)],
             )
             for name in study.models
         }
@@ -63,7 +65,7 @@ class Shared:
         if key not in self._held:
             table = self.dataset["dataset"]
             rows = training_rows(
-                with_fold(table.frame(self.work.spark), self.work.spark, table, self.study),
+                with_fold(workers.read(self.work.spark, table, DATASET), self.study),
                 _column("fold"),
                 rows=table.rows or 0,
                 width=self.width,
@@ -83,7 +85,7 @@ def _column(name: str) -> Any:
     return F.col(name)
 
 
-def with_fold(frame: Any, spark: Any, table: Any, study: Study) -> Any:
+def with_fold(frame: Any, study: Study) -> Any:
     """The dataset with each patient's fold: a hash, so the same whatever the others are."""
     from pyspark.sql import functions as F
 
@@ -97,13 +99,18 @@ def _train(
     from clinloom.learn import training
 
     trained = training.tune(
-        name, study.models[name], shared.folds(), seed=study.seed, by=study.evaluate.threshold
+        name,
+        study.models[name],
+        shared.folds(),
+        seed=study.seed,
+        by=study.evaluate.threshold,
+        saved=nodes_in(out),
     )
     scorer = scorer_of(trained)
-    place = out.place(f"models.{name}")
     worst = _agree(work, dataset, trained, scorer)
-    scorer.save(place / "scorer")
-    trained.pipeline.write().overwrite().save(str(place / "spark"))
+    model = f"models.{name}"
+    out.put(model, "scorer.npz", scorer.dump())
+    saved.save(trained.pipeline, out.folder(model, "spark"))
     found = {
         "title": plugins.load("models", name).TITLE,
         "point": trained.point,
@@ -112,7 +119,12 @@ def _train(
         "threshold": trained.threshold,
         "parity": worst,
     }
-    (place / "trained.json").write_text(json.dumps(found))
+    out.put(model, "trained.json", json.dumps(found))
+
+
+def nodes_in(out: Pending) -> Callable[[Any], Any]:
+    """Gives the nodes of a fitted tree model, saved where executors and driver both look."""
+    return lambda fitted: saved.nodes(fitted, out.scratch("trees") / attempt("model"))
 
 
 def scorer_of(trained: Trained) -> Scorer:
@@ -131,7 +143,7 @@ def _agree(work: Work, dataset: Tables, trained: Trained, scorer: Scorer) -> flo
     """The parity gate: the scorer against ``PipelineModel.transform`` on bounded rows."""
     from clinloom.spark.session import to_arrow
 
-    frame = dataset["dataset"].frame(work.spark).limit(PARITY_ROWS)
+    frame = workers.read(work.spark, dataset["dataset"], DATASET).limit(PARITY_ROWS)
     made = to_arrow(
         trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
     )
