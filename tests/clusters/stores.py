@@ -34,7 +34,7 @@ class Server:
 
     root: files.Address
     options: dict[str, dict[str, str]]
-    wire: Wire
+    wire: Wire | None
 
 
 @dataclass
@@ -189,7 +189,7 @@ def _answers(url: str, process: subprocess.Popen) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until and process.poll() is None:
         try:
-            urllib.request.urlopen(url, timeout=2)
+            urllib.request.urlopen(url, timeout=2)  # noqa: S310 - on loopback
             return
         except urllib.error.HTTPError:
             return
@@ -216,4 +216,33 @@ def azure(azurite: Wire, request: pytest.FixtureRequest) -> Iterator[Server]:
         azurite.reset()
         root = files.address(f"abfs://{container}@{ACCOUNT}.dfs.core.windows.net")
         yield Server(root, options, azurite)
+        files.use({})
+
+
+@pytest.fixture(scope="session")
+def name_node() -> Iterator[tuple[str, Path]]:
+    """HDFS alone, a NameNode and a DataNode: its address and its configuration."""
+    from tests.clusters import hadoop
+    from tests.clusters.daemons import Daemons, free_ports, started
+
+    def start(daemons: Daemons) -> tuple[str, Path]:
+        conf, ports = daemons.folder / "conf", free_ports(hadoop.PORTS)
+        hadoop.write_configuration(daemons.folder, conf, ports)
+        hadoop.start_hdfs(daemons, hadoop.java(daemons.folder))
+        hadoop.await_hdfs(daemons, ports[1])
+        return f"hdfs://127.0.0.1:{ports[0]}", conf
+
+    with started("hdfs", start) as made:
+        yield made
+
+
+@pytest.fixture
+def hdfs(name_node: tuple[str, Path], request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An empty folder of HDFS."""
+    at, conf = name_node
+    options = {"hdfs": {"config_dir": str(conf)}}
+    with environment(HADOOP_USER_NAME="clinloom"):
+        files.use(options)
+        root = files.folder(f"{at}/test-{abs(hash(request.node.nodeid)):x}")
+        yield Server(root, options, None)
         files.use({})
