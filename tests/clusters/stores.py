@@ -1,4 +1,4 @@
-"""Object stores for tests, each a real server on loopback: S3 by moto, Azure by Azurite.
+"""Storages for tests, each a server on loopback: moto's S3, Azurite, HDFS, an imitated Google.
 
 Each counts the bytes that it answers, by a proxy between: what a test says was fetched was fetched.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.clusters.imitation import Bucket, serve
 
 from clinloom import files
 
@@ -217,6 +218,30 @@ def azure(azurite: Wire, request: pytest.FixtureRequest) -> Iterator[Server]:
         root = files.address(f"abfs://{container}@{ACCOUNT}.dfs.core.windows.net")
         yield Server(root, options, azurite)
         files.use({})
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[tuple[Wire, dict[str, Bucket]]]:
+    """The imitation of Google Cloud Storage behind a counting proxy."""
+    buckets: dict[str, Bucket] = {}
+    server = serve(buckets)
+    wire = Wire(target=server.server_address[1]).start()
+    yield wire, buckets
+    wire.stop()
+    server.shutdown()
+
+
+@pytest.fixture
+def gs(google: tuple[Wire, dict[str, Bucket]], request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An empty bucket of Google Cloud Storage."""
+    wire, buckets = google
+    bucket = f"test-{abs(hash(request.node.nodeid)):x}"
+    buckets[bucket] = Bucket()
+    options = {"gs": {"anon": True, "endpoint_url": f"http://127.0.0.1:{wire.port}"}}
+    files.use(options)
+    wire.reset()
+    yield Server(files.address(f"gs://{bucket}"), options, wire)
+    files.use({})
 
 
 @pytest.fixture(scope="session")

@@ -378,13 +378,19 @@ def test_what_is_not_there_is_told(tmp_path):
             list(files.listing(str(tmp_path), include=include))
 
 
-@given(st.lists(st.binary(max_size=9), max_size=9), st.integers(1, 12), st.integers(1, 5))
-def test_each_line_is_in_one_range(tmp_path_factory, lines, step, most):
+@given(
+    st.lists(st.binary(max_size=9), max_size=9),
+    st.integers(1, 12),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_each_line_is_in_one_range(tmp_path_factory, lines, step, most, remote):
     from clinloom.files import pieces as room
 
     path = tmp_path_factory.mktemp("lines") / "x"
     data = b"\n".join(lines)
     path.write_bytes(data)
+    path = f"file://{path}" if remote else path  # not told by its first sign as local
     before, room.LINE = room.LINE, most
     try:
         parts = [

@@ -118,7 +118,7 @@ class Hdfs:
         return Entry(a, found.length, _stamp(found))
 
     def listed(self, a: Address) -> Iterator[Entry]:
-        """Folder by folder; one folder's names are held, as the name node orders by signed bytes."""
+        """Folder by folder; each is held and sorted, as the name node orders by signed bytes."""
         found = self._status(a)
         if found is not None and found.isdir:
             yield from self._below(a, _path(a))
