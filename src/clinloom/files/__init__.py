@@ -119,7 +119,8 @@ def entry(a: Where) -> Entry:
 def listed(a: Where) -> Iterator[Entry]:
     """Every file at and below the address, hidden ones too; none where there is nothing.
 
-    In the order of path components on every storage, page by page, never all at once.
+    In the order of path components on every storage, never all at once: an object store is read
+    page by page, a file system folder by folder.
     """
     at = address(a)
     return store(at).listed(at)

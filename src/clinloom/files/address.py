@@ -33,7 +33,7 @@ class Address(str):
         """The address of ``name`` below this one. Raises ValueError where it would lead outside."""
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError("a name below a folder neither begins with / nor holds ..")
-        return Address(f"{self.rstrip('/')}/{name}") if name else self
+        return Address(f"{_with_slash(self)}{name}") if name else self
 
     @property
     def scheme(self) -> str:
@@ -95,10 +95,14 @@ class Address(str):
 
     def relative_to(self, root: str) -> str:
         """The rest below ``root``. Raises ValueError where it does not lie there."""
-        above = root.rstrip("/") + "/"
+        above = _with_slash(root)
         if not self.startswith(above):
             raise ValueError(f"'{self}' does not lie below '{root}'")
         return self[len(above) :]
+
+
+def _with_slash(folder: str) -> str:
+    return folder if folder.endswith("/") else f"{folder}/"
 
 
 def address(text: str | os.PathLike[str], *, base: str | Path | None = None) -> Address:
@@ -165,7 +169,7 @@ def _file(slashes: str, rest: str) -> Address:
 
 
 def _stored(scheme: str, slashes: str, rest: str) -> Address:
-    if scheme == "hdfs" and len(slashes) != 2:  # hdfs:/path: the cluster's own name node
+    if len(slashes) > 2 or (scheme == "hdfs" and len(slashes) == 1):  # the cluster's own name node
         authority, key = "", rest
     else:
         authority, _, key = rest.partition("/")

@@ -54,12 +54,19 @@ def member(
     if method == zipfile.ZIP_STORED:
         data = bytes(held[skip : skip + size])
     elif method == zipfile.ZIP_DEFLATED:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(held[skip:], size + 1)
+        data = _inflated(held[skip:], size)
     else:
         return _through(path, name)
     if len(data) != size or zlib.crc32(data) != checksum:
         raise zipfile.BadZipFile("a member is not what the archive says")
     return data
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    try:  # one byte more than is stated tells a member that would not end
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except zlib.error:
+        raise zipfile.BadZipFile("a member cannot be unpacked") from None
 
 
 @lru_cache(maxsize=1)

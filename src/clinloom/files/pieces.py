@@ -68,14 +68,16 @@ class Piece:
         return self.start - 1 + len(_line(self.path, self.start - 1))
 
     def _lines(self, start: int, stop: int) -> bytes:
-        # The line that was begun before belongs to the last piece; one more byte tells whether
+        # The line that was begun before belongs to the last piece; the byte before tells whether
         # there is one.
-        data = _bytes(self.path, max(0, start - 1), stop)
-        if start:
-            cut = data.find(b"\n") + 1
-            if not cut or cut == len(data):
-                return b""
-            data = data[cut:]
+        if start and self.path.startswith("/"):  # here a second read is cheaper than a copy
+            start = self.first_byte()
+            data = _bytes(self.path, start, stop)
+        else:
+            data = _bytes(self.path, max(0, start - 1), stop)
+            data = data[data.find(b"\n") + 1 or len(data) :] if start else data
+        if not data:
+            return b""
         return data if data.endswith(b"\n") else data + _line(self.path, stop)
 
 

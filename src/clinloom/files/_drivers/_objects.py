@@ -206,7 +206,7 @@ class Objects(ABC):
         return answer
 
     async def _tried(self, a: Address, request: Callable[[], Awaitable[T]]) -> T:
-        for pause in (0.1, 0.4, 1.6, None):
+        for pause in (0.2, 1.0, None):
             try:
                 return await request()
             except Refused:

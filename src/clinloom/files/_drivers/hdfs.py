@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from clinloom.errors import StoreError
 from clinloom.files.address import Address
 from clinloom.files.registry import Entry, Store, library
 
@@ -35,6 +36,7 @@ OPTIONS = {
 }
 BLOCK = 8 << 20  # bytes of a large file that are sent at once
 T = TypeVar("T")
+_opened_by: set[int] = set()  # processes that have used the library: this one and those above it
 
 
 def takes(name: str) -> bool:
@@ -48,8 +50,17 @@ def secret(name: str) -> bool:
 
 
 def connect(authority: str, options: dict[str, Any]) -> Store:
-    """The name node, or the cluster's own where the address names none."""
+    """The name node, or the cluster's own where the address names none.
+
+    Raises StoreError in a process that was forked from one which has used HDFS: the library's
+    threads are not in it, and every call would wait for ever. Spark's workers are no such process.
+    """
     native = library("hdfs_native", extra="hdfs")
+    if _opened_by - {os.getpid()}:
+        raise StoreError(
+            "HDFS was used before this process was forked", mend="start the process by spawn"
+        )
+    _opened_by.add(os.getpid())
     config = {name: str(value) for name, value in options.items() if takes(name)}
     rest = {name: str(value) for name, value in options.items() if not takes(name)}
     return Hdfs(native, native.Client(f"hdfs://{authority}", config or None, **rest))
@@ -107,7 +118,7 @@ class Hdfs:
         return Entry(a, found.length, _stamp(found))
 
     def listed(self, a: Address) -> Iterator[Entry]:
-        """Folder by folder: the name node lists each by name, some at a time."""
+        """Folder by folder; each is held and sorted, as the name node orders by signed bytes."""
         found = self._status(a)
         if found is not None and found.isdir:
             yield from self._below(a, _path(a))
@@ -115,8 +126,8 @@ class Hdfs:
             yield Entry(a, found.length, _stamp(found))
 
     def _below(self, a: Address, folder: str) -> Iterator[Entry]:
-        listed = self._ask(a, lambda: self._client.list_status(folder))
-        while (found := self._ask(a, lambda: next(listed, None))) is not None:
+        listed = self._ask(a, lambda: list(self._client.list_status(folder)))
+        for found in sorted(listed, key=lambda f: f.path.rsplit("/", 1)[-1]):
             path = re.sub(r"^hdfs://[^/]*", "", found.path)
             if found.isdir:
                 yield from self._below(a, path)

@@ -59,6 +59,7 @@ def connect(authority: str, options: dict[str, Any]) -> Store:
         use_listings_cache=False,
         skip_instance_cache=True,
     )
+    fs.retries = 1  # botocore tries again, and so does this room: not a third time between
     return S3(fs, authority)
 
 
