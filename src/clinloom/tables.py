@@ -223,7 +223,7 @@ LINKS = Table(
 PARCELS = {t.name: t for t in (PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, LINKS, LEDGER)}
 
 
-def matrix(dataset: pa.Table) -> np.ndarray:
-    """The ``values`` column as an (n, f) matrix."""
-    values = dataset.column("values").combine_chunks()
+def matrix(dataset: pa.Table, column: str = "values") -> np.ndarray:
+    """A column of equally long arrays, ``values`` unless told, as an (n, f) matrix."""
+    values = dataset.column(column).combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).reshape(dataset.num_rows, -1)

@@ -57,18 +57,16 @@ class Shared:
 
     def folds(self, use: Sequence[int] = ()) -> Folds:
         """The folds, of all features or of those that ``use`` numbers."""
-        from clinloom.learn.training import Folds, training_rows
+        from clinloom.learn.training import Folds, spread, training_rows
+        from clinloom.spark.session import cores
 
         key = tuple(use)
         if key not in self._held:
-            table = self.dataset["dataset"]
-            rows = training_rows(
-                with_fold(table.frame(self.work.spark), self.work.spark, table, self.study),
-                _column("fold"),
-                rows=table.rows or 0,
-                width=self.width,
-            )
-            self._held[key] = Folds(rows, folds=self.study.split.folds, use=use)
+            table, spark = self.dataset["dataset"], self.work.spark
+            parts = spread((table.rows or 0) * self.width * 8, cores(spark))
+            frame = with_fold(table.frame(spark), self.study)
+            rows = training_rows(frame, _column("fold"), parts=parts)
+            self._held[key] = Folds(rows, folds=self.study.split.folds, use=use, parts=parts)
         return self._held[key]
 
     def close(self) -> None:
@@ -83,7 +81,7 @@ def _column(name: str) -> Any:
     return F.col(name)
 
 
-def with_fold(frame: Any, spark: Any, table: Any, study: Study) -> Any:
+def with_fold(frame: Any, study: Study) -> Any:
     """The dataset with each patient's fold: a hash, so the same whatever the others are."""
     from pyspark.sql import functions as F
 
@@ -97,7 +95,12 @@ def _train(
     from clinloom.learn import training
 
     trained = training.tune(
-        name, study.models[name], shared.folds(), seed=study.seed, by=study.evaluate.threshold
+        name,
+        study.models[name],
+        shared.folds(),
+        seed=study.seed,
+        by=study.evaluate.threshold,
+        place=str(out.scratch("trees")),
     )
     scorer = scorer_of(trained)
     place = out.place(f"models.{name}")
