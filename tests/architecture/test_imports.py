@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "clinloom"
-GROUND = {"errors", "tables", "events", "plugins", "vocabulary"}
+GROUND = {"errors", "hashing", "tables", "events", "plugins", "vocabulary"}
 STAGES = {"sources", "clean", "cohort", "features", "models", "evaluate", "report", "synth"}
 KERNELS = {"clean", "cohort", "features", "radiomics", "evaluate", "report"}
 LAYERS = [  # from the ground up; a room imports its own layer's rooms or those below
-    {"errors", "vocabulary"},
+    {"errors", "hashing", "vocabulary"},
     {"tables"},
     {"events"},
     {"files"},

@@ -1,27 +1,35 @@
-"""Tuning and training: patient-grouped folds, one preparation a fold, recalibration, threshold."""
+"""Tuning and training: patient-grouped folds, one preparation a fold, recalibration, threshold.
+
+What the folds say comes back as groups of equal risk (``learn.risks``), never as rows.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.ml import PipelineModel
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from clinloom import plugins
-from clinloom.learn import calibration
+from clinloom.learn import calibration, risks
+from clinloom.learn.risks import Risks
 from clinloom.learn.stages import Calibration, Preparation, PreparationModel
-from clinloom.spark.session import at_once, cores, to_arrow
+from clinloom.spark import trees, workers
+from clinloom.spark.session import at_once
 
 KEYS = ("subject_id", "prediction_time")
+SMALL, LARGE = 16 << 20, 256 << 20  # bytes of a partition of training rows
+HELD = 1_000_000  # distinct risks that a worker holds before it merges neighbours
 
 
 @dataclass(frozen=True)
@@ -52,28 +60,36 @@ class Trained:
 class Folds:
     """The training rows, prepared once a fold and shared by every model.
 
-    ``frame``: subject_id, prediction_time, label (double), values, fold. Each fold's preparation
-    is learned without the rows it validates on.
+    ``frame``: subject_id, prediction_time, label (double), values, fold, in ``parts`` partitions.
+    Each fold's preparation is learned without the rows it validates on.
     """
 
-    def __init__(self, frame: DataFrame, *, folds: int, use: Sequence[int] = ()):
-        self.frame, self.folds, self.use = frame, folds, list(use)
+    def __init__(self, frame: DataFrame, *, folds: int, use: Sequence[int] = (), parts: int = 64):
+        self.frame, self.folds, self.use, self.parts = frame, folds, list(use), parts
         self._held: list[DataFrame] = []
-        self._parts: dict[int | None, Part] = {}
+        self._ready: dict[int | None, Part] = {}
+
+    @cached_property
+    def _counts(self) -> dict[tuple[int, float], int]:
+        """Rows of each fold and label."""
+        rows = self.frame.groupBy("fold", "label").count().collect()
+        return {(row["fold"], row["label"]): row["count"] for row in rows}
 
     def part(self, fold: int | None) -> Part:
         """The part that leaves out ``fold``; None: all training rows."""
-        if fold not in self._parts:
+        if fold not in self._ready:
             rows = self.frame if fold is None else self.frame.where(F.col("fold") != fold)
-            fitted = Preparation(use=self.use).fit(rows)
-            counts = {r["label"]: r["count"] for r in rows.groupBy("label").count().collect()}
+            fitted = Preparation(use=self.use, parts=self.parts).fit(rows)
             valid = None
             if fold is not None:
                 valid = self._keep(fitted.transform(self.frame.where(F.col("fold") == fold)))
             train = self._keep(fitted.transform(rows))
-            part = Part(fitted, train, valid, counts.get(1.0, 0), counts.get(0.0, 0))
-            self._parts[fold] = part
-        return self._parts[fold]
+            positive, negative = (
+                sum(n for (at, label), n in self._counts.items() if at != fold and label == one)
+                for one in (1.0, 0.0)
+            )
+            self._ready[fold] = Part(fitted, train, valid, positive, negative)
+        return self._ready[fold]
 
     def _keep(self, frame: DataFrame) -> DataFrame:
         kept = frame.select(*KEYS, "label", "features").persist()
@@ -84,25 +100,33 @@ class Folds:
         """Let go of the prepared rows."""
         for frame in self._held:
             frame.unpersist()
-        self._held, self._parts = [], {}
+        self._held, self._ready = [], {}
 
 
 @contextmanager
-def prepared(frame: DataFrame, *, folds: int, use: Sequence[int] = ()) -> Iterator[Folds]:
+def prepared(
+    frame: DataFrame, *, folds: int, use: Sequence[int] = (), parts: int = 64
+) -> Iterator[Folds]:
     """The folds of ``frame`` while they are needed."""
-    held = Folds(frame, folds=folds, use=use)
+    held = Folds(frame, folds=folds, use=use, parts=parts)
     try:
         yield held
     finally:
         held.close()
 
 
-def training_rows(dataset: DataFrame, fold: Any, *, rows: int, width: int) -> DataFrame:
-    """The training rows in an arrangement that does not depend on how they were stored.
+def spread(size: int, cores: int) -> int:
+    """Into how many partitions ``size`` bytes of training rows go.
 
-    ``fold``: a Column. Few partitions: as many as the bytes ask for, at most one a core.
+    One a core, as every pass of a fit then keeps every core busy; but none smaller than 16 MB,
+    where handing out a partition takes longer than its rows, and none larger than 256 MB.
     """
-    parts = max(1, min(cores(dataset.sparkSession), math.ceil(rows * width * 8 / (16 << 20))))
+    return max(1, min(cores, math.ceil(size / SMALL)), math.ceil(size / LARGE))
+
+
+def training_rows(dataset: DataFrame, fold: Any, *, parts: int) -> DataFrame:
+    """The training rows in ``parts`` partitions, in an arrangement that does not depend on how
+    they were stored; ``fold``: a Column."""
     frame = dataset.where("split = 'train'").select(
         *KEYS, F.col("boolean_value").cast("double").alias("label"), "values", fold.alias("fold")
     )
@@ -131,54 +155,58 @@ def fit(name: str, options: Any, point: dict[str, Any], part: Part, *, seed: int
     return estimator.fit(train)
 
 
-def tune(
-    name: str, options: Any, folds: Folds, *, seed: int, by: str, saved: Any
-) -> Trained:
+def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: str) -> Trained:
     """The best point over the folds, recalibrated, with its threshold, fitted on all rows.
 
-    ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``saved``:
-    gives the nodes of a fitted tree model (``spark.saved.nodes``).
+    ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``place``: an
+    address that driver and workers share, for what Spark can tell of a model only by saving it.
     """
     module = plugins.load("models", name)
     parts = [folds.part(fold) for fold in range(folds.folds)]
     parts = [part for part in parts if part.positive and part.negative]
 
-    def judge(point: dict[str, Any], part: Part) -> tuple[np.ndarray, np.ndarray]:
-        return outputs(fit(name, options, point, part, seed=seed), part.valid)
+    def judge(point: dict[str, Any], part: Part) -> Risks:
+        return outputs(fit(name, options, point, part, seed=seed), part.valid, folds.parts)
 
     points = module.grid(options)
     tasks = [partial(judge, point, part) for point in points for part in parts]
     made = iter(at_once(folds.frame.sparkSession, tasks))
     found = []
     for point in points:
-        label, risk = zip(*islice(made, len(parts)), strict=True)
-        aurocs = [auroc(y, p) for y, p in zip(label, risk, strict=True) if 0 < y.sum() < len(y)]
-        found.append((float(np.mean(aurocs)) if aurocs else 0.5, point, aurocs, label, risk))
-    _, point, aurocs, label, risk = max(found, key=lambda f: f[0])
-    y, p = np.concatenate(label), np.concatenate(risk)
-    slope, intercept = calibration.learn(p, y)
-    threshold = calibration.threshold(calibration.apply(p, slope, intercept), y, by=by)
+        told = list(islice(made, len(parts)))
+        aurocs = [area for area in (one.auroc() for one in told) if not math.isnan(area)]
+        found.append((float(np.mean(aurocs)) if aurocs else 0.5, point, aurocs, told))
+    _, point, aurocs, told = max(found, key=lambda f: f[0])
+    together = Risks.merge(told)
+    slope, intercept = calibration.learn(together)
+    threshold = calibration.threshold(calibration.applied(together, slope, intercept), by=by)
     whole = folds.part(None)
     model = fit(name, options, point, whole, seed=seed)
     stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
-    arrays = module.flatten(model, saved)
+    arrays = flattened(name, model, place)
     return Trained(name, point, aurocs, PipelineModel(stages), arrays, slope, intercept, threshold)
 
 
-def outputs(model: Any, frame: DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and raw probabilities (n,) of prepared rows, in the order of subject and time."""
+def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
+    """The arrays of a fitted model; ``place``: see :func:`tune`."""
+    module = plugins.load("models", name)
+    return module.flatten(model, lambda: trees.nodes(model, f"{place}/{name}"))
+
+
+def outputs(model: Any, frame: DataFrame, parts: int) -> Risks:
+    """The raw risks of prepared rows and their labels, grouped in the workers."""
     made = model.transform(frame)
-    made = made.select(*KEYS, "label", vector_to_array("probability")[1].alias("p"))
-    rows = to_arrow(made).sort_by([(key, "ascending") for key in KEYS])
-    return rows.column("label").to_numpy(), rows.column("p").to_numpy()
+    made = made.select("label", vector_to_array("probability")[1].alias("p"))
+    found = workers.summed(made, _grouped, risks.merged, parts=parts)
+    return Risks.read(found) if found is not None else Risks.none()
 
 
-def auroc(label: np.ndarray, p: np.ndarray) -> float:
-    """The area under the ROC curve by midranks (Mann and Whitney, 1947)."""
-    values, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positive = label.sum()
-    return float(
-        (rank[label == 1].sum() - positive * (positive + 1) / 2)
-        / (positive * (len(label) - positive))
-    )
+def _grouped(tables: Iterable[pa.Table]) -> pa.Table | None:
+    """A partition's ``label`` and ``p`` as groups of equal risk."""
+    held = Risks.none()
+    for table in tables:
+        more = Risks.of(table.column("label").to_numpy(), table.column("p").to_numpy())
+        held = Risks.merge([held, more])
+        if len(held.score) > HELD:
+            held = held.compact()
+    return held.compact().table() if held.rows else None

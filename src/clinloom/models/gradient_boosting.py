@@ -13,6 +13,7 @@ from clinloom.study import Model
 REQUIRES: str | None = None
 TITLE = "Gradient-boosted trees"
 WEIGHTS = True
+QUICK: dict[str, Any] = {"depth": (2,), "trees": 5}
 
 flatten = _forest.flatten
 importance = _forest.importance

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from clinloom.learn.calibration import sigmoid
 from clinloom.study import Model
@@ -12,6 +14,7 @@ from clinloom.study import Model
 REQUIRES: str | None = None
 TITLE = "Logistic regression"
 WEIGHTS = True
+QUICK: dict[str, Any] = {"penalty": (0.01,), "elastic_net": (0.5,)}
 
 
 class Options(Model):
@@ -37,7 +40,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return LogisticRegression(maxIter=options.iterations, standardization=False, **point)
 
 
-def flatten(fitted: Any, saved: Any) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
     """Coefficients (f,) and intercept."""
     return {
         "coefficients": np.asarray(fitted.coefficients.toArray(), np.float64),

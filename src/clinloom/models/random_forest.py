@@ -12,6 +12,7 @@ from clinloom.study import Model
 REQUIRES: str | None = None
 TITLE = "Random forest"
 WEIGHTS = True
+QUICK: dict[str, Any] = {"depth": (4,), "trees": 10}
 
 flatten = _forest.flatten
 importance = _forest.importance

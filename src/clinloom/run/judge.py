@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom import evaluate as evaluation
-from clinloom import files, plugins
+from clinloom import files
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
 from clinloom.features import Feature
 from clinloom.learn.preparation import clipped
-from clinloom.run.train import Shared, nodes_in
+from clinloom.run.train import Shared
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved
 from clinloom.store import Part, Pending, Stored
@@ -158,8 +158,7 @@ def _modalities(
             )
         finally:
             shared.close()
-        module = plugins.load("models", selected)
-        arrays = module.flatten(model, nodes_in(out))
+        arrays = training.flattened(selected, model, str(out.scratch("trees")))
         scorer = Scorer(selected, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)
         metrics = evaluation.evaluate(
             label, scorer.score(matrix(test)), subject, threshold=0.5, **_how(study)

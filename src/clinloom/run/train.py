@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from clinloom.deploy.scorer import Scorer, parity
 from clinloom.features import Feature
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
-from clinloom.store import Pending, attempt
+from clinloom.store import Pending
 from clinloom.study import Study
 from clinloom.tables import DATASET, matrix
 
@@ -59,18 +59,16 @@ class Shared:
 
     def folds(self, use: Sequence[int] = ()) -> Folds:
         """The folds, of all features or of those that ``use`` numbers."""
-        from clinloom.learn.training import Folds, training_rows
+        from clinloom.learn.training import Folds, spread, training_rows
+        from clinloom.spark.session import cores
 
         key = tuple(use)
         if key not in self._held:
-            table = self.dataset["dataset"]
-            rows = training_rows(
-                with_fold(workers.read(self.work.spark, table, DATASET), self.study),
-                _column("fold"),
-                rows=table.rows or 0,
-                width=self.width,
-            )
-            self._held[key] = Folds(rows, folds=self.study.split.folds, use=use)
+            table, spark = self.dataset["dataset"], self.work.spark
+            parts = spread((table.rows or 0) * self.width * 8, cores(spark))
+            frame = with_fold(workers.read(spark, table, DATASET), self.study)
+            rows = training_rows(frame, _column("fold"), parts=parts)
+            self._held[key] = Folds(rows, folds=self.study.split.folds, use=use, parts=parts)
         return self._held[key]
 
     def close(self) -> None:
@@ -104,7 +102,7 @@ def _train(
         shared.folds(),
         seed=study.seed,
         by=study.evaluate.threshold,
-        saved=nodes_in(out),
+        place=str(out.scratch("trees")),
     )
     scorer = scorer_of(trained)
     worst = _agree(work, dataset, trained, scorer)
@@ -120,11 +118,6 @@ def _train(
         "parity": worst,
     }
     out.put(model, "trained.json", json.dumps(found))
-
-
-def nodes_in(out: Pending) -> Callable[[Any], Any]:
-    """Gives the nodes of a fitted tree model, saved where executors and driver both look."""
-    return lambda fitted: saved.nodes(fitted, out.scratch("trees") / attempt("model"))
 
 
 def scorer_of(trained: Trained) -> Scorer:
