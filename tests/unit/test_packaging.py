@@ -65,7 +65,8 @@ def test_each_lock_has_its_spark(lock: str, spark: str):
 def test_all_means_every_extra_of_use():
     [line] = PROJECT["optional-dependencies"]["all"]
     inside = set(re.fullmatch(r"clinloom\[(.+)\]", line)[1].split(","))
-    assert inside == set(PROJECT["optional-dependencies"]) - {"all", "test", "docs", "bench", "build"}
+    makers = {"all", "test", "docs", "bench", "build"}
+    assert inside == set(PROJECT["optional-dependencies"]) - makers
 
 
 @pytest.mark.skipif(find_spec("hatchling") is None, reason="the build back end is not installed")
@@ -129,6 +130,16 @@ def bare_clone(tmp_path: Path) -> Path:
     return clone
 
 
+def with_python_and_java(path: Path, *, blas: bool) -> dict[str, str]:
+    """A Python that makes no environment, a Java of 17, and an OpenBLAS that loads or does not."""
+    python = f'case "$*" in *CDLL*) exit {0 if blas else 1};; *ensurepip*) exit 0;; esac; exit 7'
+    java = "echo 'openjdk version \"17.0.15\"' >&2"
+    for name, body in {"python": python, "java": java}.items():
+        (path / name).write_text(f"#!{shutil.which('bash')}\n{body}\n")
+        (path / name).chmod(0o755)
+    return {"PYTHON": str(path / "python")}
+
+
 def set_up(clone: Path, path: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [shutil.which("bash"), str(clone / "script" / "setup"), *arguments],
@@ -171,4 +182,41 @@ def test_setup_installs_nothing_where_java_home_is_wrong(tmp_path):
     path = programs(tmp_path / "bin", offered="openjdk-17-jre-headless", sudo=True)
     done = set_up(bare_clone(tmp_path), path, PYTHON=sys.executable, JAVA_HOME="/nonexistent")
     assert done.returncode == 1 and "JAVA_HOME=/nonexistent" in done.stderr
+    assert not (path / "log").exists()
+
+
+def test_setup_installs_openblas_where_java_is_there_already(tmp_path):
+    path = programs(tmp_path / "bin", offered="libopenblas0", sudo=True)
+    set_up(bare_clone(tmp_path), path, **with_python_and_java(path, blas=False))
+    [call] = (path / "log").read_text().splitlines()
+    assert call.endswith("libopenblas0") and "--no-upgrade" in call
+
+
+def test_setup_installs_nothing_where_nothing_is_missing(tmp_path):
+    path = programs(tmp_path / "bin", offered="libopenblas0", sudo=True)
+    set_up(bare_clone(tmp_path), path, **with_python_and_java(path, blas=True))
+    assert not (path / "log").exists()
+
+
+@pytest.mark.parametrize(("offered", "sudo"), [("libopenblas0", False), ("none", True)])
+def test_setup_goes_on_without_openblas(tmp_path, offered: str, sudo: bool):
+    path = programs(tmp_path / "bin", offered=offered, sudo=sudo)
+    done = set_up(bare_clone(tmp_path), path, **with_python_and_java(path, blas=False))
+    assert "apt-get install -y libopenblas0" in done.stderr
+    assert "making .venv" in done.stderr and done.returncode == 7  # the stub's own end
+
+
+def test_setup_for_clusters_installs_what_is_offered_and_tells_the_rest(tmp_path):
+    path = programs(tmp_path / "bin", offered="maven", sudo=True)
+    done = set_up(bare_clone(tmp_path), path, "cluster")
+    calls = (path / "log").read_text().splitlines()
+    assert [call.split()[-1] for call in calls if call.startswith("install")] == ["maven"]
+    left_out = done.stderr.splitlines()[-1]
+    assert done.returncode == 0 and "npm krb5-user" in left_out and "maven" not in left_out
+
+
+def test_setup_for_clusters_without_root_is_one_line_and_no_failure(tmp_path):
+    path = programs(tmp_path / "bin", offered="maven", sudo=False)
+    done = set_up(bare_clone(tmp_path), path, "cluster")
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1
     assert not (path / "log").exists()
