@@ -92,7 +92,7 @@ def test_the_wheel_holds_the_whole_package(tmp_path):
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 
-SCRIPTS = ["script/setup", "script/demo", "script/test", "script/lock", ".ci/run"]
+SCRIPTS = ["script/setup", "script/demo", "script/test", "script/lock", "script/fresh", ".ci/run"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -104,7 +104,7 @@ def test_scripts_are_runnable_and_parse(script: str):
 def programs(folder: Path, *, offered: str, sudo: bool) -> Path:
     """A path whose system has neither Python nor Java; apt-get and sudo write down their calls."""
     folder.mkdir()
-    for name in ("bash", "dirname", "awk", "grep", "cat", "env", "sha256sum"):
+    for name in ("bash", "dirname", "awk", "grep", "cat", "env", "sha256sum", "cut"):
         (folder / name).symlink_to(shutil.which(name))
     log = folder / "log"
     stubs = {
@@ -220,3 +220,45 @@ def test_setup_for_clusters_without_root_is_one_line_and_no_failure(tmp_path):
     done = set_up(bare_clone(tmp_path), path, "cluster")
     assert done.returncode == 0 and len(done.stderr.splitlines()) == 1
     assert not (path / "log").exists()
+
+
+def bare_systems(clone: Path, path: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [shutil.which("bash"), str(clone / "script" / "fresh"), *arguments],
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "changed"),
+    [
+        (None, "", False),
+        ("script/setup", "# more", True),
+        ("script/test", "# more", True),
+        (".ci/run", "# more", True),
+        ("requirements.lock", "# more", True),
+        ("pyproject.toml", '[project.urls]\nHome = "x"', True),
+        ("pyproject.toml", "[tool.other]\nsetting = 1", False),
+    ],
+)
+def test_bare_systems_are_tried_again_where_the_setup_changed(tmp_path, file, line, changed):
+    path = programs(tmp_path / "bin", offered="none", sudo=False)
+    clone = bare_clone(tmp_path)
+    (clone / ".ci").mkdir()
+    for name in ("script/test", "script/demo", "script/fresh", ".ci/run"):
+        shutil.copy(ROOT / name, clone / name)
+    [function] = re.findall(r"^sum\(\) \{.*?^\}", (clone / "script/fresh").read_text(), re.M | re.S)
+    command = [shutil.which("bash"), "-c", f"{function}\nsum >script/fresh.sum"]
+    subprocess.run(command, cwd=clone, env={"PATH": str(path)}, check=True)
+    if file is not None:
+        with (clone / file).open("a") as text:
+            text.write(f"\n{line}\n")
+    done = bare_systems(clone, path, "--if-changed")
+    if changed:
+        assert done.returncode == 1 and "needs root" in done.stderr  # it would have begun
+    else:
+        assert done.returncode == 0 and "has passed" in done.stdout
+    assert bare_systems(clone, path).returncode == 1  # asked by hand, it always begins
