@@ -232,7 +232,7 @@ def _session() -> Check:
     try:
         from pyspark.sql import SparkSession
 
-        from clinloom.spark import session
+        from clinloom.spark.session import session
 
         shared = SparkSession.getActiveSession() is not None
         started = session(master="local[1]")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from clinloom.errors import DataError
@@ -220,3 +221,9 @@ LINKS = Table(
     (_patient, Column("other", _string, "another identifier of the same patient", False)),
 )
 PARCELS = {t.name: t for t in (PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, LINKS, LEDGER)}
+
+
+def matrix(dataset: pa.Table) -> np.ndarray:
+    """The ``values`` column as an (n, f) matrix."""
+    values = dataset.column("values").combine_chunks()
+    return values.flatten().to_numpy(zero_copy_only=False).reshape(dataset.num_rows, -1)

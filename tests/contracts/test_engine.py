@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clinloom import blocks, engine
 from clinloom.errors import DataError
 from clinloom.files import Piece, groups
-from clinloom.sources import _identity, _subject
+from clinloom.identity import crosswalk, subjects
+from clinloom.spark import blocks, workers
 from clinloom.store import Pending, Stored
 from clinloom.tables import ACQUIRED, FLOW, LINKS
 
@@ -54,7 +54,7 @@ def clustered(spark, tmp_path, buckets, *, rows=None, size=300, moved=None):
     place.mkdir()
     cut = [[Piece("p", "p", size, None, n, n)] for n in range(0, rows.num_rows, size)]
     tables, spread = {"events": ACQUIRED}, {"events": out.scratch("spread")}
-    engine.by_file(
+    workers.by_file(
         spark,
         cut,
         partial(tell, rows=rows),
@@ -67,7 +67,7 @@ def clustered(spark, tmp_path, buckets, *, rows=None, size=300, moved=None):
     if moved is not None:
         file = out.scratch("moved") / "subjects.npy"
         np.save(file, moved)
-    engine.cluster(
+    workers.cluster(
         spark, spread, places={"events": place}, tables=tables, buckets=buckets, moved=file
     )
     return Stored("acquired", place, "k")
@@ -150,23 +150,23 @@ def test_subjects_are_the_hashes_that_spark_gives(spark):
     frame = spark.createDataFrame([(t,) for t in texts], "t string")
     given = frame.select(F.xxhash64("t").bitwiseAND(F.lit(2**63 - 1)).alias("h")).collect()
     coded = pa.array([*texts, None, texts[3]]).dictionary_encode()
-    assert _subject.subjects(coded).to_pylist() == [*(r["h"] for r in given), None, given[3]["h"]]
+    assert subjects.subjects(coded).to_pylist() == [*(r["h"] for r in given), None, given[3]["h"]]
 
 
 @pytest.mark.parametrize("few", [0, 100])
 def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypatch, few):
-    monkeypatch.setattr(_identity, "FEW", few)
+    monkeypatch.setattr(crosswalk, "FEW", few)
     pairs = [("a", "a"), ("Patient/2", "m"), ("Patient/1", "m"), ("m", "z"), ("Patient/2", "m")]
     (tmp_path / "links" / "source=0").mkdir(parents=True)
     table = pa.table(list(zip(*pairs, strict=True)), schema=LINKS.arrow)
     pq.write_table(table, tmp_path / "links" / "source=0" / "part-00000.parquet")
     out = Pending(tmp_path / "out")
-    found = _identity.resolve(spark, tmp_path / "links", out)
+    found = crosswalk.resolve(spark, tmp_path / "links", out)
     subject = dict(
-        zip("aPmz", _subject.hashed(pa.array(["a", "Patient/1", "m", "z"])), strict=True)
+        zip("aPmz", subjects.hashed(pa.array(["a", "Patient/1", "m", "z"])), strict=True)
     )
-    crosswalk = pq.read_table(out.place("crosswalk")).to_pylist()
-    assert {r["identifier"]: r["subject_id"] for r in crosswalk} == {
+    rows = pq.read_table(out.place("crosswalk")).to_pylist()
+    assert {r["identifier"]: r["subject_id"] for r in rows} == {
         "a": subject["a"],
         **dict.fromkeys(["Patient/1", "Patient/2", "m", "z"], subject["P"]),
     }
@@ -181,7 +181,7 @@ def test_buckets_and_chunks_change_nothing(spark, tmp_path, buckets, chunk):
     stored = clustered(spark, tmp_path, buckets)
     place = tmp_path / f"flow-{chunk}"
     place.mkdir()
-    engine.by_patient(
+    workers.by_patient(
         spark,
         {"events": stored},
         count,
@@ -213,7 +213,7 @@ def refuse(pieces, message):
 def test_a_fault_in_a_worker_is_told_as_ours(spark, tmp_path):
     out = Pending(tmp_path)
     with pytest.raises(DataError, match="what happened") as caught:
-        engine.by_file(
+        workers.by_file(
             spark,
             [[Piece("a", "a", 1)]],
             partial(refuse, message="what happened"),

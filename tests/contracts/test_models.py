@@ -56,7 +56,7 @@ def frame(spark, tmp_path_factory):
 def folds(frame):
     from pyspark.sql import functions as F
 
-    from clinloom.models._training import prepared, training_rows
+    from clinloom.learn.training import prepared, training_rows
 
     made = training_rows(frame, F.col("subject_id") % 2, rows=400, width=9)
     with prepared(made, folds=2) as held:
@@ -65,7 +65,7 @@ def folds(frame):
 
 @pytest.fixture(scope="module")
 def trained(folds):
-    from clinloom.models._training import tune
+    from clinloom.learn.training import tune
 
     def make(name):
         options = plugins.options("models", name).model_validate(SMALL[name])
@@ -75,8 +75,8 @@ def trained(folds):
 
 
 def answers(pipeline, frame):
-    from clinloom.spark import to_arrow
-    from clinloom.steps import matrix
+    from clinloom.spark.session import to_arrow
+    from clinloom.tables import matrix
 
     made = pipeline.transform(frame).select("values", "predicted_boolean_probability")
     table = to_arrow(made)
@@ -85,7 +85,7 @@ def answers(pipeline, frame):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, tmp_path, name):
-    from clinloom.learning import scorer_of
+    from clinloom.run.train import scorer_of
 
     scorer = scorer_of(trained[name])
     values, expected = answers(trained[name].pipeline, frame)
@@ -98,7 +98,7 @@ def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, tmp_path, 
 
 
 def test_a_scorer_that_disagrees_is_refused(trained, frame):
-    from clinloom.learning import scorer_of
+    from clinloom.run.train import scorer_of
 
     scorer = scorer_of(trained["logistic_regression"])
     values, expected = answers(trained["logistic_regression"].pipeline, frame)
@@ -116,7 +116,7 @@ def test_a_pipeline_is_saved_and_loaded(trained, frame, tmp_path):
 
 
 def test_partitions_change_nothing_in_the_preparation(frame):
-    from clinloom.prepare import Preparation
+    from clinloom.learn.stages import Preparation
 
     one, many = (Preparation().fit(frame.repartition(n)).statistics.arrays() for n in (1, 7))
     assert all(np.array_equal(one[key], many[key]) for key in one)
@@ -124,7 +124,7 @@ def test_partitions_change_nothing_in_the_preparation(frame):
 
 
 def test_features_missing_from_the_same_rows_share_an_indicator():
-    from clinloom.models._preparation import learn
+    from clinloom.learn.preparation import learn
 
     values = np.random.default_rng(3).normal(size=(100, 5))
     values[::3, 1:3] = np.nan
@@ -137,7 +137,7 @@ def test_the_preparation_composes_with_a_pipeline_of_the_users_own(frame):
     from pyspark.ml import Pipeline
     from pyspark.ml.classification import LogisticRegression
 
-    from clinloom.prepare import Preparation
+    from clinloom.learn.stages import Preparation
 
     labelled = frame.selectExpr("values", "cast(boolean_value as double) label")
     fitted = Pipeline(stages=[Preparation(), LogisticRegression(maxIter=5)]).fit(labelled)

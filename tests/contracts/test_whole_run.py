@@ -15,9 +15,9 @@ import pytest
 from tests.hospital import MODELS, STUDY, places, small
 
 import clinloom
-from clinloom import run as spine
-from clinloom import steps
 from clinloom.errors import DataError, SourceError
+from clinloom.run import api as spine
+from clinloom.run import dataset as steps
 from clinloom.synth import synthesise
 from clinloom.tables import EVENTS
 

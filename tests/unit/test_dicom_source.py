@@ -279,7 +279,7 @@ def test_a_file_without_preamble_is_read(tmp_path: Path) -> None:
 def test_archives_are_folders_and_parcels_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clinloom.sources._measured.AT_ONCE", 2)
+    monkeypatch.setattr("clinloom.sources._images.measured.AT_ONCE", 2)
     with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
         for number in range(5):
             archive.writestr(f"x/{number}.dcm", written(instance(PatientID=f"P-{number % 2}")))

@@ -172,7 +172,7 @@ def test_an_absent_image_is_said_once_whatever_the_groups(folder: Path) -> None:
 def test_archives_parquet_manifests_and_bounded_parcels(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clinloom.sources._measured.AT_ONCE", 2)
+    monkeypatch.setattr("clinloom.sources._images.measured.AT_ONCE", 2)
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for file in (folder / "images").iterdir():
             archive.write(file, f"x/{file.name}")

@@ -65,8 +65,8 @@ def test_each_lock_has_its_spark(lock: str, spark: str):
 def test_all_means_every_extra_of_use():
     [line] = PROJECT["optional-dependencies"]["all"]
     inside = set(re.fullmatch(r"clinloom\[(.+)\]", line)[1].split(","))
-    makers = {"all", "test", "docs", "bench", "build"}
-    assert inside == set(PROJECT["optional-dependencies"]) - makers
+    ours = {"all", "test", "docs", "bench", "build"}
+    assert inside == set(PROJECT["optional-dependencies"]) - ours
 
 
 @pytest.mark.skipif(find_spec("hatchling") is None, reason="the build back end is not installed")

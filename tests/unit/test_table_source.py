@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from clinloom import files
 from clinloom.errors import SourceError
-from clinloom.sources import _csv, table
+from clinloom.sources import table
+from clinloom.sources._rows import csv
+from clinloom.sources._rows.cells import measured
 from clinloom.sources._time import TimeSpec, instants, iso, times
-from clinloom.sources._values import measured
 from clinloom.tables import PARCELS, conform
 
 UTC = dt.UTC
@@ -264,7 +265,7 @@ def test_however_a_file_is_cut_the_answer_is_the_same(tmp_path, size, monkeypatc
         for start in range(0, piece.size, size)
     ]
     whole = read(file, **LONG)
-    monkeypatch.setattr(_csv, "BATCH", 64)
+    monkeypatch.setattr(csv, "BATCH", 64)
     for pieces in (cut, [piece]):
         parts = read(file, pieces, **LONG)
         order = {"key": lambda row: str(row["position"])}

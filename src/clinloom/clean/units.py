@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_serializer
 
 from clinloom import events
-from clinloom.clean._quantities import BY_CODE, Quantity, plain
 from clinloom.clean._sheet import Sheet
 from clinloom.study import Model
+from clinloom.vocabulary.quantities import BY_CODE, Quantity, plain
 
 REQUIRES = None
 ORDER = 30

@@ -11,7 +11,7 @@ import numpy as np
 
 from clinloom import plugins
 from clinloom.errors import ParityError
-from clinloom.models import _calibration, _preparation
+from clinloom.learn import calibration, preparation
 
 TOLERANCE = 1e-9
 
@@ -24,7 +24,7 @@ class Scorer:
     """
 
     model: str
-    statistics: _preparation.Statistics
+    statistics: preparation.Statistics
     arrays: Mapping[str, np.ndarray]
     slope: float
     intercept: float
@@ -32,9 +32,9 @@ class Scorer:
 
     def score(self, values: np.ndarray) -> np.ndarray:
         """Risk (n,) of feature rows ``values`` (n, f), NaN = missing."""
-        x = _preparation.prepare(np.asarray(values, np.float64), self.statistics)
+        x = preparation.prepare(np.asarray(values, np.float64), self.statistics)
         raw = plugins.load("models", self.model).probability(self.arrays, x)
-        return _calibration.apply(raw, self.slope, self.intercept)
+        return calibration.apply(raw, self.slope, self.intercept)
 
     def importance(self, features: int) -> np.ndarray:
         """The model's importance (features,) of each feature, its missing flag included; sum 1."""
@@ -62,7 +62,7 @@ class Scorer:
             for key in file.files:
                 room, _, name = key.partition(".")
                 parts[room][name] = file[key]
-        statistics = _preparation.Statistics(**parts["preparation"])
+        statistics = preparation.Statistics(**parts["preparation"])
         return cls(statistics=statistics, arrays=parts["model"], **plain)
 
 

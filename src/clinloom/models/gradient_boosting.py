@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from clinloom.learn.calibration import sigmoid
 from clinloom.models import _forest
-from clinloom.models._calibration import sigmoid
 from clinloom.study import Model
 
 REQUIRES: str | None = None

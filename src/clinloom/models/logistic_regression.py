@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clinloom.models._calibration import sigmoid
+from clinloom.learn.calibration import sigmoid
 from clinloom.study import Model
 
 REQUIRES: str | None = None

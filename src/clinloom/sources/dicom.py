@@ -25,7 +25,7 @@ from pydantic import Field
 from clinloom.errors import DataError, MissingDependency
 from clinloom.files import Piece
 from clinloom.radiomics import measure
-from clinloom.sources._measured import Measured, coded
+from clinloom.sources._images.measured import Measured, coded
 from clinloom.study import Model, StudyPath
 
 REQUIRES: str | None = "dicom"

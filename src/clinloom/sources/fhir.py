@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from clinloom.files import Piece
-from clinloom.sources import _fhir as r4
-from clinloom.sources._fhir_events import Event, Names, Refused, happenings, person
+from clinloom.sources._fhir import resources as r4
+from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
+from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
-from clinloom.sources._systems import KNOWN
 from clinloom.sources._time import instants
 from clinloom.study import MICROSECONDS, Codes, Duration, Model, StudyPath
 from clinloom.tables import LEDGER, PARCEL_EVENTS

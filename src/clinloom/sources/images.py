@@ -25,7 +25,7 @@ from pydantic import Field, field_validator, model_validator
 from clinloom.errors import DataError, MissingDependency, SourceError, nearest
 from clinloom.files import Piece, listing
 from clinloom.radiomics import measure
-from clinloom.sources._measured import Measured, coded
+from clinloom.sources._images.measured import Measured, coded
 from clinloom.study import Model, StudyPath
 
 REQUIRES: str | None = "images"

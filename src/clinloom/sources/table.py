@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clinloom.files import Piece
-from clinloom.sources import _csv, _parquet
-from clinloom.sources._csv import Rows
 from clinloom.sources._parcel import Refusals, links, word
-from clinloom.sources._template import columns_of, filled
+from clinloom.sources._rows import csv, parquet
+from clinloom.sources._rows.cells import equals, measured, texts, tokens, words
+from clinloom.sources._rows.csv import Rows
+from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import Times, TimeSpec, times
-from clinloom.sources._values import equals, measured, texts, tokens, words
 from clinloom.study import Model, StudyPath
 from clinloom.tables import PARCEL_EVENTS
 
@@ -157,12 +157,12 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
 def _rows(
     pieces: Sequence[Piece], options: Options, refused: Refusals
 ) -> Iterator[tuple[Rows, str]]:
-    parquet, plain = [], []
+    columnar, plain = [], []
     for piece in pieces:
         named = piece.name.lower().endswith((".parquet", ".pq"))
         is_parquet = options.format == "parquet" or (options.format == "auto" and named)
-        (parquet if is_parquet else plain).append(piece)
-    found = _csv.rows(
+        (columnar if is_parquet else plain).append(piece)
+    found = csv.rows(
         plain,
         columns=options.columns,
         delimiter=options.delimiter,
@@ -171,7 +171,7 @@ def _rows(
     )
     for rows in found:
         yield rows, "@"
-    for rows in _parquet.rows(parquet, columns=options.columns, refused=refused):
+    for rows in parquet.rows(columnar, columns=options.columns, refused=refused):
         yield rows, "#"
 
 

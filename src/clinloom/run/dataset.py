@@ -7,42 +7,24 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
-from clinloom import engine, features, sources
+from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
+from clinloom.run.acquire import summed
+from clinloom.run.work import Tables, Work, plain
+from clinloom.spark import workers
 from clinloom.store import Pending
 from clinloom.study import Study
 from clinloom.tables import DATASET, EVENTS, FLOW, INDEX, LEDGER, REJECTED, VOCABULARY
-from clinloom.work import Tables, Work
 
 NEEDED = ["subject_id", "time", "code", "numeric_value"]  # the events' columns that features read
-
-
-def plain(part: Any) -> Any:
-    """A part of the study as plain data, for a step's key."""
-    if isinstance(part, Mapping):
-        return {name: plain(value) for name, value in part.items()}
-    return part.model_dump(mode="json")
-
-
-def acquire(work: Work, study: Study) -> Tables:
-    """Read every source into events clustered by patient."""
-    found = sources.pieces(study.sources)
-    return work.step(
-        "acquire",
-        lambda out: sources.acquire(work.spark, study.sources, found, out),
-        options=sources.what(study.sources),
-        inputs={"files": sources.fingerprint(found, study.sources)},
-        counts="acquired",
-    )
 
 
 def clean(work: Work, study: Study, acquired: Tables) -> Tables:
@@ -51,7 +33,7 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
     def do(out: Pending) -> None:
         parts = out.scratch("ledger")
         rejected = out.place("rejected")
-        engine.by_patient(
+        workers.by_patient(
             work.spark,
             {"acquired": acquired["acquired"]},
             partial(cleaning.clean, options=study.clean),
@@ -62,7 +44,7 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
         pq.write_table(refused.select(REJECTED.arrow.names), rejected / "acquisition.parquet")
         rows = [acquired["acquisition_ledger"].arrow()]
         rows += [pq.read_table(file) for file in sorted(parts.glob("*.parquet"))]
-        out.write(LEDGER, sources.summed(pa.concat_tables([_like(r, LEDGER) for r in rows])))
+        out.write(LEDGER, summed(pa.concat_tables([_like(r, LEDGER) for r in rows])))
         if not any(out.place("events").iterdir()):
             raise DataError(
                 "cleaning refused every event", where="clean", mend="see tables/acquired"
@@ -77,7 +59,7 @@ def build_cohort(work: Work, study: Study, cleaned: Tables) -> Tables:
 
     def do(out: Pending) -> None:
         parts = out.scratch("flow")
-        engine.by_patient(
+        workers.by_patient(
             work.spark,
             {"events": cleaned["events"]},
             partial(moments, study=study),
@@ -137,7 +119,7 @@ def learn_features(work: Work, study: Study, cleaned: Tables, index: Tables) -> 
 
     def do(out: Pending) -> None:
         parts = out.scratch("parts")
-        engine.by_patient(
+        workers.by_patient(
             work.spark,
             {"events": cleaned["events"], "index": index["index"]},
             partial(seen, options=study.features),
@@ -179,7 +161,7 @@ def build_features(work: Work, cleaned: Tables, index: Tables, listed: Sequence[
     """The integrated dataset, a row per patient and moment, and the leakage audit."""
 
     def do(out: Pending) -> None:
-        engine.by_patient(
+        workers.by_patient(
             work.spark,
             {"events": cleaned["events"], "index": index["index"]},
             partial(integrate, listed=list(listed)),
@@ -210,7 +192,7 @@ def audit(cleaned: Tables, index: Tables, listed: Sequence[Feature], rows: int =
     checked = differing = 0
     paths = {"events": str(cleaned["events"].path), "index": str(index["index"].path)}
     for file in index["index"].files():
-        parts = engine.patients(paths, int(file.name[5:10]), {"events": NEEDED}, 1 << 16)
+        parts = workers.patients(paths, int(file.name[5:10]), {"events": NEEDED}, 1 << 16)
         for part in parts:
             found = features.audit(part["events"], part["index"], listed)
             checked += found["rows_checked"]
@@ -232,9 +214,3 @@ def _like(table: pa.Table, declared: Any) -> pa.Table:
     """The table with the declared columns' order and types, dictionaries decoded."""
     columns = [table.column(f.name).cast(f.type) for f in declared.arrow]
     return pa.table(columns, schema=declared.arrow)
-
-
-def matrix(dataset: pa.Table) -> np.ndarray:
-    """The ``values`` column as an (n, f) matrix."""
-    values = dataset.column("values").combine_chunks()
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(dataset.num_rows, -1)

@@ -17,22 +17,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinloom import blocks
-from clinloom.blocks import BlockWriter
 from clinloom.errors import ClinloomError, StoreError
 from clinloom.files import Piece
-from clinloom.spark import cores
+from clinloom.spark import blocks, sums
+from clinloom.spark.blocks import BlockWriter
+from clinloom.spark.session import cores
+from clinloom.spark.sums import Merge
 from clinloom.store import DICTIONARY, Pending, Stored, TableWriter, disk_full
 from clinloom.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 FileKernel = Callable[[Sequence[Piece]], Iterable[Mapping[str, pa.Table]]]
 PatientKernel = Callable[..., Mapping[str, pa.Table]]
+RowKernel = Callable[[pa.Table], pa.Table]
+PartialKernel = Callable[[Iterable[pa.Table]], pa.Table | None]
 
 CHUNK = 1 << 19  # events that a kernel is handed at once, rounded up to a whole patient
 RECEIPT = "task long, problem string"
+SUM = "sum binary"
 
 
 def by_file(
@@ -225,6 +230,50 @@ def _moved(
 
     each(spark, range(len(files)), task)
     return targets
+
+
+def by_rows(frame: DataFrame, kernel: RowKernel, columns: str | StructType) -> DataFrame:
+    """A frame's rows through ``kernel(table) -> table``, batch by batch; ``columns`` come out."""
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pa.set_cpu_count(1)
+        for batch in batches:
+            yield from kernel(pa.Table.from_batches([batch])).combine_chunks().to_batches()
+
+    return frame.mapInArrow(work, columns)
+
+
+def summed(
+    frame: DataFrame, partial: PartialKernel, merge: Merge, *, parts: int
+) -> pa.Table | None:
+    """A small answer about all rows of a frame, made of partial sums.
+
+    ``partial(tables) -> table | None`` is handed a partition's rows as an iterator of tables;
+    ``merge(tables) -> table`` joins such answers, in any order and grouping; of many ``parts``
+    (the frame's partitions, about) workers merge first. None where no partition had an answer.
+    """
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pa.set_cpu_count(1)
+        found = partial(pa.Table.from_batches([batch]) for batch in batches)
+        if found is not None:
+            yield _sum(found)
+
+    def join(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parts = [sums.unpacked(b) for batch in batches for b in batch.column(0).to_pylist()]
+        if parts:
+            yield _sum(merge(parts))
+
+    made = frame.mapInArrow(work, SUM)
+    halls = sums.halls(parts)
+    if halls:
+        made = made.repartition(halls).mapInArrow(join, SUM)
+    found = [sums.unpacked(bytes(row["sum"])) for row in made.collect()]
+    return merge(found) if found else None
+
+
+def _sum(table: pa.Table) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([sums.packed(table)], pa.binary())], ["sum"])
 
 
 def each(spark: SparkSession, numbers: Iterable[int], task: Callable[[int], None]) -> None:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from clinloom import learning, plugins, scoring, steps, telling
+from clinloom import plugins
 from clinloom import study as studies
 from clinloom.errors import UsageError
-from clinloom.progress import Progress
+from clinloom.run import acquire, dataset, judge, record, train
+from clinloom.run import score as scores
+from clinloom.run.progress import Progress
+from clinloom.run.work import Work
 from clinloom.store import Store
 from clinloom.study import Study
-from clinloom.work import Work
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,15 +43,15 @@ def run(
         work = Work(study, store, progress=progress, spark=spark)
         store.write_text("study.resolved.yaml", yaml.safe_dump(study.resolved(), sort_keys=False))
 
-        acquired = steps.acquire(work, study)
-        events = steps.clean(work, study, acquired)
-        index = steps.build_cohort(work, study, events)
-        features = steps.learn_features(work, study, events, index)
-        dataset = steps.build_features(work, events, index, features)
-        models = learning.train(work, study, dataset, features)
-        evaluation = learning.evaluate(work, study, dataset, features, models)
-        learning.bundle(work, study, dataset, features, models, evaluation)
-        telling.tell(work, study)
+        acquired = acquire.acquire(work, study)
+        events = dataset.clean(work, study, acquired)
+        index = dataset.build_cohort(work, study, events)
+        features = dataset.learn_features(work, study, events, index)
+        rows = dataset.build_features(work, events, index, features)
+        models = train.train(work, study, rows, features)
+        evaluation = judge.evaluate(work, study, rows, features, models)
+        judge.bundle(work, study, rows, features, models, evaluation)
+        record.tell(work, study)
     finally:
         store.close()
     return Run(Path(out))
@@ -65,7 +67,7 @@ def render(out: str | Path) -> Path:
     folder = Path(out)
     if not (folder / "metrics.json").exists():
         raise UsageError(f"'{out}' holds no finished run", mend="clinloom run STUDY --out DIR")
-    return telling.render(folder)
+    return record.render(folder)
 
 
 def score(
@@ -77,10 +79,10 @@ def score(
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
     """Score new patients from the same kinds of source; write one Parquet file."""
-    return scoring.score(bundle, out=out, overrides=overrides, progress=progress, spark=spark)
+    return scores.score(bundle, out=out, overrides=overrides, progress=progress, spark=spark)
 
 
-DEMO = Path(__file__).parent / "synth" / "study.yaml"
+DEMO = Path(__file__).parents[1] / "synth" / "study.yaml"
 
 
 def demo(
@@ -92,7 +94,7 @@ def demo(
     spark: SparkSession | None = None,
 ) -> Run:
     """Make a synthetic hospital below ``out`` and run the whole study on it."""
-    from clinloom.spark import session
+    from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
     progress = progress or Progress(form="quiet")

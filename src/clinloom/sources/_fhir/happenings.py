@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from clinloom.sources import _fhir as r4
-from clinloom.sources._systems import short
+from clinloom.sources._fhir import resources as r4
+from clinloom.sources._fhir.systems import short
 
 NEVER = {  # statuses of what did not happen, or not yet
     "entered-in-error",

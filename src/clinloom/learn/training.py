@@ -17,9 +17,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from clinloom import plugins
-from clinloom.models import _calibration
-from clinloom.prepare import Calibration, Preparation, PreparationModel
-from clinloom.spark import at_once, cores, to_arrow
+from clinloom.learn import calibration
+from clinloom.learn.stages import Calibration, Preparation, PreparationModel
+from clinloom.spark.session import at_once, cores, to_arrow
 
 KEYS = ("subject_id", "prediction_time")
 
@@ -153,8 +153,8 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str) -> Traine
         found.append((float(np.mean(aurocs)) if aurocs else 0.5, point, aurocs, label, risk))
     _, point, aurocs, label, risk = max(found, key=lambda f: f[0])
     y, p = np.concatenate(label), np.concatenate(risk)
-    slope, intercept = _calibration.learn(p, y)
-    threshold = _calibration.threshold(_calibration.apply(p, slope, intercept), y, by=by)
+    slope, intercept = calibration.learn(p, y)
+    threshold = calibration.threshold(calibration.apply(p, slope, intercept), y, by=by)
     whole = folds.part(None)
     model = fit(name, options, point, whole, seed=seed)
     stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]

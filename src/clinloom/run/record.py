@@ -20,9 +20,9 @@ from clinloom import __version__
 from clinloom.features import Feature
 from clinloom.report import render as page
 from clinloom.report.baseline import table_one
-from clinloom.steps import matrix
+from clinloom.run.work import Work
 from clinloom.study import Study
-from clinloom.work import Work
+from clinloom.tables import matrix
 
 LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
 BASELINE_ROWS = 200_000  # Table 1 is counted on at most as many rows

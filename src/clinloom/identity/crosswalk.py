@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clinloom.errors import DataError
-from clinloom.sources._subject import hashed, subjects
+from clinloom.identity.subjects import hashed, subjects
 from clinloom.store import Pending
 from clinloom.tables import CROSSWALK
 

@@ -1,4 +1,4 @@
-"""Rows on their way to their buckets: the shuffle by files that ``engine.cluster`` makes.
+"""Rows on their way to their buckets: the shuffle by files that ``workers.cluster`` makes.
 
 A worker sorts what it read into buckets and writes a file with one Arrow record batch a bucket.
 Whoever has a bucket then reads that one batch of every file. A subject's bucket is

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from clinloom import __version__
-from clinloom.progress import Progress
+from clinloom.run.progress import Progress
 from clinloom.store import Pending, Store, Stored, key_of
 from clinloom.study import Study
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Tables = dict[str, Stored]
+
+
+def plain(part: Any) -> Any:
+    """A part of the study as plain data, for a step's key."""
+    if isinstance(part, Mapping):
+        return {name: plain(value) for name, value in part.items()}
+    return part.model_dump(mode="json")
 
 
 class Work:
@@ -38,7 +45,7 @@ class Work:
     @cached_property
     def spark(self) -> SparkSession:
         """The session: the one given, the platform's, or a new local one."""
-        from clinloom.spark import session
+        from clinloom.spark.session import session
 
         return self._given if self._given is not None else session()
 

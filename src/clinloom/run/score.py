@@ -17,15 +17,18 @@ import pyarrow.parquet as pq
 import yaml
 
 from clinloom import cohort as cohorts
-from clinloom import engine, features, plugins, steps
+from clinloom import features, plugins
 from clinloom import study as studies
 from clinloom.deploy.bundle import Bundle
 from clinloom.errors import StoreError
-from clinloom.progress import Progress
+from clinloom.run import dataset
+from clinloom.run.acquire import acquire
+from clinloom.run.progress import Progress
+from clinloom.run.work import Tables, Work
+from clinloom.spark import workers
 from clinloom.store import Pending, Store
 from clinloom.study import Study
-from clinloom.tables import PREDICTIONS
-from clinloom.work import Tables, Work
+from clinloom.tables import PREDICTIONS, matrix
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,8 +58,8 @@ def score(
     try:
         store = Store(folder)
         work = Work(study, store, progress=progress, spark=spark)
-        acquired = steps.acquire(work, study)
-        events = steps.clean(work, study, acquired)
+        acquired = acquire(work, study)
+        events = dataset.clean(work, study, acquired)
         scored = predict(work, study, events, bundle=str(Path(bundle).absolute()))
         rows = _write(study, acquired, scored, target)
         store.close()
@@ -84,13 +87,13 @@ def predict(work: Work, study: Study, events: Tables, *, bundle: str) -> Tables:
     last = max((_last(file) for file in events["events"].files()), default=0)
 
     def do(out: Pending) -> None:
-        engine.by_patient(
+        workers.by_patient(
             work.spark,
             {"events": events["events"]},
             partial(scored, bundle=bundle, cohort=study.cohort, last=last),
             places={"predictions": out.place("predictions")},
             tables={"predictions": PREDICTIONS},
-            columns={"events": steps.NEEDED},
+            columns={"events": dataset.NEEDED},
         )
 
     return work.step("score", do, inputs={"clean": work.keys["clean"]}, counts="predictions")
@@ -114,7 +117,7 @@ def scored(events: pa.Table, *, bundle: str, cohort: Any, last: int) -> dict[str
     if not index.num_rows:
         return {}
     made = features.compute(events, index, held.features)
-    risk = held.scorer.score(steps.matrix(made))
+    risk = held.scorer.score(matrix(made))
     outcome = index.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
     ends = index.column("prediction_time").cast("int64").to_numpy() + cohort.outcome.within
     unknown = ~outcome & (ends > last)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clinloom.files import Piece
-from clinloom.sources._csv import Rows, check
 from clinloom.sources._parcel import Refusals, whole
+from clinloom.sources._rows.csv import Rows, check
 
 BATCH = 1 << 18  # rows that are read at once
 

@@ -7,7 +7,6 @@ anybody reads. A stage is reused while its key (options, inputs, version) is the
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -23,28 +22,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinloom.errors import ClinloomError, StoreError
+from clinloom.errors import StoreError
 from clinloom.guard import audit
+from clinloom.store.writer import TableWriter, disk_full
 from clinloom.study import digest
-from clinloom.tables import Table, conform
+from clinloom.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 GUARDED = {"crosswalk"}
-DICTIONARY = {
-    "code",
-    "unit",
-    "source",
-    "patient",
-    "file",
-    "modality",
-    "body_part",
-    "rule",
-    "reason",
-}
-
-
 @dataclass(frozen=True)
 class Stored:
     """A committed table (or other folder): where it lies, its rows, and the key it came from."""
@@ -93,60 +80,6 @@ class Pending:
         place = self.place(name or table.name)
         with TableWriter(place / "part-00000.parquet", table) as writer:
             writer.write(rows)
-
-
-class TableWriter:
-    """Writes one Parquet file of a declared table, whole or not at all."""
-
-    def __init__(self, path: Path, table: Table):
-        self.path, self.table = path, table
-        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        self.schema = pa.schema(
-            [
-                f.with_type(pa.dictionary(pa.int32(), pa.string())) if f.name in DICTIONARY else f
-                for f in table.arrow
-            ]
-        )
-        self.rows = 0
-        self._writer: pq.ParquetWriter  # opened on entry
-
-    def __enter__(self) -> TableWriter:
-        options: Any = {"compression": "zstd", "compression_level": 1, "store_schema": False}
-        self._writer = pq.ParquetWriter(self.temporary, self.schema, **options)
-        return self
-
-    def write(self, rows: pa.Table) -> None:
-        """Append rows; they must conform to the table's declaration."""
-        arrays = []
-        for wanted, declared in zip(self.schema, self.table.arrow, strict=True):
-            values = rows.column(wanted.name) if wanted.name in rows.column_names else None
-            if values is None or values.type not in (wanted.type, declared.type):
-                part = rows.select([wanted.name] if values is not None else [])
-                one = Table(self.table.name, "", (_column(self.table, wanted.name),))
-                values = conform(_sized(part, rows.num_rows), one).column(0)
-            if values.type != wanted.type:
-                values = values.dictionary_encode().cast(wanted.type)
-            if not wanted.nullable and values.null_count:
-                raise StoreError(f"'{wanted.name}' holds nulls", where=self.table.name)
-            arrays.append(values)
-        self._writer.write_table(pa.table(arrays, schema=self.schema), row_group_size=1 << 19)
-        self.rows += rows.num_rows
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            self._writer.close()
-            if kind is None:
-                os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
-
-
-def _column(table: Table, name: str) -> Any:
-    return next(c for c in table.columns if c.name == name)
-
-
-def _sized(part: pa.Table, rows: int) -> pa.Table:
-    return part if part.num_columns else pa.table({"_": pa.nulls(rows)})
 
 
 class Store:
@@ -283,12 +216,3 @@ def describe(folder: Path) -> dict[str, Any]:
 def key_of(stage: str, options: Any, inputs: Mapping[str, str], version: str) -> str:
     """What a stage's result depends on: its options, the keys of its inputs, the version."""
     return digest([stage, options, dict(sorted(inputs.items())), version])
-
-
-def disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that no space is left."""
-    if error is None or isinstance(error, ClinloomError):
-        return False
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left on device" in str(error) or disk_full(error.__cause__)

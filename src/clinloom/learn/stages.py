@@ -19,9 +19,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
-from clinloom.models import _preparation as kernel
-from clinloom.models._calibration import EDGE
-from clinloom.spark import to_arrow
+from clinloom.learn import preparation as kernel
+from clinloom.learn.calibration import EDGE
+from clinloom.spark.session import to_arrow
 
 SAMPLE = 50_000_000  # numbers that are brought to the driver to learn from, at most
 
