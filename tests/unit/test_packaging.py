@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -92,7 +93,25 @@ def test_the_wheel_holds_the_whole_package(tmp_path):
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 
-SCRIPTS = ["script/setup", "script/demo", "script/test", "script/lock", "script/fresh", ".ci/run"]
+SCRIPTS = [
+    "script/setup",
+    "script/demo",
+    "script/test",
+    "script/lock",
+    "script/fresh",
+    "script/docs",
+    ".ci/run",
+]
+
+
+def test_hooks_before_a_commit_are_our_own_programs():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repository["repo"] for repository in config["repos"]] == ["local"]
+    hooks = config["repos"][0]["hooks"]
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "mypy", "architecture"}
+    for hook in hooks:
+        assert hook["language"] == "system" and hook["entry"].startswith(".venv/bin/")
+        assert "additional_dependencies" not in hook
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
