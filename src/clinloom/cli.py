@@ -257,8 +257,7 @@ def _unexpected(error: BaseException) -> str:
     except OSError:
         trace = "no trace: temporary files cannot be written"
     return (
-        f"an unexpected {type(error).__name__} at {place}\n"
-        f"  → {trace}; CLINLOOM_DEBUG=1 shows all"
+        f"an unexpected {type(error).__name__} at {place}\n  → {trace}; CLINLOOM_DEBUG=1 shows all"
     )
 
 

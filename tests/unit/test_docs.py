@@ -58,6 +58,13 @@ def test_every_key_of_a_study_is_told(source: Path):
     assert "forgotten" in untold(page, more)
 
 
+def test_every_key_has_a_meaning(source: Path):
+    page = (source / "reference" / "study.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)
+    assert len(rows) > 100
+    assert [key for key, meaning in rows if not meaning.strip()] == []
+
+
 @pytest.mark.parametrize(
     ("room", "name"), [(room, name) for room in plugins.ROOMS for name in plugins.choices(room)]
 )

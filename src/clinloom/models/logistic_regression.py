@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from clinloom.learn.calibration import sigmoid
 from clinloom.study import Model
@@ -17,10 +18,16 @@ WEIGHTS = True
 class Options(Model):
     """The grid of penalties: their weight, and the share of the lasso in each."""
 
-    penalty: tuple[float, ...] = (0.01, 0.1)
-    elastic_net: tuple[float, ...] = (0.0, 0.5)
-    iterations: int = 60
-    imbalance: Literal["weight", "none"] = "weight"
+    penalty: tuple[float, ...] = Field(
+        default=(0.01, 0.1), description="the penalty's weight; each is tried in the folds"
+    )
+    elastic_net: tuple[float, ...] = Field(
+        default=(0.0, 0.5), description="the lasso's share, 0 to 1; each is tried with each penalty"
+    )
+    iterations: int = Field(default=60, description="at most")
+    imbalance: Literal["weight", "none"] = Field(
+        default="weight", description="weight: both classes count the same in training"
+    )
 
 
 def grid(options: Options) -> list[dict[str, Any]]:
