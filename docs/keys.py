@@ -12,6 +12,7 @@ from clinloom.study import written
 
 Node = Mapping[str, Any]
 DURATION = "us|s|m|h|d|w|y"  # in the pattern of every key that takes a duration
+MANY = ("duration", "number", "text", "whole number")
 PLAIN = {"string": "text", "integer": "whole number", "boolean": "true or false", "null": "none"}
 
 
@@ -73,7 +74,8 @@ def spoken(raw: Node, defs: Node) -> str:
     if kind == "array":
         if "prefixItems" in node:
             return "[" + ", ".join(spoken(item, defs) for item in node["prefixItems"]) + "]"
-        return f"list of {spoken(node.get('items', {}), defs)}"
+        each = spoken(node.get("items", {}), defs)
+        return f"list of {each}s" if each in MANY else f"list of {each}"
     if kind == "object":
         each = node.get("additionalProperties")
         return f"{spoken(each, defs)} by name" if isinstance(each, Mapping) else "keys below"
