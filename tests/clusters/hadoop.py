@@ -96,7 +96,7 @@ class Hadoop:
 
     def shell(self, *args: str) -> str:
         """What ``hdfs dfs ARGS`` answers. Raises CalledProcessError with its complaint."""
-        main = [*_java(self.daemons.folder), "org.apache.hadoop.fs.FsShell", *args]
+        main = [*java(self.daemons.folder), "org.apache.hadoop.fs.FsShell", *args]
         env = {**os.environ, "HADOOP_USER_NAME": USER, **self.more}
         run = subprocess.run(main, capture_output=True, text=True, env=env, check=False)
         if run.returncode:
@@ -123,14 +123,14 @@ def _start(daemons: Daemons) -> Hadoop:
     conf_dir, ports = daemons.folder / "conf", free_ports(PORTS)
     write_configuration(daemons.folder, conf_dir, ports)
     name_http, manager_http = ports[1], ports[2]
-    java = _java(daemons.folder)
-    start_hdfs(daemons, java, name_http)
-    daemons.start("resourcemanager", [*java, RESOURCE_MANAGER])
+    command = java(daemons.folder)
+    start_hdfs(daemons, command)
+    daemons.start("resourcemanager", [*command, RESOURCE_MANAGER])
     tmp = daemons.folder / "node"
     tmp.mkdir()
     seen = [ROOT, parts.cache(), daemons.folder]
     prefix = apart(tmp, seen=seen)
-    daemons.start("nodemanager", [*prefix, *java, NODE_MANAGER])
+    daemons.start("nodemanager", [*prefix, *command, NODE_MANAGER])
     manager = f"http://127.0.0.1:{manager_http}"
     await_hdfs(daemons, name_http)
     daemons.await_ready(
@@ -140,14 +140,14 @@ def _start(daemons: Daemons) -> Hadoop:
     return Hadoop(daemons, f"hdfs://127.0.0.1:{ports[0]}", manager, conf_dir, bool(prefix))
 
 
-def start_hdfs(daemons: Daemons, java: list[str], name_http: int) -> None:
+def start_hdfs(daemons: Daemons, command: list[str]) -> None:
     """Format and start a NameNode and a DataNode."""
-    formatting = [*java, NAME_NODE, "-format", "-nonInteractive", "-force"]
+    formatting = [*command, NAME_NODE, "-format", "-nonInteractive", "-force"]
     done = subprocess.run(formatting, capture_output=True, text=True, env=_environment())
     if done.returncode:
         raise RuntimeError(f"the NameNode could not be formatted: {done.stderr[-2000:]}")
-    daemons.start("namenode", [*java, NAME_NODE], env=_environment())
-    daemons.start("datanode", [*java, DATA_NODE], env=_environment())
+    daemons.start("namenode", [*command, NAME_NODE], env=_environment())
+    daemons.start("datanode", [*command, DATA_NODE], env=_environment())
 
 
 def await_hdfs(daemons: Daemons, name_http: int) -> None:
@@ -164,7 +164,7 @@ def await_hdfs(daemons: Daemons, name_http: int) -> None:
 def write_configuration(
     folder: Path, conf_dir: Path, ports: list[int], *, more: Mapping[str, str] | None = None
 ) -> None:
-    """The cluster's files of settings; ``more`` goes into core-site.xml, which all of them read."""
+    """The cluster's files of settings; ``more`` are other values of them."""
     name, name_http, manager_http, *managers = ports
     for page in ("hdfs", "datanode", "static"):  # the jar lacks the web pages it looks for
         (conf_dir / "webapps" / page).mkdir(parents=True)
@@ -216,7 +216,7 @@ def write_configuration(
         f"{queue}.maximum-am-resource-percent": "0.9",
     }
     _write(conf_dir / "core-site.xml", {**core, **(more or {})})
-    _write(conf_dir / "hdfs-site.xml", hdfs)
+    _write(conf_dir / "hdfs-site.xml", {**hdfs, **(more or {})})
     _write(conf_dir / "yarn-site.xml", yarn)
     _write(conf_dir / "capacity-scheduler.xml", capacity)
 
@@ -229,7 +229,7 @@ def _write(file: Path, settings: Mapping[str, str]) -> None:
     file.write_text(f"<configuration>\n{''.join(lines)}</configuration>\n")
 
 
-def _java(folder: Path, *options: str, memory: str = "256m") -> list[str]:
+def java(folder: Path, *options: str, memory: str = "256m") -> list[str]:
     """A JVM on the cluster's configuration and jars."""
     (folder / "tmp").mkdir(exist_ok=True)
     return [

@@ -12,6 +12,7 @@ import pyspark
 from tests.clusters.daemons import ROOT, own_environment
 
 HOME = Path(pyspark.__file__).parent
+SCALA = next(HOME.glob("jars/spark-core_*.jar")).name.split("_")[1].split("-")[0]
 SUBMIT = HOME / "bin" / "spark-submit"
 TREE = f"{ROOT / 'src'}:{ROOT}"  # what a Python worker must import: the tree under test
 QUIET = {
