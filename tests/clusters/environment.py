@@ -17,7 +17,6 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
-
 from tests.clusters.daemons import ROOT
 from tests.clusters.parts import Missing, kept
 

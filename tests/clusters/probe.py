@@ -25,8 +25,9 @@ def task(options: dict[str, Any]) -> Callable[[Iterator[pa.RecordBatch]], Iterat
     """What a worker does with its part of a range."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import clinloom
         from pyspark import TaskContext
+
+        import clinloom
 
         context = TaskContext.get()
         attempt = context.attemptNumber()
