@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.clusters import hadoop, parts
-from tests.clusters.daemons import JAVA_OPTIONS, Daemons, free_ports, started
+from tests.clusters import hadoop, parts, sparks
+from tests.clusters.daemons import JAVA_OPTIONS, Daemons, free_ports, own_environment, started
 
 REALM = "EXAMPLE.COM"
+GSSAPI = "libgssapi_krb5.so.2"
 KDC = "org.apache.hadoop.minikdc.MiniKdc"
 SERVERS = ("nn/localhost", "dn/localhost", "HTTP/localhost")
 PATIENT_DATA = "keeper"  # the user who may read and write
@@ -31,16 +32,18 @@ class Kerberos:
         """The environment of a client with the keytab of ``user``, or (None) with no ticket.
 
         MIT's library fetches the ticket by itself, from the keytab into the cache; no ``kinit`` is
-        needed, only ``libgssapi_krb5.so.2``.
+        needed, only ``libgssapi_krb5.so.2``. It is read from this process's environment: C code sees
+        what a process was started with, so give it to a process of its own.
         """
         env = {
+            "PYTHONPATH": sparks.TREE,
             "HADOOP_CONF_DIR": str(self.conf_dir),
             "KRB5_CONFIG": str(self.krb5),
             "KRB5CCNAME": f"FILE:{self.daemons.folder / f'tickets-{user}'}",
         }
         if user:
             env["KRB5_CLIENT_KTNAME"] = str(self.daemons.folder / f"{user}.keytab")
-        return env
+        return own_environment(**env)
 
 
 def kerberos() -> AbstractContextManager[Kerberos]:
@@ -50,6 +53,12 @@ def kerberos() -> AbstractContextManager[Kerberos]:
 
 def _start(daemons: Daemons) -> Kerberos:
     folder = daemons.folder
+    try:
+        ctypes.CDLL(GSSAPI)
+    except OSError:
+        raise parts.Missing(
+            f"{GSSAPI} is not installed (apt-get install libgssapi-krb5-2)"
+        ) from None
     krb5, keytab = _start_kdc(daemons)
     ports, conf_dir = free_ports(hadoop.PORTS), folder / "conf"
     more = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,8 +51,3 @@ def client(
 def hadoop_settings(settings: Mapping[str, str]) -> dict[str, str]:
     """Hadoop's own settings as Spark takes them."""
     return {f"spark.hadoop.{key}": value for key, value in settings.items()}
-
-
-def python_bin() -> str:
-    """The folder of this environment's programs."""
-    return os.path.dirname(sys.executable)
