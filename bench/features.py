@@ -55,7 +55,7 @@ def multiply(source: Path, folder: Path, copies: int) -> None:
 
 def study(folder: Path):
     """PhysioNet's study with the benchmark's windows and statistics."""
-    from clinloom import run
+    from clinloom.run import api as run
 
     os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
     return run.read_study(
@@ -71,16 +71,17 @@ def study(folder: Path):
 
 def prepare(folder: Path) -> dict:
     """Acquire, clean and cluster; find the index. The committed tables stay for the contestants."""
-    from clinloom import steps
-    from clinloom.progress import Progress
+    from clinloom.run import dataset as steps
+    from clinloom.run.acquire import acquire
+    from clinloom.run.progress import Progress
+    from clinloom.run.work import Work
     from clinloom.store import Store
-    from clinloom.work import Work
 
     made = study(folder)
     work = Work(made, Store(folder / "out"), progress=Progress())
     work.spark.range(1).count()
     start = time.monotonic()
-    cleaned = steps.clean(work, made, steps.acquire(work, made))
+    cleaned = steps.clean(work, made, acquire(work, made))
     seconds = time.monotonic() - start
     steps.build_cohort(work, made, cleaned)
     rows = cleaned["events"].rows
@@ -89,15 +90,16 @@ def prepare(folder: Path) -> dict:
 
 def clinloom(folder: Path) -> dict:
     """Our feature step, from the committed events."""
-    from clinloom import steps
-    from clinloom.progress import Progress
+    from clinloom.run import dataset as steps
+    from clinloom.run.acquire import acquire
+    from clinloom.run.progress import Progress
+    from clinloom.run.work import Work
     from clinloom.store import Store
-    from clinloom.work import Work
 
     made = study(folder)
     work = Work(made, Store(folder / "out"), progress=Progress())
     work.spark.range(1).count()
-    cleaned = steps.clean(work, made, steps.acquire(work, made))
+    cleaned = steps.clean(work, made, acquire(work, made))
     index = steps.build_cohort(work, made, cleaned)
     listed = steps.learn_features(work, made, cleaned, index)
     work.store.manifest["stages"].pop("features", None)

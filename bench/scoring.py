@@ -57,7 +57,7 @@ def main() -> None:
 
     from pyspark.ml import PipelineModel
 
-    from clinloom.spark import session
+    from clinloom.spark.session import session
 
     spark = session(master="local[2]")
     model = PipelineModel.load(str(place / "spark"))

@@ -14,7 +14,7 @@ os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
 @pytest.fixture(scope="session")
 def spark():
     """The session that every test shares: two cores, loopback, few partitions."""
-    from clinloom.spark import session
+    from clinloom.spark.session import session
 
     made = session(master="local[2]", settings={"spark.sql.shuffle.partitions": "2"})
     made.conf.set("spark.sql.shuffle.partitions", "2")

@@ -19,8 +19,8 @@ except PackageNotFoundError:  # a source tree that was not installed
 
 
 def run_study(*args: Any, **kwargs: Any) -> Any:
-    """Run a study: see :func:`clinloom.run.run`."""
-    from clinloom.run import run
+    """Run a study: see :func:`clinloom.run.api.run`."""
+    from clinloom.run.api import run
 
     return run(*args, **kwargs)
 

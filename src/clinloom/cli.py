@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from clinloom import __version__
 from clinloom.errors import ClinloomError, UsageError, nearest
-from clinloom.progress import Progress
+from clinloom.run.progress import Progress
 from clinloom.store import disk_full
 
 EXIT = "exit codes: 0 success, 1 failure, 2 wrong use or invalid study"
@@ -57,7 +57,7 @@ def doctor(args: argparse.Namespace) -> Any:
 
 def synth(args: argparse.Namespace) -> Any:
     """Make a synthetic hospital export with a known risk."""
-    from clinloom.spark import session
+    from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
     if args.patients < 1:
@@ -81,7 +81,7 @@ def _brief(truth: dict[str, Any]) -> dict[str, Any]:
 
 def validate(args: argparse.Namespace) -> Any:
     """Check a study file."""
-    from clinloom import run
+    from clinloom.run import api as run
 
     study = run.read_study(args.study, overrides=args.set)
     if args.schema:
@@ -95,7 +95,7 @@ def validate(args: argparse.Namespace) -> Any:
 
 def run_(args: argparse.Namespace) -> Any:
     """Run a study, from files to report and bundle."""
-    from clinloom import run
+    from clinloom.run import api as run
 
     done = run.run(args.study, out=args.out, overrides=args.set, progress=_progress(args))
     return done.summary()
@@ -103,14 +103,14 @@ def run_(args: argparse.Namespace) -> Any:
 
 def report(args: argparse.Namespace) -> Any:
     """Render the report of a finished run again."""
-    from clinloom import run
+    from clinloom.run import api as run
 
     return {"report": str(run.render(args.directory))}
 
 
 def score(args: argparse.Namespace) -> Any:
     """Score new patients in batch with a bundle."""
-    from clinloom import run
+    from clinloom.run import api as run
 
     return run.score(args.bundle, out=args.out, overrides=args.set, progress=_progress(args))
 
@@ -132,7 +132,7 @@ def plugins_(args: argparse.Namespace) -> Any:
 
 def demo(args: argparse.Namespace) -> Any:
     """Synthesise a cohort and run the whole study on it."""
-    from clinloom import run
+    from clinloom.run import api as run
 
     done = run.demo(args.out, patients=args.patients, seed=args.seed, progress=_progress(args))
     return done.summary()
@@ -248,14 +248,16 @@ def _unexpected(error: BaseException) -> str:
         traceback.print_exception(error)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "clinloom" in f.filename]
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="clinloom-", suffix=".trace", delete=False
-    ) as file:
-        for line in traceback.format_tb(error.__traceback__):
-            file.write(line)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="clinloom-", suffix=".trace", delete=False
+        ) as file:
+            file.writelines(traceback.format_tb(error.__traceback__))
+        trace = f"the trace is in {file.name} (without values)"
+    except OSError:
+        trace = "no trace: temporary files cannot be written"
     return (
-        f"an unexpected {type(error).__name__} at {place}\n"
-        f"  → the trace is in {file.name} (without values); CLINLOOM_DEBUG=1 shows all"
+        f"an unexpected {type(error).__name__} at {place}\n  → {trace}; CLINLOOM_DEBUG=1 shows all"
     )
 
 

@@ -8,17 +8,11 @@ import pytest
 
 from clinloom import plugins
 from clinloom.deploy.scorer import Scorer, parity
-from clinloom.errors import ParityError
+from clinloom.errors import MissingDependency, ParityError, StoreError
 from clinloom.tables import DATASET
 
 pytestmark = pytest.mark.core
-SMALL = {
-    "logistic_regression": {"penalty": [0.01], "elastic_net": [0.5]},
-    "decision_tree": {"depth": [4]},
-    "random_forest": {"depth": [4], "trees": 10},
-    "gradient_boosting": {"depth": [2], "trees": 5},
-    "neural_network": {"hidden": [[4]], "iterations": [15]},
-}
+MODELS = plugins.choices("models")
 
 
 def rows(n: int = 400, width: int = 9) -> pa.Table:
@@ -56,49 +50,75 @@ def frame(spark, tmp_path_factory):
 def folds(frame):
     from pyspark.sql import functions as F
 
-    from clinloom.models._training import prepared, training_rows
+    from clinloom.learn.training import prepared, training_rows
 
-    made = training_rows(frame, F.col("subject_id") % 2, rows=400, width=9)
-    with prepared(made, folds=2) as held:
+    made = training_rows(frame, F.col("subject_id") % 2, parts=1)
+    with prepared(made, folds=2, parts=1) as held:
         yield held
 
 
 @pytest.fixture(scope="module")
-def trained(folds):
-    from clinloom.models._training import tune
+def trained(folds, tmp_path_factory):
+    from clinloom.learn.training import tune
+
+    place = str(tmp_path_factory.mktemp("trees"))
 
     def make(name):
-        options = plugins.options("models", name).model_validate(SMALL[name])
-        return tune(name, options, folds, seed=1, by="f1")
+        return tune(name, quick(name), folds, seed=1, by="f1", place=place)
 
-    return {name: make(name) for name in plugins.choices("models")}
+    return {name: make(name) for name in MODELS}
+
+
+def quick(name):
+    """A plug-in's own quick options; its test is left out where what it needs is not installed."""
+    try:
+        module = plugins.load("models", name)
+    except MissingDependency as lacking:
+        pytest.skip(str(lacking))
+    return module.Options.model_validate(module.QUICK)
 
 
 def answers(pipeline, frame):
-    from clinloom.spark import to_arrow
-    from clinloom.steps import matrix
+    from clinloom.spark.session import to_arrow
+    from clinloom.tables import matrix
 
     made = pipeline.transform(frame).select("values", "predicted_boolean_probability")
     table = to_arrow(made)
     return matrix(table), table.column("predicted_boolean_probability").to_numpy()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_declares_itself(name):
+    module = plugins.load("models", name)
+    assert module.TITLE and module.REQUIRES in (None, *extras())
+    assert len(module.grid(quick(name))) == 1, "QUICK is a grid of one point"
+    assert len(module.grid(module.Options())) >= 1
+
+
+def extras():
+    """The extras that install what plug-ins need."""
+    import tomllib
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    return tomllib.loads(text)["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, tmp_path, name):
-    from clinloom.learning import scorer_of
+    from clinloom.run.train import scorer_of
 
     scorer = scorer_of(trained[name])
     values, expected = answers(trained[name].pipeline, frame)
     assert parity(scorer, values, expected) <= 1e-9
     assert np.std(expected) > 0.01
-    scorer.save(tmp_path)
-    again = Scorer.load(tmp_path)
+    again = Scorer.parse(scorer.dump())
     assert np.array_equal(again.score(values), scorer.score(values))
     assert np.isclose(scorer.importance(9).sum(), 1)
 
 
 def test_a_scorer_that_disagrees_is_refused(trained, frame):
-    from clinloom.learning import scorer_of
+    from clinloom.run.train import scorer_of
 
     scorer = scorer_of(trained["logistic_regression"])
     values, expected = answers(trained["logistic_regression"].pipeline, frame)
@@ -116,15 +136,49 @@ def test_a_pipeline_is_saved_and_loaded(trained, frame, tmp_path):
 
 
 def test_partitions_change_nothing_in_the_preparation(frame):
-    from clinloom.prepare import Preparation
+    from clinloom.learn.stages import Preparation
 
-    one, many = (Preparation().fit(frame.repartition(n)).statistics.arrays() for n in (1, 7))
-    assert all(np.array_equal(one[key], many[key]) for key in one)
+    one, *many = (
+        Preparation(parts=n).fit(frame.repartition(n)).statistics.arrays() for n in (1, 3, 17)
+    )
+    assert all(np.array_equal(one[key], other[key]) for key in one for other in many)
     assert 8 not in one["keep"]  # a feature without a value
 
 
+def test_partitions_change_nothing_in_the_groups_of_risk(trained, frame):
+    from clinloom.learn.training import outputs
+
+    stages = trained["logistic_regression"].pipeline.stages
+    labelled = frame.selectExpr("*", "cast(boolean_value as double) label")
+    made = stages[0].transform(labelled)
+    one, *many = (outputs(stages[1], made.repartition(n), n) for n in (1, 3, 17))
+    assert one.exact and one.rows == 400
+    for other in many:
+        assert all(np.array_equal(getattr(one, n), getattr(other, n)) for n in one.__dict__)
+
+
+def test_training_rows_keep_every_core_busy_where_there_are_enough():
+    from clinloom.learn.training import spread
+
+    mega = 1 << 20
+    assert [spread(size * mega, 8) for size in (1, 40, 1000, 4000)] == [1, 3, 8, 16]
+
+
+def test_a_tree_model_without_nodes_is_refused(trained, tmp_path):
+    """Executors that write to a disk of their own leave the driver an empty model."""
+    from clinloom.spark import trees
+
+    model = trained["decision_tree"].pipeline.stages[1]
+    made = trees.nodes(model, str(tmp_path / "model"))
+    assert made.num_rows == model.numNodes
+    for file in (tmp_path / "model" / "data").glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(StoreError, match="without a node"):
+        trees.read(tmp_path / "model")
+
+
 def test_features_missing_from_the_same_rows_share_an_indicator():
-    from clinloom.models._preparation import learn
+    from clinloom.learn.preparation import learn
 
     values = np.random.default_rng(3).normal(size=(100, 5))
     values[::3, 1:3] = np.nan
@@ -137,7 +191,7 @@ def test_the_preparation_composes_with_a_pipeline_of_the_users_own(frame):
     from pyspark.ml import Pipeline
     from pyspark.ml.classification import LogisticRegression
 
-    from clinloom.prepare import Preparation
+    from clinloom.learn.stages import Preparation
 
     labelled = frame.selectExpr("values", "cast(boolean_value as double) label")
     fitted = Pipeline(stages=[Preparation(), LogisticRegression(maxIter=5)]).fit(labelled)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clinloom.evaluate import bootstrap, calibration, curves, discrimination, evaluate
+from clinloom.evaluate import (
+    METRICS,
+    Judged,
+    bootstrap,
+    calibration,
+    curves,
+    evaluate,
+    replicated,
+)
+from clinloom.learn.risks import Risks
 
 metrics = pytest.importorskip("sklearn.metrics")
 sm = pytest.importorskip("statsmodels.api")
@@ -63,22 +72,54 @@ def test_calibration_is_that_of_statsmodels():
 @pytest.mark.parametrize("ties", [False, True])
 def test_each_replicate_is_the_weighted_metric(ties):
     label, risk, subject = rows(3, ties=ties)
-    sample = bootstrap.Sample.of(label, risk, subject)
-    (times,) = bootstrap.draws(sample, 5, seed=4)
-    assert (times.sum(axis=1) == sample.subjects).all()
-    score, positive, total = sample.weigh(times)
-    ranked = discrimination.ranked(positive, total)
-    believable = calibration.believable(score, positive, total)
-    patient = np.unique(subject, return_inverse=True)[1]
-    for at in range(5):
-        weight = times[at][patient].astype(float)
-        auroc = metrics.roc_auc_score(label, risk, sample_weight=weight)
-        auprc = metrics.average_precision_score(label, risk, sample_weight=weight)
+    judged = Judged.of(Risks.of(label, risk), 0.3)
+    chunks = [(subject[at::3], label[at::3], risk[at::3, None]) for at in range(3)]
+    (found,) = replicated(chunks, [judged], range(1, 6), seed=4)
+    times = bootstrap.times(subject, range(1, 6), seed=4)
+    flagged = risk >= 0.3
+    for at, weight in enumerate(times):
         slope, large = glm(label, risk, weight)
-        assert ranked["auroc"][at] == pytest.approx(auroc, abs=1e-12)
-        assert ranked["auprc"][at] == pytest.approx(auprc, abs=1e-12)
-        assert believable["calibration_slope"][at] == pytest.approx(slope, abs=1e-7)
-        assert believable["calibration_intercept"][at] == pytest.approx(large, abs=1e-7)
+        expected = {
+            "auroc": metrics.roc_auc_score(label, risk, sample_weight=weight),
+            "auprc": metrics.average_precision_score(label, risk, sample_weight=weight),
+            "brier": metrics.brier_score_loss(label, risk, sample_weight=weight),
+            "accuracy": metrics.accuracy_score(label, flagged, sample_weight=weight),
+            "precision": metrics.precision_score(label, flagged, sample_weight=weight),
+            "recall": metrics.recall_score(label, flagged, sample_weight=weight),
+            "specificity": metrics.recall_score(~label, ~flagged, sample_weight=weight),
+            "f1": metrics.f1_score(label, flagged, sample_weight=weight),
+        }
+        for name, value in expected.items():
+            assert found[at][METRICS.index(name)] == pytest.approx(value, abs=1e-12), name
+        fits = [METRICS.index("calibration_slope"), METRICS.index("calibration_intercept")]
+        assert found[at][fits] == pytest.approx([slope, large], abs=1e-7)
+
+
+def test_how_often_a_patient_counts_is_poisson():
+    stats = pytest.importorskip("scipy.stats")
+    subject = np.arange(2000).repeat(2)
+    times = bootstrap.times(subject, range(1, 501), seed=9)
+    assert np.array_equal(times[:, ::2], times[:, 1::2])  # a patient's rows follow it
+    seen = np.bincount(times[:, ::2].astype(int).ravel(), minlength=12)
+    expected = stats.poisson.pmf(np.arange(12), 1) * 1_000_000
+    assert (np.abs(seen[:12] - expected) < 5 * np.sqrt(expected + 1)).all()
+    apart = np.corrcoef(times[:100, ::2])
+    assert np.abs(apart - np.eye(100)).max() < 0.12  # replicates know nothing of one another
+    among = np.corrcoef(times[:, :200:2].T)
+    assert np.abs(among - np.eye(100)).max() < 0.25  # nor do patients
+
+
+def test_the_interval_is_that_of_drawing_patients_with_replacement():
+    label, risk, subject = rows(8, 1200)
+    found = evaluate(label, risk, subject, threshold=0.3, replicates=1000)["auroc"]
+    rng, of = np.random.default_rng(0), [np.flatnonzero(subject == s) for s in np.unique(subject)]
+    drawn = []
+    for _ in range(1000):
+        chosen = np.concatenate([of[s] for s in rng.integers(0, len(of), len(of))])
+        drawn.append(metrics.roc_auc_score(label[chosen], risk[chosen]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found["high"] - found["low"] == pytest.approx(high - low, rel=0.1)
+    assert [found["low"], found["high"]] == pytest.approx([low, high], abs=0.1 * (high - low))
 
 
 def test_the_interval_is_as_wide_as_delong_says():

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from clinloom import plugins
 from clinloom.clean import clean, duplicates, missing, plausible, rules, times, units
-from clinloom.clean._quantities import BY_CODE
 from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REJECTED
+from clinloom.vocabulary.quantities import BY_CODE
 
 NOON = dt.datetime(2020, 1, 2, 12, tzinfo=dt.UTC)
 

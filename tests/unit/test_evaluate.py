@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clinloom.errors import DataError
-from clinloom.evaluate import METRICS, curves, evaluate
+from clinloom.evaluate import METRICS, Judged, blocks, curves, evaluate, replicated, told
+from clinloom.learn.risks import Risks
 
 RNG = np.random.default_rng(0)
 RISK = RNG.random(400)
@@ -29,6 +30,45 @@ def test_the_order_of_rows_changes_nothing():
     theirs = evaluate(LABEL[order], RISK[order], subject[order], threshold=0.4, replicates=50)
     for name in METRICS:
         assert ours[name] == pytest.approx(theirs[name], abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_parts_and_blocks_change_no_bit_where_the_groups_are_exact(count):
+    subject = np.sort(RNG.integers(0, 100, 400))
+    whole = evaluate(LABEL, RISK, subject, threshold=0.5, replicates=60, seed=3)
+    cuts = np.array_split(RNG.permutation(400), count)
+    risks = Risks.merge(Risks.of(LABEL[cut], RISK[cut]) for cut in cuts)
+    judged = [Judged.of(risks, 0.5), Judged.of(risks, 0.2)]
+    risk = np.stack([RISK, RISK], axis=1)
+    rows = [(subject[cut], LABEL[cut], risk[cut]) for cut in cuts]
+    parts = [replicated(rows, judged, block, seed=3) for block in blocks(60, 800, least=count)]
+    assert len(parts) >= count
+    assert told(np.concatenate([part[0] for part in parts]), confidence=0.95) == whole
+
+
+def test_many_distinct_risks_are_judged_on_fewer_groups():
+    risk = RNG.random(3000)
+    label = RNG.random(3000) < risk
+    subject = np.arange(3000)
+    fine = Judged.of(Risks.of(label, risk), 0.5)
+    coarse = Judged.of(Risks.of(label, risk).compact(500), 0.5)
+    assert not coarse.risks.exact
+    both = replicated(
+        [(subject, label, np.stack([risk, risk], axis=1))], [fine, coarse], [0, 1, 2], seed=1
+    )
+    off = np.abs(both[0] - both[1])
+    at = {name: off[:, n].max() for n, name in enumerate(METRICS)}
+    assert max(at[n] for n in ("accuracy", "precision", "recall", "specificity", "f1")) == 0
+    assert at["brier"] < 1e-12  # of the rows, not of the groups
+    assert at["auroc"] <= coarse.risks.bound() + 1e-3 and at["auprc"] < 2e-3
+    assert at["calibration_slope"] < 1e-3 and at["calibration_intercept"] < 1e-3
+
+
+def test_blocks_hold_bounded_numbers():
+    for replicates, groups, least in [(500, 65_536 * 5, 1), (500, 300, 8), (0, 10, 4), (7, 10, 99)]:
+        made = blocks(replicates, groups, least=least)
+        assert [n for block in made for n in block] == list(range(replicates + 1))
+        assert max(map(len, made)) * groups <= max(2_000_000, 20 * groups)
 
 
 def test_repeated_rows_of_a_patient_do_not_narrow_the_interval():

@@ -196,6 +196,6 @@ def test_somebody_elses_records_are_never_overwritten(spark, tmp_path):
 
 
 def test_the_demo_runs_the_example():
-    from clinloom.run import DEMO
+    from clinloom.run.api import DEMO
 
     assert DEMO.read_bytes() == (ROOT / "examples" / "synthetic.yaml").read_bytes()

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from clinloom import files
 from clinloom.errors import SourceError
-from clinloom.sources import _csv, table
+from clinloom.sources import table
+from clinloom.sources._rows import csv
+from clinloom.sources._rows.cells import measured
 from clinloom.sources._time import TimeSpec, instants, iso, times
-from clinloom.sources._values import measured
 from clinloom.tables import PARCELS, conform
 
 UTC = dt.UTC
@@ -33,7 +34,8 @@ STATIC = {"static": True}
 def read(path, pieces=None, **options):
     """All parcels together, conforming to their declarations."""
     chosen = table.Options.model_validate({"path": str(path), **options})
-    pieces = files.listing(str(path), include=chosen.include) if pieces is None else pieces
+    found = files.listing(str(path), include=chosen.include)
+    pieces = list(found) if pieces is None else pieces
     parts: dict[str, list[pa.Table]] = {name: [] for name in PARCELS}
     for parcel in table.read(pieces, chosen, "lab"):
         for name, rows in parcel.items():
@@ -264,7 +266,7 @@ def test_however_a_file_is_cut_the_answer_is_the_same(tmp_path, size, monkeypatc
         for start in range(0, piece.size, size)
     ]
     whole = read(file, **LONG)
-    monkeypatch.setattr(_csv, "BATCH", 64)
+    monkeypatch.setattr(csv, "BATCH", 64)
     for pieces in (cut, [piece]):
         parts = read(file, pieces, **LONG)
         order = {"key": lambda row: str(row["position"])}

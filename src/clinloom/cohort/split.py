@@ -1,7 +1,7 @@
 """Which patients train and which test: by hash or by calendar time, a patient never in both.
 
-The hash is splitmix64 (Steele, Lea and Flood, OOPSLA 2014): the same patient falls on the same
-side whatever the order, the chunks and the other patients are.
+By a hash the same patient falls on the same side whatever the order, the chunks and the other
+patients are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from clinloom import events as ev
+from clinloom import hashing
 from clinloom.events import Floats, Ints
 from clinloom.study import Split
 from clinloom.tables import INDEX
@@ -19,19 +20,9 @@ from clinloom.tables import INDEX
 FOLDS = 0x632BE59BD9B4E019  # keeps folds independent of the split
 
 
-def mixed(numbers: np.ndarray) -> np.ndarray:
-    """splitmix64 of uint64 numbers (n,)."""
-    z = numbers + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 def uniform(subject: Ints, *, seed: int) -> Floats:
     """A number in [0, 1) for each subject (n,), the same for the same subject and seed."""
-    key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
-    hashed = mixed(np.ascontiguousarray(subject, np.int64).view(np.uint64) ^ key)
-    return (hashed >> np.uint64(11)) * 2.0**-53
+    return (hashing.words(subject, seed=seed) >> np.uint64(11)) * 2.0**-53
 
 
 def assign(index: pa.Table, split: Split, *, seed: int) -> pa.Table:

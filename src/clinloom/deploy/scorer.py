@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from clinloom import plugins
 from clinloom.errors import ParityError
-from clinloom.models import _calibration, _preparation
+from clinloom.learn import calibration, preparation
 
 TOLERANCE = 1e-9
 
@@ -24,7 +25,7 @@ class Scorer:
     """
 
     model: str
-    statistics: _preparation.Statistics
+    statistics: preparation.Statistics
     arrays: Mapping[str, np.ndarray]
     slope: float
     intercept: float
@@ -32,9 +33,9 @@ class Scorer:
 
     def score(self, values: np.ndarray) -> np.ndarray:
         """Risk (n,) of feature rows ``values`` (n, f), NaN = missing."""
-        x = _preparation.prepare(np.asarray(values, np.float64), self.statistics)
+        x = preparation.prepare(np.asarray(values, np.float64), self.statistics)
         raw = plugins.load("models", self.model).probability(self.arrays, x)
-        return _calibration.apply(raw, self.slope, self.intercept)
+        return calibration.apply(raw, self.slope, self.intercept)
 
     def importance(self, features: int) -> np.ndarray:
         """The model's importance (features,) of each feature, its missing flag included; sum 1."""
@@ -44,25 +45,27 @@ class Scorer:
         np.add.at(out, np.concatenate([s.keep, s.indicator]), found)
         return out / out.sum() if out.sum() > 0 else out
 
-    def save(self, folder: Path) -> None:
-        """Write ``scorer.json`` and ``arrays.npz`` (no pickle)."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def dump(self) -> bytes:
+        """The scorer as the bytes of one ``.npz`` file (no pickle)."""
         plain = {k: getattr(self, k) for k in ("model", "slope", "intercept", "threshold")}
-        (folder / "scorer.json").write_text(json.dumps(plain))
-        held = {f"model.{k}": v for k, v in self.arrays.items()}
+        held: dict[str, Any] = {"plain": np.array(json.dumps(plain))}
+        held |= {f"model.{k}": v for k, v in self.arrays.items()}
         held |= {f"preparation.{k}": v for k, v in self.statistics.arrays().items()}
-        np.savez(folder / "arrays.npz", **held)
+        sink = io.BytesIO()
+        np.savez(sink, **held)
+        return sink.getvalue()
 
     @classmethod
-    def load(cls, folder: Path) -> Scorer:
-        """Read what :meth:`save` wrote."""
-        plain = json.loads((folder / "scorer.json").read_text())
+    def parse(cls, data: bytes) -> Scorer:
+        """The inverse of :meth:`dump`. Raises ValueError or KeyError where it is none."""
         parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "preparation": {}}
-        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            plain = json.loads(str(file["plain"]))
             for key in file.files:
                 room, _, name = key.partition(".")
-                parts[room][name] = file[key]
-        statistics = _preparation.Statistics(**parts["preparation"])
+                if name:
+                    parts[room][name] = file[key]
+        statistics = preparation.Statistics(**parts["preparation"])
         return cls(statistics=statistics, arrays=parts["model"], **plain)
 
 

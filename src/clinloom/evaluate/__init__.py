@@ -1,21 +1,27 @@
 """Evaluation: how well risks tell patients apart, whether they can be believed, and what they win.
 
 A kernel room: NumPy only. Every number carries an interval from a bootstrap that draws patients,
-not rows, because a patient's rows resemble one another.
+not rows, because a patient's rows resemble one another. ``evaluate`` does it all for rows in
+memory; for rows that workers hold, ``replicated`` does some replicates where the rows are, on the
+groups of equal risk of all rows (``learn.risks``), and ``told`` puts the answers together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from clinloom.errors import DataError
 from clinloom.evaluate import bootstrap, calibration, discrimination, utility
-from clinloom.evaluate.bootstrap import Sample
+from clinloom.evaluate.bootstrap import ONCE, Tally
+from clinloom.learn.risks import Risks
 
-__all__ = ["METRICS", "curves", "evaluate"]
+__all__ = ["METRICS", "Judged", "blocks", "curves", "evaluate", "replicated", "told"]
 
 METRICS = (
     "auroc",
@@ -30,6 +36,31 @@ METRICS = (
     "calibration_intercept",
 )
 MOST_POINTS = 200
+BLOCK = 20  # replicates at once where the groups are many
+CELLS = 2_000_000  # replicates x groups at once where they are few
+
+Floats = npt.NDArray[np.float64]
+Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Floats]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model to be judged: the groups of its risks, its threshold, and a start for its fits."""
+
+    risks: Risks
+    threshold: float
+    start: Floats
+
+    @classmethod
+    def of(cls, risks: Risks, threshold: float) -> Judged:
+        """Of the groups of all rows. Raises DataError where they are of one class."""
+        if not 0 < risks.positives < risks.rows:
+            raise DataError(
+                "the rows to judge are of one class only",
+                mend="a longer outcome window, wider eligibility or a larger test share gives both",
+            )
+        once = risks.positive[None].astype(float), risks.total[None].astype(float)
+        return cls(risks, threshold, calibration.fit(risks.score, *once))
 
 
 def evaluate(
@@ -54,38 +85,79 @@ def evaluate(
     >>> found["auroc"]["value"]
     0.75
     """
-    sample = _sample(label, probability, subject)
-    once = np.ones((1, sample.subjects))
-    start = calibration.fit(*sample.weigh(once))
+    truth, risk = _checked(label, probability)
+    patient = np.asarray(subject)
+    if patient.shape != truth.shape:
+        raise DataError("label, probability and subject differ in length")
+    judged = Judged.of(Risks.of(truth, risk).compact(), threshold)
+    rows: Rows = (_numbers(patient), truth, risk[:, None])
+    drawn = [
+        replicated([rows], [judged], block, seed=seed)[0]
+        for block in blocks(replicates, len(judged.risks.score))
+    ]
+    return told(np.concatenate(drawn), confidence=confidence)
 
-    def measure(times: np.ndarray) -> np.ndarray:
-        score, positive, total = sample.weigh(times)
-        found = {
-            **discrimination.ranked(positive, total),
-            **discrimination.at_threshold(score >= threshold, positive, total),
-            **calibration.believable(score, positive, total, start=start),
-        }
-        return np.stack([found[name] for name in METRICS], axis=1)
 
-    value = measure(once)[0]
-    drawn = [measure(times) for times in bootstrap.draws(sample, replicates, seed=seed)]
-    low, high = bootstrap.interval(np.concatenate([value[None][:0], *drawn]), confidence)
+def blocks(replicates: int, groups: int, *, least: int = 1) -> list[range]:
+    """The replicates (``ONCE`` first) in blocks of bounded memory, at least ``least`` of them.
+
+    ``groups``: those of all models together.
+    """
+    size = max(BLOCK, CELLS // max(1, groups))
+    size = max(1, min(size, -(-(replicates + 1) // least)))
+    return [range(at, min(at + size, replicates + 1)) for at in range(0, replicates + 1, size)]
+
+
+def replicated(
+    rows: Iterable[Rows], judged: Sequence[Judged], replicates: Sequence[int], *, seed: int
+) -> Floats:
+    """(models, replicates, metrics) of some replicates, from all rows in any order and chunks.
+
+    ``rows``: chunks of subject (n,), label (n,) and risks (n, models). Holds
+    replicates x groups x 2 numbers a model.
+    """
+    tallies = [Tally(one.risks, len(replicates), threshold=one.threshold) for one in judged]
+    step = max(1024, CELLS // len(replicates))
+    for subject, label, risk in rows:
+        for begin in range(0, len(label), step):
+            at = slice(begin, begin + step)
+            weight = bootstrap.times(subject[at], replicates, seed=seed)
+            for number, tally in enumerate(tallies):
+                tally.add(label[at], risk[at, number], weight)
+    out = np.empty((len(judged), len(replicates), len(METRICS)))
+    for number, (one, tally) in enumerate(zip(judged, tallies, strict=True)):
+        found = tally.measured(start=one.start)
+        out[number] = np.stack([found[name] for name in METRICS], axis=1)
+    return out
+
+
+def told(drawn: Floats, *, confidence: float) -> dict[str, dict[str, float | None]]:
+    """The metrics with their intervals, from replicates (1 + b, metrics), ``ONCE`` first."""
+    value = drawn[ONCE]
+    low, high = bootstrap.interval(drawn[1:], confidence)
     return {
         name: {"value": _defined(value[at]), "low": _defined(low[at]), "high": _defined(high[at])}
         for at, name in enumerate(METRICS)
     }
 
 
-def curves(label: ArrayLike, probability: ArrayLike) -> dict[str, list[Any]]:
-    """What a report draws, each of at most 200 points.
+def curves(
+    label: ArrayLike | None = None,
+    probability: ArrayLike | None = None,
+    *,
+    risks: Risks | None = None,
+) -> dict[str, list[Any]]:
+    """What a report draws, each of at most 200 points, of rows or of their groups.
 
     ``roc`` [[false positive rate, true positive rate]], ``pr`` [[recall, precision]],
     ``calibration`` one entry a tenth of the rows by risk (ties stay together) with Wilson's
     interval, ``net_benefit`` by threshold for the model and for flagging everybody. Raises
     DataError where there is one class.
     """
-    sample = _sample(label, probability, None)
-    score, positive, total = (part.reshape(-1) for part in sample.weigh(np.ones((1, 1))))
+    if risks is None:
+        risks = Risks.of(*_checked(label, probability))
+    risks = Judged.of(risks, 0.5).risks
+    score, positive, total = risks.score, risks.positive.astype(float), risks.total.astype(float)
     return {
         "roc": discrimination.roc(positive, total, most=MOST_POINTS),
         "pr": discrimination.precision_recall(positive, total, most=MOST_POINTS),
@@ -94,19 +166,20 @@ def curves(label: ArrayLike, probability: ArrayLike) -> dict[str, list[Any]]:
     }
 
 
-def _sample(label: ArrayLike, probability: ArrayLike, subject: ArrayLike | None) -> Sample:
+def _checked(label: Any, probability: Any) -> tuple[npt.NDArray[np.bool_], Floats]:
     truth, risk = np.asarray(label).astype(bool), np.asarray(probability, float)
-    patient = np.zeros(truth.size, int) if subject is None else np.asarray(subject)
-    if truth.ndim != 1 or truth.shape != risk.shape or truth.shape != patient.shape:
+    if truth.ndim != 1 or truth.shape != risk.shape:
         raise DataError("label, probability and subject differ in length")
     if not ((risk >= 0) & (risk <= 1)).all():
         raise DataError("a probability is missing or lies outside 0 to 1")
-    if truth.all() or not truth.any():
-        raise DataError(
-            "the rows to judge are of one class only",
-            mend="a longer outcome window, wider eligibility or a larger test share gives both",
-        )
-    return Sample.of(truth, risk, patient)
+    return truth, risk
+
+
+def _numbers(subject: np.ndarray) -> npt.NDArray[np.int64]:
+    """Patients as whole numbers: themselves, or their place among the sorted identities."""
+    if subject.dtype.kind in "iu":
+        return subject.astype(np.int64)
+    return np.unique(subject, return_inverse=True)[1].astype(np.int64)
 
 
 def _defined(number: float) -> float | None:

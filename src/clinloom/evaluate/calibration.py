@@ -26,9 +26,10 @@ def believable(
     saves steps.
     """
     found = fit(score, positive, total, start=start)
-    loss = positive @ (1 - score) ** 2 + (total - positive) @ score**2
+    loss = _sums(positive, (1 - score) ** 2) + _sums(total - positive, score**2)
+    rows = total.sum(axis=1)
     return {
-        "brier": loss / total.sum(axis=1),
+        "brier": np.divide(loss, rows, out=np.full(rows.shape, np.nan), where=rows > 0),
         "calibration_slope": found[:, 1],
         "calibration_intercept": found[:, 2],
     }
@@ -72,7 +73,7 @@ def _newton(
         g0, h00 = rest.sum(axis=1), spread.sum(axis=1)
         step = np.zeros_like(at)
         if slope:
-            g1, h01, h11 = rest @ x, spread @ x, spread @ square
+            g1, h01, h11 = _sums(rest, x), _sums(spread, x), _sums(spread, square)
             det = h00 * h11 - h01 * h01
             sound = det > 1e-12 * np.maximum(h00 * h11, 1e-300)
             det = np.where(sound, det, 1)
@@ -90,6 +91,12 @@ def _newton(
         out[open_[done]] = now[open_[done]]
         open_ = open_[sound & ~done]
     return out
+
+
+def _sums(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(b, g) by (g,) summed row by row: unlike a product of matrices it rounds the same however
+    many rows there are, so that blocks of replicates change no bit."""
+    return (weight * x).sum(axis=1)
 
 
 def tenths(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> list[dict[str, Any]]:

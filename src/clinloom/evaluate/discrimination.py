@@ -25,11 +25,12 @@ def ranked(positive: np.ndarray, total: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def at_threshold(
-    flagged: np.ndarray, positive: np.ndarray, total: np.ndarray
+    true: np.ndarray, called: np.ndarray, positive: np.ndarray, total: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """accuracy, precision, recall, specificity and f1, (b,) each; ``flagged`` (g,) bool."""
-    true = positive @ flagged.astype(float)
-    called = total @ flagged.astype(float)
+    """accuracy, precision, recall, specificity and f1, (b,) each.
+
+    ``true`` and ``called`` (b,): the weight of flagged rows with the outcome, and of all flagged.
+    """
     events, rows = positive.sum(axis=1), total.sum(axis=1)
     rejected = rows - called - (events - true)
     return {

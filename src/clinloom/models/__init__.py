@@ -1,7 +1,10 @@
 """Models: one file, one algorithm of ``pyspark.ml``.
 
-A file gives ``TITLE``, ``Options``, ``WEIGHTS`` (does the estimator take weights),
-``grid(options)``, ``estimator(options, point, features=, seed=)``, ``flatten(fitted) -> arrays``,
-``probability(arrays, x) -> (n,)`` in NumPy with Spark's arithmetic, and
-``importance(arrays, features)``. Nothing at a file's top imports Spark: the service loads it too.
+A file gives ``TITLE``, ``REQUIRES`` (the extra that installs what it needs, or None), ``Options``,
+``QUICK`` (options of a grid of one point that fits in seconds: a first look, and what the contract
+tests try the model with), ``WEIGHTS`` (does the estimator take weights), ``grid(options)``,
+``estimator(options, point, features=, seed=)``, ``flatten(fitted, saved) -> arrays`` (``saved()``
+gives the nodes of a tree model), ``probability(arrays, x) -> (n,)`` in NumPy with Spark's
+arithmetic, and ``importance(arrays, features)``. Nothing at a file's top imports Spark: the service
+loads it too.
 """

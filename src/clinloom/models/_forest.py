@@ -1,60 +1,59 @@
-"""Trees as flat arrays: read from a saved Spark model, walked without Spark."""
+"""Trees as flat arrays: from the nodes of a saved Spark model, walked without Spark."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset as ds
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
-def flatten(fitted: Any) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
     """A fitted tree or ensemble as flat arrays over all nodes of all trees.
 
     ``feature`` (-1 at a leaf), ``threshold``, ``left``, ``right`` (node numbers), ``counts``
     (m, 2): class weights, ``prediction``, ``gain`` (times weight), ``root`` and ``weight`` a tree.
     """
-    folder = Path(tempfile.mkdtemp(prefix="clinloom-trees-"))
-    try:
-        fitted.write().overwrite().save(str(folder / "model"))
-        found = ds.dataset(folder / "model" / "data", format="parquet").to_table().to_pylist()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    nodes = [(row.get("treeID", 0), row.get("nodeData", row)) for row in found]
-    nodes.sort(key=lambda n: (n[0], n[1]["id"]))
-    at = {(tree, node["id"]): number for number, (tree, node) in enumerate(nodes)}
-    size = len(nodes)
-    feature, threshold = np.full(size, -1, np.int64), np.zeros(size)
-    left, right = np.arange(size), np.arange(size)
-    counts, gain = np.zeros((size, 2)), np.zeros(size)
-    roots = sorted({tree for tree, _ in nodes})
-    for number, (tree, node) in enumerate(nodes):
-        stats = list(node.get("impurityStats") or [])
-        if len(stats) == 2:
-            counts[number] = stats
-        if node["leftChild"] < 0:
-            continue
-        split = node["split"]
-        feature[number] = split["featureIndex"]
-        threshold[number] = split["leftCategoriesOrThreshold"][0]
-        left[number], right[number] = at[tree, node["leftChild"]], at[tree, node["rightChild"]]
-        gain[number] = node["gain"] * (node.get("rawCount") or sum(stats) or 1.0)
-    weights = getattr(fitted, "treeWeights", None) or [1.0]
-    predictions = np.array([node["prediction"] for _, node in nodes])
+    found = saved()
+    ensemble = "nodeData" in found.column_names
+    nodes = found.column("nodeData").combine_chunks() if ensemble else found.to_struct_array()
+    nodes = nodes if isinstance(nodes, pa.StructArray) else nodes.combine_chunks()
+    tree = found.column("treeID").to_numpy() if ensemble else np.zeros(len(nodes), np.int64)
+    identity = tree.astype(np.int64) << 32 | _numbers(nodes, "id")
+    order = np.argsort(identity)
+    nodes, tree, identity = nodes.take(pa.array(order)), tree[order], identity[order]
+    inner = _numbers(nodes, "leftChild") >= 0
+    split = nodes.filter(pa.array(inner)).field("split")
+    feature, threshold = np.full(len(nodes), -1, np.int64), np.zeros(len(nodes))
+    feature[inner] = split.field("featureIndex").to_numpy()
+    threshold[inner] = pc.list_element(split.field("leftCategoriesOrThreshold"), 0).to_numpy()
+    left, right = np.arange(len(nodes)), np.arange(len(nodes))
+    for name, child in (("leftChild", left), ("rightChild", right)):
+        wanted = (identity >> 32 << 32 | _numbers(nodes, name))[inner]
+        child[inner] = np.searchsorted(identity, wanted)
+    stats = nodes.field("impurityStats")
+    lengths = pc.list_value_length(stats)
+    counts = np.zeros((len(nodes), 2))
+    classes = lengths.to_numpy() == 2  # the trees of a boosted model hold other sums
+    counts[classes] = stats.filter(pa.array(classes)).flatten().to_numpy().reshape(-1, 2)
+    gain = np.where(inner, _numbers(nodes, "gain") * _numbers(nodes, "rawCount"), 0.0)
     return {
         "feature": feature,
         "threshold": threshold,
         "left": left.astype(np.int64),
         "right": right.astype(np.int64),
         "counts": counts,
-        "prediction": predictions,
+        "prediction": _numbers(nodes, "prediction"),
         "gain": gain,
-        "root": np.array([at[tree, 0] for tree in roots], np.int64),
-        "weight": np.asarray(weights, np.float64),
+        "root": np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]]).astype(np.int64),
+        "weight": np.asarray(getattr(fitted, "treeWeights", None) or [1.0], np.float64),
     }
+
+
+def _numbers(nodes: pa.StructArray, name: str) -> np.ndarray:
+    return nodes.field(name).to_numpy(zero_copy_only=False)
 
 
 def leaves(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from clinloom.models import _forest
 from clinloom.study import Model
@@ -12,6 +13,7 @@ from clinloom.study import Model
 REQUIRES: str | None = None
 TITLE = "Decision tree"
 WEIGHTS = True
+QUICK: dict[str, Any] = {"depth": (4,)}
 
 flatten = _forest.flatten
 importance = _forest.importance
@@ -20,9 +22,13 @@ importance = _forest.importance
 class Options(Model):
     """The grid of depths."""
 
-    depth: tuple[int, ...] = (3, 5)
-    leaf: int = 20
-    imbalance: Literal["weight", "none"] = "weight"
+    depth: tuple[int, ...] = Field(
+        default=(3, 5), description="levels of a tree; each is tried in the folds"
+    )
+    leaf: int = Field(default=20, description="training rows that a leaf holds at least")
+    imbalance: Literal["weight", "none"] = Field(
+        default="weight", description="weight: both classes count the same in training"
+    )
 
 
 def grid(options: Options) -> list[dict[str, Any]]:

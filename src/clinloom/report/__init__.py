@@ -18,7 +18,7 @@ __all__ = ["render"]
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The page of a run's record (what ``telling.gather`` gives), as HTML text.
+    """The page of a run's record (what ``run.record.gather`` gives), as HTML text.
 
     Whatever the record lacks is left out or said to be absent: models without curves, numbers
     that are None, one modality only, an empty ledger.

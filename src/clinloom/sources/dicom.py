@@ -25,7 +25,7 @@ from pydantic import Field
 from clinloom.errors import DataError, MissingDependency
 from clinloom.files import Piece
 from clinloom.radiomics import measure
-from clinloom.sources._measured import Measured, coded
+from clinloom.sources._images.measured import Measured, coded
 from clinloom.study import Model, StudyPath
 
 REQUIRES: str | None = "dicom"
@@ -50,7 +50,7 @@ TIMES = ("Acquisition", "Content", "Series", "Study")
 class Options(Model):
     """DICOM instances; measurements become events at the time of acquisition."""
 
-    type: Literal["dicom"] = "dicom"
+    type: Literal["dicom"] = Field(default="dicom", description="which kind of source")
     path: StudyPath = Field(description="a folder, a zip archive or a file")
     include: str = Field(default="*", description="only files named like this")
     undated: Literal["reject", "static"] = Field(

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from clinloom.files import Piece
-from clinloom.sources import _fhir as r4
-from clinloom.sources._fhir_events import Event, Names, Refused, happenings, person
+from clinloom.sources._fhir import resources as r4
+from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
+from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
-from clinloom.sources._systems import KNOWN
 from clinloom.sources._time import instants
 from clinloom.study import MICROSECONDS, Codes, Duration, Model, StudyPath
 from clinloom.tables import LEDGER, PARCEL_EVENTS
@@ -34,7 +34,7 @@ RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number
 class Options(Model):
     """FHIR files and how their codes and identifiers are chosen."""
 
-    type: Literal["fhir"] = "fhir"
+    type: Literal["fhir"] = Field(default="fhir", description="which kind of source")
     path: StudyPath = Field(description="a file, a folder or a zip archive")
     include: str = Field(default="*", description="only files named like this")
     identifier_system: str | None = Field(

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clinloom.files import Piece
-from clinloom.sources import _csv, _parquet
-from clinloom.sources._csv import Rows
 from clinloom.sources._parcel import Refusals, links, word
-from clinloom.sources._template import columns_of, filled
+from clinloom.sources._rows import csv, parquet
+from clinloom.sources._rows.cells import equals, measured, texts, tokens, words
+from clinloom.sources._rows.csv import Rows
+from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import Times, TimeSpec, times
-from clinloom.sources._values import equals, measured, texts, tokens, words
 from clinloom.study import Model, StudyPath
 from clinloom.tables import PARCEL_EVENTS
 
@@ -49,15 +49,15 @@ class PatientIn(Model):
 class Coded(Model):
     """The column of codes in a long table, and what to put before each."""
 
-    column: str
-    prefix: str = ""
+    column: str = Field(description="the column of codes")
+    prefix: str = Field(default="", description="what to put before each, such as LOINC//")
 
 
 class When(Model):
     """Only rows in which ``column`` holds ``equals``."""
 
-    column: str
-    equals: Text
+    column: str = Field(description="the column that is looked at")
+    equals: Text = Field(description="what it must hold")
 
 
 class Said(Model):
@@ -86,12 +86,16 @@ class Said(Model):
 class Options(Model):
     """Files of rows and what their columns mean."""
 
-    type: Literal["table"] = "table"
+    type: Literal["table"] = Field(default="table", description="which kind of source")
     path: StudyPath = Field(description="a file, a folder or a zip archive")
     include: str = Field(default="*", description="only files named like this")
-    format: Literal["auto", "csv", "parquet"] = "auto"
+    format: Literal["auto", "csv", "parquet"] = Field(
+        default="auto", description="auto: by the file's name"
+    )
     delimiter: str = Field(default="auto", description="auto: of , tab ; | the commonest")
-    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    encoding: Literal["utf-8", "latin-1", "cp1252"] = Field(
+        default="utf-8", description="how a CSV file's text is written"
+    )
     patient: str | PatientIn = Field(description="the column of the patient's identifier")
     missing: Tokens = Field(default=(), description="texts or numbers that mean: no value")
     time: TimeSpec | None = Field(default=None, description="when each event was known")
@@ -157,12 +161,12 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
 def _rows(
     pieces: Sequence[Piece], options: Options, refused: Refusals
 ) -> Iterator[tuple[Rows, str]]:
-    parquet, plain = [], []
+    columnar, plain = [], []
     for piece in pieces:
         named = piece.name.lower().endswith((".parquet", ".pq"))
         is_parquet = options.format == "parquet" or (options.format == "auto" and named)
-        (parquet if is_parquet else plain).append(piece)
-    found = _csv.rows(
+        (columnar if is_parquet else plain).append(piece)
+    found = csv.rows(
         plain,
         columns=options.columns,
         delimiter=options.delimiter,
@@ -171,7 +175,7 @@ def _rows(
     )
     for rows in found:
         yield rows, "@"
-    for rows in _parquet.rows(parquet, columns=options.columns, refused=refused):
+    for rows in parquet.rows(columnar, columns=options.columns, refused=refused):
         yield rows, "#"
 
 

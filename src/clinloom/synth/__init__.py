@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clinloom import engine
 from clinloom.errors import MissingDependency, UsageError
+from clinloom.spark import workers
 from clinloom.synth import _radiographs, _risk
 from clinloom.synth._population import Population, population
 from clinloom.synth._records import TYPES, Export, record_number, text, uid
@@ -70,7 +70,7 @@ def synthesise(
 
         if log:
             log(f"{patients:,} patients, {wanted:,} with a radiograph, in {len(groups)} pieces")
-        engine.each(spark, range(len(groups)), work)
+        workers.each(spark, len(groups), work)
         truth = _truth(parts, patients=patients, seed=seed, radiographs=wanted)
         shutil.rmtree(parts)
         (making / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Who is who: identifiers, subjects and the crosswalk between them."""

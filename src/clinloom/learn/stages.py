@@ -1,0 +1,154 @@
+"""The learned preparation as a pyspark.ml stage: fill, bound, standardise, flag what is missing.
+
+Learned from training rows only, inside the Pipeline; its statistics are Params, so a fitted model
+saves and loads as any other stage does, and without pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from pyspark import keyword_only
+from pyspark.ml import Estimator, Model, Transformer
+from pyspark.ml.functions import array_to_vector, vector_to_array
+from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
+
+from clinloom.errors import DataError
+from clinloom.learn import preparation as kernel
+from clinloom.learn import sketch
+from clinloom.learn.calibration import EDGE
+from clinloom.spark import sums, workers
+from clinloom.tables import matrix
+
+
+class _Columns(Params):
+    """The input and output columns."""
+
+    inputCol = Param(Params._dummy(), "inputCol", "array of doubles", TypeConverters.toString)
+    outputCol = Param(Params._dummy(), "outputCol", "vector", TypeConverters.toString)
+
+
+class Preparation(Estimator, _Columns, DefaultParamsReadable, DefaultParamsWritable):
+    """Learn fill values, bounds, centres and scales of an array column.
+
+    ``lower`` and ``upper``: the quantiles beyond which values are drawn in (winsorised). Workers
+    summarise their rows (``learn.sketch``): up to 4 million numbers neither partitions nor order
+    change what is learned; beyond that it is within the error stated there. No row reaches the
+    driver.
+    """
+
+    lower = Param(Params._dummy(), "lower", "lower quantile", TypeConverters.toFloat)
+    upper = Param(Params._dummy(), "upper", "upper quantile", TypeConverters.toFloat)
+    use = Param(Params._dummy(), "use", "features used; empty: all", TypeConverters.toListInt)
+    parts = Param(Params._dummy(), "parts", "the rows' partitions, about", TypeConverters.toInt)
+
+    @keyword_only
+    def __init__(
+        self, *, inputCol="values", outputCol="features", lower=0.001, upper=0.999, use=(), parts=64
+    ):
+        super().__init__()
+        self._setDefault(inputCol="values", outputCol="features", lower=0.001, upper=0.999, use=[])
+        self._setDefault(parts=64)
+        self._set(**{k: list(v) if k == "use" else v for k, v in self._input_kwargs.items()})
+
+    def _parts(self) -> int:
+        """A summary may hold 32 MB: of more than two parts workers make fewer first."""
+        parts = self.getOrDefault("parts")
+        return parts if parts <= 2 else max(parts, sums.FEW + 1)
+
+    def _fit(self, dataset: DataFrame) -> PreparationModel:
+        column = self.getOrDefault("inputCol")
+        keys = [c for c in ("subject_id", "prediction_time") if c in dataset.columns]
+        order = F.xxhash64(*keys) if keys else F.xxhash64(column)
+        rows = dataset.select(F.col(column).alias("values"), order.alias("order"))
+        found = workers.summed(rows, _sketched, sketch.merged, parts=self._parts())
+        if found is None:
+            raise DataError("there is no training row to learn a preparation from")
+        learned = kernel.learned(
+            sketch.Sketch.read(found),
+            lower=self.getOrDefault("lower"),
+            upper=self.getOrDefault("upper"),
+            use=self.getOrDefault("use"),
+        )
+        model = PreparationModel()
+        model._set(
+            inputCol=column,
+            outputCol=self.getOrDefault("outputCol"),
+            **{name: array.tolist() for name, array in learned.arrays().items()},
+        )
+        return model
+
+
+def _sketched(tables: Iterable[pa.Table]) -> pa.Table | None:
+    """A partition's rows (``values``, ``order``) as a sketch."""
+    held = sketch.Gathering()
+    for table in tables:
+        held.add(matrix(table), table.column("order").to_numpy())
+    return held.sketch.table() if held.sketch else None
+
+
+class PreparationModel(Model, _Columns, DefaultParamsReadable, DefaultParamsWritable):
+    """A fitted :class:`Preparation`; it owns its statistics."""
+
+    fill = Param(Params._dummy(), "fill", "median", TypeConverters.toListFloat)
+    lower = Param(Params._dummy(), "lower", "lower bound", TypeConverters.toListFloat)
+    upper = Param(Params._dummy(), "upper", "upper bound", TypeConverters.toListFloat)
+    centre = Param(Params._dummy(), "centre", "mean", TypeConverters.toListFloat)
+    scale = Param(Params._dummy(), "scale", "standard deviation", TypeConverters.toListFloat)
+    keep = Param(Params._dummy(), "keep", "features kept", TypeConverters.toListInt)
+    indicator = Param(Params._dummy(), "indicator", "missing flags", TypeConverters.toListInt)
+
+    @property
+    def statistics(self) -> kernel.Statistics:
+        """What was learned, as arrays."""
+        whole = ("keep", "indicator")
+        return kernel.Statistics(
+            **{
+                f: np.asarray(self.getOrDefault(f), np.int64 if f in whole else np.float64)
+                for f in kernel.Statistics.__dataclass_fields__
+            }
+        )
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        column, out = self.getOrDefault("inputCol"), self.getOrDefault("outputCol")
+        schema = StructType(
+            [*dataset.schema.fields, StructField("_prepared", ArrayType(DoubleType(), False))]
+        )
+        work = partial(_prepared, column=column, statistics=self.statistics)
+        prepared = workers.by_rows(dataset, work, schema)
+        return prepared.withColumn(out, array_to_vector("_prepared")).drop("_prepared")
+
+
+def _prepared(table: pa.Table, *, column: str, statistics: kernel.Statistics) -> pa.Table:
+    """The rows with their prepared features, ``_prepared``."""
+    made = kernel.prepare(matrix(table, column), statistics)
+    offsets = np.arange(len(made) + 1, dtype=np.int32) * made.shape[1]
+    array = pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
+    return table.append_column("_prepared", array)
+
+
+class Calibration(Transformer, DefaultParamsReadable, DefaultParamsWritable):
+    """Recalibrate ``probability`` by a learned slope and intercept on the logit."""
+
+    slope = Param(Params._dummy(), "slope", "slope", TypeConverters.toFloat)
+    intercept = Param(Params._dummy(), "intercept", "intercept", TypeConverters.toFloat)
+
+    @keyword_only
+    def __init__(self, *, slope=1.0, intercept=0.0):
+        super().__init__()
+        self._set(**self._input_kwargs)
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        raw = vector_to_array("probability")[1]
+        inside = F.least(F.greatest(raw, F.lit(EDGE)), F.lit(1.0 - EDGE))
+        odds = F.log(inside / (F.lit(1.0) - inside))
+        slope, intercept = self.getOrDefault("slope"), self.getOrDefault("intercept")
+        risk = F.lit(1.0) / (F.lit(1.0) + F.exp(-(F.lit(intercept) + F.lit(slope) * odds)))
+        return dataset.withColumn("predicted_boolean_probability", risk)

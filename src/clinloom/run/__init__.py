@@ -1,0 +1,1 @@
+"""A run: the story, one step a file."""

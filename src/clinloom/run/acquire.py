@@ -1,0 +1,194 @@
+"""The first step: every source through its kernel, who is who, events clustered by patient."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clinloom import files, plugins
+from clinloom.errors import SourceError
+from clinloom.files import Piece
+from clinloom.identity import crosswalk
+from clinloom.run.sums import added, counted, summed
+from clinloom.run.work import Tables, Work
+from clinloom.spark import workers
+from clinloom.spark.session import cores
+from clinloom.spark.units import Spool
+from clinloom.store import Pending
+from clinloom.study import Model, Study, without_places
+from clinloom.tables import (
+    ACQUIRED,
+    COUNTS,
+    CROSSWALK,
+    IMAGES,
+    LEDGER,
+    LINKS,
+    REJECTED,
+)
+
+PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
+    table.name: table for table in (LINKS, LEDGER)
+}
+CLUSTERED = {
+    "events": ("acquired", ACQUIRED),
+    "images": ("images", IMAGES),
+    "rejected": ("acquisition_rejected", REJECTED),
+    "crosswalk": ("crosswalk", CROSSWALK),
+}
+BUCKET = 48 << 20  # bytes of input a bucket: flat memory, and work for every core
+MOST_BUCKETS = 1024
+
+
+class Listing:
+    """A source's files, listed once to be told apart and summed, then streamed to groups."""
+
+    def __init__(self, name: str, options: Any):
+        self.name, self.options = name, options
+        self.size = self.files = 0
+        digest = hashlib.sha256()
+        for piece in self:
+            self.size, self.files = self.size + piece.size, self.files + 1
+            digest.update(f"{piece.name}\0{piece.size}\0{piece.stamp}\n".encode())
+        manifest = getattr(options, "manifest", None)
+        if manifest:
+            listed = files.listing(manifest, where=f"sources.{name}.manifest")
+            digest.update(files.fingerprint(listed).encode())
+        self.stamp = digest.hexdigest()
+
+    def __iter__(self) -> Iterator[Piece]:
+        include = getattr(self.options, "include", "*")
+        return files.listing(
+            self.options.path, include=include, where=f"sources.{self.name}.path"
+        )
+
+    def groups(self, cores: int) -> Iterator[list[Piece]]:
+        """Its files grouped by bytes."""
+        module = plugins.load("sources", self.options.type)
+        splittable = getattr(module, "SPLITTABLE", False)
+        return files.groups(self, splittable=splittable, cores=cores, total=self.size)
+
+
+def acquire(work: Work, study: Study) -> Tables:
+    """Read every source into events clustered by patient."""
+    found = [Listing(name, options) for name, options in study.sources.items()]
+    return work.step(
+        "acquire",
+        lambda out: _read_all(work, study.sources, found, out),
+        options=without_places({n: o.model_dump(mode="json") for n, o in study.sources.items()}),
+        inputs={f"files of {listing.name}": listing.stamp for listing in found},
+        uses=[("sources", o.type) for o in study.sources.values()],  # type: ignore[attr-defined]
+        counts="acquired",
+    )
+
+
+def _read_all(
+    work: Work, sources: Mapping[str, Model], found: Sequence[Listing], out: Pending
+) -> None:
+    """Read every source and write acquired, images, refusals, ledger and the crosswalk.
+
+    Raises SourceError where a source held no event at all.
+    """
+    spark = work.spark
+    lanes = cores(spark)
+    size = sum(listing.size for listing in found)
+    buckets = min(MOST_BUCKETS, max(2 * lanes, -(-size // BUCKET)))
+    units = Spool(out.scratch("units") / "units.json", _units(found, lanes))
+    kernel = partial(read, sources=dict(sources))
+    blocks = workers.by_unit(spark, units, kernel, tables=PACKED)
+    blocks = blocks.persist(workers.ON_DISK)
+    try:
+        rows = workers.settle(blocks)
+        parts = min(len(units), workers.TASKS)
+        ledger = _ledger(blocks, parts) if rows.get("ledger") else LEDGER.empty
+        _tell_empty(blocks, sources, ledger, parts)
+        who = crosswalk.resolve(spark, blocks, rows.get("links", 0), out, parts=lanes)
+        counts = workers.cluster(
+            blocks.union(who.blocks),
+            out=out,
+            tables=CLUSTERED,
+            buckets=buckets,
+            moved=who.moved,
+            counting=(counted, added),
+        )
+        who.blocks.unpersist()
+    finally:
+        blocks.unpersist()
+    if who.merged:
+        extra = {"rule": "two_identifiers", "action": "merged", "count": who.merged}
+        ledger = pa.concat_tables([ledger, LEDGER.rows([extra])])
+    told = ledger.filter(pc.not_equal(ledger.column("rule"), EVENTS_OF))
+    out.write(LEDGER, summed([told]), name="acquisition_ledger")
+    out.write(COUNTS, counts if counts is not None else COUNTS.empty, name="acquisition_counts")
+
+
+def _units(found: Iterable[Listing], lanes: int) -> Iterator[dict[str, Any]]:
+    for listing in found:
+        for group in listing.groups(lanes):
+            yield {"source": listing.name, "pieces": [asdict(piece) for piece in group]}
+
+
+EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the driver takes out again
+
+
+def read(unit: Mapping[str, Any], *, sources: Mapping[str, Any]) -> Iterator[dict[str, pa.Table]]:
+    """Run a source's kernel on a group of files, each patient as the subject of an identifier."""
+    name = unit["source"]
+    pieces = [Piece(**piece) for piece in unit["pieces"]]
+    options = sources[name]
+    count = refused = 0
+    reasons: dict[str, int] = {}
+    for parcel in plugins.load("sources", options.type).read(pieces, options, name):
+        if "events" in parcel:
+            count += parcel["events"].num_rows
+        if "rejected" in parcel:
+            refused += parcel["rejected"].num_rows
+            for found in parcel["rejected"].column("reason").value_counts().to_pylist():
+                reasons[found["values"]] = reasons.get(found["values"], 0) + found["counts"]
+        yield crosswalk.named(parcel)
+    rows = [{"source": name, "rule": EVENTS_OF, "action": "", "count": count}]
+    rows += [
+        {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
+        for reason, n in reasons.items()
+    ]
+    yield {"ledger": LEDGER.rows(rows)}
+
+
+def _ledger(blocks: Any, parts: int) -> pa.Table:
+    """What the sources' kernels counted, merged by workers."""
+
+    def partial_sum(tables: Iterable[pa.Table]) -> pa.Table | None:
+        held = list(tables)
+        return summed(held) if held else None
+
+    columns = "source string, code string, rule string, action string, count long"
+    rows = workers.unpacked(blocks, "ledger", _plain, columns)
+    found = workers.summed(rows, partial_sum, summed, parts=parts)
+    return found if found is not None else LEDGER.empty
+
+
+def _plain(ledger: pa.Table) -> pa.Table:
+    return pa.table({f.name: ledger.column(f.name).cast(f.type) for f in LEDGER.arrow})
+
+
+def _tell_empty(
+    blocks: Any, sources: Mapping[str, Model], ledger: pa.Table, parts: int
+) -> None:
+    """Raise SourceError where a source gave no event, with the commonest reason of refusal."""
+    rows = [row for row in ledger.to_pylist() if row["rule"] == EVENTS_OF]
+    for name in sources:
+        mine = {row["action"]: row["count"] for row in rows if row["source"] == name}
+        if mine.pop("", 0):
+            continue
+        mend = "does the mapping fit the files?"
+        if mine:
+            top = max(sorted(mine), key=lambda reason: mine[reason])
+            mend = f"{sum(mine.values()):,} records were refused, mostly as {top}"
+        raise SourceError("no event was found in this source", where=f"sources.{name}", mend=mend)
+
+

@@ -1,0 +1,269 @@
+"""The steps from clean events to the integrated dataset, each committed by the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clinloom import clean as cleaning
+from clinloom import cohort as cohorts
+from clinloom import features
+from clinloom.cohort import split as splitting
+from clinloom.errors import DataError
+from clinloom.features import Feature
+from clinloom.run.sums import added, counted, flowed, latest, summed, voiced
+from clinloom.run.work import Tables, Work, plain
+from clinloom.spark import workers
+from clinloom.spark.patients import Input, patients
+from clinloom.store import Pending
+from clinloom.study import Study
+from clinloom.tables import (
+    ACQUIRED,
+    COUNTS,
+    DATASET,
+    EVENTS,
+    EXTENT,
+    FLOW,
+    INDEX,
+    LEDGER,
+    REJECTED,
+    VOCABULARY,
+)
+
+NEEDED = ["subject_id", "time", "code", "numeric_value"]  # the events' columns that features read
+
+
+def clean(work: Work, study: Study, acquired: Tables) -> Tables:
+    """Clean every patient's events; count each change, keep each refusal."""
+
+    def do(out: Pending) -> None:
+        found = workers.by_patient(
+            work.spark,
+            {
+                "acquired": (acquired["acquired"], ACQUIRED),
+                "refused": (acquired["acquisition_rejected"], REJECTED),
+            },
+            partial(cleaned, options=study.clean),
+            out=out,
+            tables={"events": EVENTS, "rejected": REJECTED},
+            merges={"ledger": summed, "counts": added, "extent": latest},
+        )
+        before = acquired["acquisition_ledger"].read()
+        out.write(LEDGER, summed([before, *_given(found, "ledger")]))
+        counts = [acquired["acquisition_counts"].read(), *_given(found, "counts")]
+        out.write(COUNTS, added(counts))
+        if "extent" not in found:
+            raise DataError(
+                "cleaning refused every event", where="clean", mend="see tables/acquired"
+            )
+        out.write(EXTENT, found["extent"])
+
+    return work.step(
+        "clean",
+        do,
+        options=plain(study.clean),
+        inputs={"acquire": work.keys["acquire"]},
+        uses=[("clean", name) for name in study.clean],
+        counts="events",
+    )
+
+
+def cleaned(
+    acquired: pa.Table, refused: pa.Table, *, options: Mapping[str, Any]
+) -> dict[str, pa.Table]:
+    """The cleaning kernel for whole patients, and what their sources had refused already."""
+    made = cleaning.clean(acquired, options)
+    rejected = [made["rejected"], refused.cast(REJECTED.arrow)]
+    out = {**made, "rejected": pa.concat_tables(rejected)}
+    out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
+    if made["events"].num_rows:
+        last = pc.max(made["events"].column("time"))
+        out["extent"] = EXTENT.rows([{"last": last.as_py()}])
+    return out
+
+
+def _given(found: Mapping[str, pa.Table], name: str) -> list[pa.Table]:
+    return [found[name]] if name in found else []
+
+
+def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
+    """Each patient's prediction moments, outcome and split; and, as events pass by, the codes."""
+
+    def do(out: Pending) -> None:
+        found = workers.by_patient(
+            work.spark,
+            {"events": (events["events"], EVENTS)},
+            partial(moments, study=study),
+            out=out,
+            tables={"index": INDEX},
+            columns={"events": NEEDED},
+            merges={"flow": flowed, "vocabulary": voiced, "classes": added},
+        )
+        out.write(FLOW, found["flow"])
+        classes = found.get("classes", COUNTS.empty)
+        training = answerable(classes, found["flow"])
+        listed = features.resolve(study.features, _seen(found), training)
+        if not listed:
+            raise DataError(
+                f"no code is in enough of the {training:,} training rows",
+                where="features",
+                mend="lower `min_rows`",
+            )
+        out.write(VOCABULARY, found["vocabulary"])
+        text = json.dumps([feature.to_dict() for feature in listed])
+        out.put("feature_list", "features.json", text)
+
+    return work.step(
+        "cohort",
+        do,
+        options=[plain(study.cohort), plain(study.split), study.seed, plain(study.features)],
+        inputs={"clean": work.keys["clean"]},
+        uses=[("features", name) for name in study.features],
+        counts="index",
+    )
+
+
+def moments(events: pa.Table, *, study: Study) -> dict[str, pa.Table]:
+    """The cohort kernel and the split for whole patients, and the codes that training rows saw."""
+    found = cohorts.cohort(events, study.cohort)
+    index = splitting.assign(found["index"], study.split, seed=study.seed)
+    training = index.filter(pc.equal(index.column("split"), "train"))
+    return {
+        "index": index,
+        "flow": found["flow"],
+        "classes": _classes(index),
+        "vocabulary": features.vocabulary(events, training, study.features),
+    }
+
+
+def _classes(index: pa.Table) -> pa.Table:
+    """How many rows of each split have the outcome, as COUNTS: ``stage`` and ``reason``."""
+    found = index.group_by(["split", "boolean_value"]).aggregate([([], "count_all")])
+    return COUNTS.rows(
+        {
+            "table": "index",
+            "stage": row["split"],
+            "reason": str(row["boolean_value"]),
+            "rows": row["count_all"],
+        }
+        for row in found.to_pylist()
+    )
+
+
+def _seen(found: Mapping[str, pa.Table]) -> pa.Table:
+    if "vocabulary" not in found:
+        raise DataError(
+            "no event before the index time fits any feature",
+            where="features",
+            mend="are the codes under `features` those of the events?",
+        )
+    return found["vocabulary"]
+
+
+def answerable(classes: pa.Table, flow: pa.Table) -> int:
+    """How many rows train. Raises DataError where the cohort cannot answer the question.
+
+    ``classes``: COUNTS of the index by split (``stage``) and outcome (``reason``).
+    """
+    counts = {(row["stage"], row["reason"]): row["rows"] for row in classes.to_pylist()}
+    total = sum(counts.values())
+    if not total:
+        lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
+        raise DataError(
+            f"nobody is in the cohort; patients left at each step: {lost}",
+            where="cohort",
+            mend="is `cohort.index.at` a code of the events?",
+        )
+    positive = sum(n for (_, outcome), n in counts.items() if outcome == "True")
+    if positive in (0, total):
+        who = "nobody" if positive == 0 else "everybody"
+        raise DataError(
+            f"{who} of {total:,} prediction moments has the outcome",
+            where="cohort.outcome",
+            mend="are its codes those of the events, and is `within` long enough?",
+        )
+    for part in ("train", "test"):
+        rows = {o: n for (split, o), n in counts.items() if split == part and n}
+        if len(rows) < 2:
+            raise DataError(
+                f"the {part} rows ({sum(rows.values()):,}) hold a single class",
+                where="split",
+                mend="give it more patients, or another seed or cutoff",
+            )
+    return sum(n for (split, _), n in counts.items() if split == "train")
+
+
+def feature_list(cohort: Tables) -> list[Feature]:
+    """The features that the cohort's training rows gave."""
+    return [Feature.from_dict(f) for f in json.loads(cohort["feature_list"].text("features.json"))]
+
+
+def build_features(
+    work: Work, study: Study, events: Tables, cohort: Tables, listed: Sequence[Feature]
+) -> Tables:
+    """The integrated dataset, a row per patient and moment, and the leakage audit."""
+
+    def do(out: Pending) -> None:
+        workers.by_patient(
+            work.spark,
+            {"events": (events["events"], EVENTS), "index": (cohort["index"], INDEX)},
+            partial(integrate, listed=list(listed)),
+            out=out,
+            tables={"dataset": DATASET},
+            columns={"events": NEEDED},
+        )
+        out.put("leakage", "audit.json", json.dumps(audit(events, cohort, listed)))
+
+    return work.step(
+        "features",
+        do,
+        inputs={name: work.keys[name] for name in ("clean", "cohort")},
+        uses=[("features", name) for name in study.features],
+        counts="dataset",
+    )
+
+
+def integrate(
+    events: pa.Table, index: pa.Table, *, listed: Sequence[Feature]
+) -> dict[str, pa.Table]:
+    """Features beside the outcome and the split."""
+    if not index.num_rows:
+        return {}
+    made = features.compute(events, index, listed)
+    for name in ("boolean_value", "split"):
+        made = made.append_column(name, index.column(name))
+    return {"dataset": made.select(DATASET.arrow.names)}
+
+
+def audit(
+    events: Tables, cohort: Tables, listed: Sequence[Feature], rows: int = 2000
+) -> dict[str, int]:
+    """Recompute some rows without, and with poisoned, events at or after the index time."""
+    checked = differing = 0
+    moments = cohort["index"].buckets()
+    happened = events["events"].buckets()
+    for bucket, index in moments.items():
+        inputs = {
+            "events": Input(tuple(map(str, happened[bucket])), EVENTS, tuple(NEEDED)),
+            "index": Input(tuple(map(str, index)), INDEX),
+        }
+        for part in patients(inputs, 1 << 16):
+            found = features.audit(part["events"], part["index"], listed)
+            checked += found["rows_checked"]
+            differing += found["rows_differing"]
+            if checked >= rows:
+                break
+        if checked >= rows:
+            break
+    if differing:
+        raise DataError(
+            f"{differing:,} of {checked:,} rows change with events after the index time",
+            where="features",
+            mend="report this: features must not see the future",
+        )
+    return {"rows_checked": checked, "rows_differing": differing}

@@ -1,0 +1,157 @@
+"""Batch scoring: new patients through the same kernels and the exported scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from clinloom import cohort as cohorts
+from clinloom import files, plugins
+from clinloom import study as studies
+from clinloom.deploy.bundle import Bundle
+from clinloom.errors import StoreError
+from clinloom.files import Address
+from clinloom.run import dataset
+from clinloom.run.acquire import acquire
+from clinloom.run.progress import Progress
+from clinloom.run.work import Tables, Work
+from clinloom.spark import workers
+from clinloom.store import Pending, Store, TableWriter, attempt
+from clinloom.store.stored import stream
+from clinloom.study import Study
+from clinloom.tables import CROSSWALK, EVENTS, PREDICTIONS, SCORES, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+AT_ONCE = 1 << 18  # rows that are copied at once into the one file
+
+
+def score(
+    bundle: str,
+    *,
+    out: str,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    spark: SparkSession | None = None,
+) -> dict[str, Any]:
+    """Score every prediction moment of the sources; write one Parquet file, whole or not at all.
+
+    Rows are sorted by subject and time within each bucket of patients. ``boolean_value`` is null
+    where the outcome was not seen and the time at risk ends after the last event of the whole
+    input. A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
+    are addresses.
+    """
+    loaded = Bundle.load(bundle)
+    study = _study(loaded.study, overrides)
+    target = files.address(out)
+    folder = target.parent / attempt(".scoring")
+    store = Store(folder, note=progress.note if progress else None)
+    work = Work(study, store, progress=progress, spark=spark)
+    try:
+        acquired = acquire(work, study)
+        events = dataset.clean(work, study, acquired)
+        scored = predict(work, study, events, acquired, bundle=str(loaded.place))
+        rows = _write(study, scored, target)
+    finally:
+        work.close()
+        files.remove(folder)
+    return {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
+
+
+def _study(resolved: Mapping[str, Any], overrides: Sequence[str]) -> Study:
+    document = yaml.safe_load(yaml.safe_dump(dict(resolved)))
+    dropped = [o.split("=", 1)[0].split(".")[1] for o in overrides if _drops(o)]
+    for name in dropped:
+        document["sources"].pop(name, None)
+    kept = [o for o in overrides if not _drops(o)]
+    return studies.parse(document, rooms=plugins, overrides=kept, where="bundle")
+
+
+def _drops(override: str) -> bool:
+    key, _, value = override.partition("=")
+    return key.startswith("sources.") and key.count(".") == 1 and value.strip() in ("null", "~", "")
+
+
+def predict(
+    work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: str
+) -> Tables:
+    """The predictions of every patient's moments, by bucket."""
+    last = events["extent"].read().column("last").cast("int64")[0].as_py() or 0
+    inputs = {"events": (events["events"], EVENTS)}
+    if study.deploy.identifier:
+        inputs["known"] = (acquired["crosswalk"], CROSSWALK)
+
+    def do(out: Pending) -> None:
+        workers.by_patient(
+            work.spark,
+            inputs,
+            partial(scored, bundle=bundle, cohort=study.cohort, last=last),
+            out=out,
+            tables={"predictions": _table(study)},
+            columns={"events": dataset.NEEDED},
+        )
+
+    return work.step("score", do, inputs={"clean": work.keys["clean"]}, counts="predictions")
+
+
+def _table(study: Study) -> Table:
+    return SCORES if study.deploy.identifier else PREDICTIONS
+
+
+_loaded: dict[str, Bundle] = {}
+
+
+def scored(
+    events: pa.Table, known: pa.Table | None = None, *, bundle: str, cohort: Any, last: int
+) -> dict[str, pa.Table]:
+    """The scoring kernel for whole patients; a worker loads the bundle once.
+
+    ``known``: the crosswalk's rows of the same patients, where their identifiers may leave.
+    """
+    if bundle not in _loaded:
+        _loaded[bundle] = Bundle.load(bundle)
+    index = cohorts.cohort(events, cohort)["index"]
+    if not index.num_rows:
+        return {}
+    made = _loaded[bundle].risks(events, index)
+    outcome = index.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
+    ends = index.column("prediction_time").cast("int64").to_numpy() + cohort.outcome.within
+    unknown = ~outcome & (ends > last)
+    at = made.schema.get_field_index("boolean_value")
+    made = made.set_column(at, made.schema.field(at), pa.array(outcome, mask=unknown))
+    if known is not None:
+        made = made.join(_identifiers(known), "subject_id")
+        made = made.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
+    return {"predictions": made}
+
+
+def _identifiers(crosswalk: pa.Table) -> pa.Table:
+    """One identifier a subject: the least record number, else the least resource id."""
+    resource = pc.starts_with(crosswalk.column("identifier"), "Patient/")
+    rank = pc.if_else(resource, "1", "0")
+    ranked = pc.binary_join_element_wise(rank, crosswalk.column("identifier"), "")
+    least = pa.table({"subject_id": crosswalk.column("subject_id"), "patient": ranked})
+    least = least.group_by("subject_id").aggregate([("patient", "min")])
+    patient = pc.utf8_slice_codeunits(least.column("patient_min"), 1)
+    return pa.table({"subject_id": least.column("subject_id"), "patient": patient})
+
+
+def _write(study: Study, scored: Tables, target: Address) -> int:
+    """The buckets one after another in one file, a few rows at a time."""
+    table = _table(study)
+    try:
+        files.folder(target.parent)
+        with TableWriter(target, table) as writer:
+            for file in scored["predictions"].files():
+                for rows in stream(str(file), None, AT_ONCE):
+                    writer.write(rows)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StoreError(f"cannot be written ({reason})", where=str(target)) from None
+    return writer.rows

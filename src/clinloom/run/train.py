@@ -1,0 +1,144 @@
+"""The steps from the integrated dataset to an evaluated model and its bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinloom import plugins
+from clinloom.cohort.split import FOLDS
+from clinloom.deploy.scorer import Scorer, parity
+from clinloom.features import Feature
+from clinloom.run.work import Tables, Work, plain
+from clinloom.spark import saved, workers
+from clinloom.store import Pending
+from clinloom.study import Study
+from clinloom.tables import DATASET, matrix
+
+if TYPE_CHECKING:
+    from clinloom.learn.training import Folds, Trained
+
+PARITY_ROWS = 5000  # rows on which the scorer is held against Spark
+MODALITIES = {"records": "records", "images": "images"}
+
+
+def train(
+    work: Work, study: Study, dataset: Tables, features: Sequence[Feature]
+) -> dict[str, Tables]:
+    """Tune and fit every model, each a step of its own; refuse one whose scorer disagrees."""
+    shared = Shared(work, study, dataset, features)
+    try:
+        return {
+            name: work.step(
+                f"train/{name}",
+                lambda out, name=name: _train(work, study, dataset, shared, name, out),
+                options=[
+                    plain(study.models[name]),
+                    plain(study.split),
+                    study.seed,
+                    study.evaluate.threshold,
+                ],
+                inputs={"features": work.keys["features"]},
+                uses=[("models", name)],
+            )
+            for name in study.models
+        }
+    finally:
+        shared.close()
+
+
+class Shared:
+    """The prepared folds, made when the first model needs them."""
+
+    def __init__(self, work: Work, study: Study, dataset: Tables, features: Sequence[Feature]):
+        self.work, self.study, self.dataset, self.width = work, study, dataset, len(features)
+        self._held: dict[tuple[int, ...], Folds] = {}
+
+    def folds(self, use: Sequence[int] = ()) -> Folds:
+        """The folds, of all features or of those that ``use`` numbers."""
+        from clinloom.learn.training import Folds, spread, training_rows
+        from clinloom.spark.session import cores
+
+        key = tuple(use)
+        if key not in self._held:
+            table, spark = self.dataset["dataset"], self.work.spark
+            parts = spread((table.rows or 0) * self.width * 8, cores(spark))
+            frame = with_fold(workers.read(spark, table, DATASET), self.study)
+            rows = training_rows(frame, _column("fold"), parts=parts)
+            self._held[key] = Folds(rows, folds=self.study.split.folds, use=use, parts=parts)
+        return self._held[key]
+
+    def close(self) -> None:
+        """Let go of prepared rows."""
+        for folds in self._held.values():
+            folds.close()
+
+
+def _column(name: str) -> Any:
+    from pyspark.sql import functions as F
+
+    return F.col(name)
+
+
+def with_fold(frame: Any, study: Study) -> Any:
+    """The dataset with each patient's fold: a hash, so the same whatever the others are."""
+    from pyspark.sql import functions as F
+
+    buckets = F.pmod(F.xxhash64(F.lit(study.seed ^ FOLDS), F.col("subject_id")), F.lit(2**31))
+    return frame.withColumn("fold", F.floor(buckets * study.split.folds / F.lit(2.0**31)))
+
+
+def _train(
+    work: Work, study: Study, dataset: Tables, shared: Shared, name: str, out: Pending
+) -> None:
+    from clinloom.learn import training
+
+    trained = training.tune(
+        name,
+        study.models[name],
+        shared.folds(),
+        seed=study.seed,
+        by=study.evaluate.threshold,
+        place=str(out.scratch("trees")),
+    )
+    scorer = scorer_of(trained)
+    worst = _agree(work, dataset, trained, scorer)
+    model = f"models.{name}"
+    out.put(model, "scorer.npz", scorer.dump())
+    saved.save(trained.pipeline, out.folder(model, "spark"))
+    found = {
+        "title": plugins.load("models", name).TITLE,
+        "point": trained.point,
+        "fold_auroc": float(np.mean(trained.fold_auroc)) if trained.fold_auroc else None,
+        "folds": trained.fold_auroc,
+        "threshold": trained.threshold,
+        "parity": worst,
+    }
+    out.put(model, "trained.json", json.dumps(found))
+
+
+def scorer_of(trained: Trained) -> Scorer:
+    """The scorer of a trained model."""
+    return Scorer(
+        model=trained.name,
+        statistics=trained.pipeline.stages[0].statistics,
+        arrays=trained.arrays,
+        slope=trained.slope,
+        intercept=trained.intercept,
+        threshold=trained.threshold,
+    )
+
+
+def _agree(work: Work, dataset: Tables, trained: Trained, scorer: Scorer) -> float:
+    """The parity gate: the scorer against ``PipelineModel.transform`` on bounded rows."""
+    from clinloom.spark.session import to_arrow
+
+    frame = workers.read(work.spark, dataset["dataset"], DATASET).limit(PARITY_ROWS)
+    made = to_arrow(
+        trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
+    )
+    expected = made.column("predicted_boolean_probability").to_numpy()
+    return parity(scorer, matrix(made), expected)

@@ -1,0 +1,1 @@
+"""What readers of rows share: CSV, Parquet, cells, templates."""

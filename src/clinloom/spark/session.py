@@ -1,0 +1,197 @@
+"""The Spark session and its settings: the only place that makes one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from clinloom.errors import MissingDependency
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.shuffle.partitions": "8",
+}
+LANES = 8  # tasks of the driver side by side, at most
+Answer = TypeVar("Answer")
+QUIET = Path(__file__).parent / "log4j2.properties"
+STARTED = {  # for a session that is started here
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.codegen.cache.maxEntries": "1000",
+    "spark.sql.autoBroadcastJoinThreshold": "64m",
+}
+ALONE = {  # and on this machine alone
+    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={QUIET.as_uri()}",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+}
+
+
+def session(*, master: str | None = None, settings: dict[str, str] | None = None) -> SparkSession:
+    """The active session, the one that ``spark-submit`` asks for, else a new local one.
+
+    ``CLINLOOM_SPARK_MASTER`` or ``master`` names another master; ``CLINLOOM_SPARK_REMOTE`` a Spark
+    Connect server. What the caller or the platform has set stays; :func:`settled` sets what a run
+    needs while it runs. Raises MissingDependency without Java.
+    """
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    remote = os.environ.get("CLINLOOM_SPARK_REMOTE")
+    active = SparkSession.getActiveSession()
+    try:
+        if active is not None:
+            return active
+        if remote:
+            return SparkSession.builder.remote(remote).getOrCreate()
+        return _started(master or os.environ.get("CLINLOOM_SPARK_MASTER"), settings or {})
+    except Exception as error:
+        if "JAVA" in str(error).upper():
+            raise MissingDependency(
+                "Spark found no Java", mend="install Java 17, then ask `clinloom doctor`"
+            ) from None
+        raise
+
+
+def _started(master: str | None, settings: dict[str, str]) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    wanted = {**STARTED, **settings}
+    master = master or (None if _asked() else "local[*]")
+    if master is not None and master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        memory = os.environ.get("CLINLOOM_SPARK_MEMORY", "3g")
+        wanted = {**ALONE, "spark.driver.memory": memory, **wanted}
+    builder: Any = SparkSession.builder.appName("clinloom")
+    if master is not None:
+        builder = builder.master(_patient(master))
+    for key, value in wanted.items():
+        builder = builder.config(key, value)
+    made = builder.getOrCreate()
+    made.sparkContext.setLogLevel("ERROR")
+    return made
+
+
+def _asked() -> bool:
+    """Whether ``spark-submit``, its arguments or its defaults name a master already."""
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return True
+    words = os.environ.get("PYSPARK_SUBMIT_ARGS", "").replace("=", " ").split()
+    if "--master" in words or "--remote" in words or "spark.master" in words:
+        return True
+    folders = [os.environ.get("SPARK_CONF_DIR"), os.environ.get("SPARK_HOME", "") + "/conf"]
+    for folder in filter(None, folders):
+        file = Path(folder) / "spark-defaults.conf"
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            return any(line.split()[:1] == ["spark.master"] for line in lines)
+    return False
+
+
+def _patient(master: str) -> str:
+    """A local master whose tasks are tried again, as a cluster's are: ``local[*]`` tries once."""
+    cores, closed, rest = master.removeprefix("local").partition("]")
+    if master == "local":
+        return "local[1,4]"
+    return f"local{cores},4]" if closed and not rest and "," not in cores else master
+
+
+def note_of(problem: Exception) -> str:
+    """The first line of what Spark said."""
+    return str(problem).strip().splitlines()[0][:160] if str(problem).strip() else "refused"
+
+
+@contextmanager
+def settled(
+    spark: SparkSession,
+    wanted: Mapping[str, str] = SETTINGS,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
+    """The settings that a run needs, while it runs; afterwards the caller's are the caller's again.
+
+    A setting that the platform refuses is passed over with a note.
+    """
+    before: dict[str, str | None] = {}
+    for key, value in wanted.items():
+        try:
+            held = spark.conf.get(key, None)
+            spark.conf.set(key, value)
+        except Exception as error:  # a platform may forbid a setting
+            note(f"Spark keeps its own {key}: {note_of(error)}")
+            continue
+        before[key] = held
+    try:
+        yield
+    finally:
+        for key, held in before.items():
+            if held is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, held)
+
+
+def setting(spark: SparkSession, key: str, value: str) -> Any:
+    """One setting, while a query runs."""
+    return settled(spark, {key: value})
+
+
+_cores: dict[int, int] = {}
+
+
+def cores(spark: SparkSession) -> int:
+    """How many tasks the cluster runs at once, over Spark Connect too."""
+    context = getattr(spark, "_sc", None)
+    if context is not None:
+        conf = context.getConf()
+        asked = int(conf.get("spark.executor.instances", "0")) * int(
+            conf.get("spark.executor.cores", "1")
+        )
+        return max(context.defaultParallelism, asked)
+    if id(spark) not in _cores:  # a range lies in as many partitions as the cluster has cores
+        from pyspark.sql import functions as F
+
+        parts = spark.range(0, 1 << 20).select(F.spark_partition_id().alias("p"))
+        _cores[id(spark)] = parts.distinct().count()
+    return _cores[id(spark)]
+
+
+def at_once(spark: SparkSession, tasks: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    """Run small tasks side by side, each in a thread of its own; their answers in order.
+
+    A fit on few rows keeps one core busy and often waits for the driver.
+    """
+    from pyspark import __version__, inheritable_thread_target
+
+    old = __version__.startswith("3.")  # Spark 4 asks for the session, to hand its tags on
+    todo = list(map(inheritable_thread_target if old else inheritable_thread_target(spark), tasks))
+    with ThreadPoolExecutor(min(len(todo), cores(spark), LANES)) as pool:
+        return list(pool.map(lambda task: task(), todo))
+
+
+def to_arrow(frame: DataFrame) -> pa.Table:
+    """A small, bounded frame as an Arrow table, on Spark 3.5 as on 4.x."""
+    import pyarrow as pa
+
+    if hasattr(frame, "toArrow"):
+        return frame.toArrow()
+    batches = frame._collect_as_arrow() if hasattr(frame, "_collect_as_arrow") else []
+    if batches:
+        return pa.Table.from_batches(batches)
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    return to_arrow_schema(frame.schema).empty_table()

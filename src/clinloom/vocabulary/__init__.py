@@ -1,0 +1,1 @@
+"""Names, units and bounds of clinical codes: data, not code."""
