@@ -1,7 +1,7 @@
 """Object stores in processes of their own, with what Spark and Python need to reach them.
 
-moto serves S3, Azurite serves Azure Blob Storage. ``settings`` goes to a Spark client and through it
-to its workers, ``env`` to a process that Spark does not start.
+moto serves S3, Azurite serves Azure Blob Storage. ``settings`` goes to a Spark client and through
+it to its workers, ``env`` to a process that Spark does not start.
 """
 
 from __future__ import annotations

@@ -17,7 +17,12 @@ HOME = Path(pyspark.__file__).parent
 SCALA = next(HOME.glob("jars/spark-core_*.jar")).name.split("_")[1].split("-")[0]
 SUBMIT = HOME / "bin" / "spark-submit"
 TREE = f"{ROOT / 'src'}:{ROOT}"  # what a Python worker must import: the tree under test
+# A job of a few seconds is over before the second compiler pays; a benchmark gives others.
+QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 QUIET = {
+    "spark.driver.extraJavaOptions": QUICK,
+    "spark.executor.extraJavaOptions": QUICK,
+    "spark.yarn.am.extraJavaOptions": QUICK,
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "4",
