@@ -1,8 +1,8 @@
 """This Python environment and the tree under test as archives that a cluster can unpack.
 
-What Clinloom needs (its extras, not the tests' tools, and not pyspark, which a cluster has) is laid
-out as an environment of its own and packed by venv-pack once for each set of versions; the tree
-changes with every edit and is a small archive beside it.
+What Clinloom's jobs need, not the tests' tools and not pyspark, which a cluster has, is laid out as
+an environment of its own and packed by venv-pack once for each set of versions. The tree changes
+with every edit and is a small archive beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from tests.clusters.daemons import ROOT
 from tests.clusters.parts import Missing, kept
 
-EXTRAS = ("images", "dicom", "connect", "s3", "azure", "gcs", "hdfs", "yarn")
+EXTRAS = ("images", "dicom", "s3", "azure", "hdfs")  # what a job on these clusters reads
 OF_THE_CLUSTER = ("clinloom", "pyspark", "py4j", "venv-pack")
 PYTHON = "./environment/bin/python"  # in a container, where the archive is #environment
 SOURCE = "./source"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -64,6 +65,7 @@ class Standalone:
     def restart(self, host: str) -> None:
         """End the worker on ``host`` with its executors and start it anew, its folder emptied."""
         self.daemons.stop(f"worker-{host}")
+        shutil.rmtree(self.folder(host))
         _start_worker(self.daemons, host, self.address)
         _await_workers(self.daemons, self.page)
 
