@@ -114,25 +114,27 @@ class Sketch:
         """Rows with a value (f,)."""
         return self.rows - self.missing
 
-    def quantiles(self, at: Sequence[float]) -> Floats:
+    def quantiles(self, at: Sequence[float], *, of: Ints | None = None) -> Floats:
         """(q, f) quantiles of the known values, NaN where there are none, as NumPy's linear ones.
 
-        Between centroids of neighbours the values are taken to be spread evenly.
+        ``of``: the numbers of the features asked for; None: all. Between centroids of neighbours
+        the values are taken to be spread evenly.
         """
-        out = np.full((len(at), len(self.missing)), np.nan)
+        asked = np.arange(len(self.missing)) if of is None else np.asarray(of)
+        out = np.full((len(at), len(asked)), np.nan)
+        there = np.flatnonzero(self.known[asked])
         if self.values is not None:
-            there = self.known > 0
-            out[:, there] = np.nanquantile(self.values[:, there], at, axis=0)
+            out[:, there] = np.nanquantile(self.values[:, asked[there]], at, axis=0)
             return out
         k = cells(len(self.missing))
-        for feature in np.flatnonzero(self.known):
+        for number, feature in zip(there, asked[there], strict=True):
             weight = self.weight[feature]
             mean, weight = self.mean[feature][weight > 0], weight[weight > 0]
             ranks, values = _spread(mean, weight, k)
             ends = self.least[feature], self.most[feature]
             ranks = np.r_[0.0, ranks, self.known[feature] - 1.0]
             values = np.clip(np.r_[ends[0], values, ends[1]], *ends)
-            out[:, feature] = np.interp(np.asarray(at) * ranks[-1], ranks, values)
+            out[:, number] = np.interp(np.asarray(at) * ranks[-1], ranks, values)
         return out
 
     def in_order(self) -> Floats:

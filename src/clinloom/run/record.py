@@ -10,22 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from clinloom import __version__
-from clinloom.features import Feature
 from clinloom.report import render as page
-from clinloom.report.baseline import table_one
 from clinloom.run.work import Work
 from clinloom.study import Study
-from clinloom.tables import matrix
 
 LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
-BASELINE_ROWS = 200_000  # Table 1 is counted on at most as many rows
 
 
 def tell(work: Work, study: Study) -> None:
@@ -80,19 +72,17 @@ def gather(folder: Path) -> dict[str, Any]:
     curves = json.loads((tables / "evaluation" / "curves.json").read_text())
     for name, model in metrics["models"].items():
         model.update(curves[name])
-    dataset = ds.dataset(tables / "dataset", format="parquet")
-    rows = dataset.to_table(columns=["subject_id", "split", "boolean_value"])
+    counted = json.loads((tables / "counted" / "summary.json").read_text())
     return {
         **record,
         **metrics,
+        **counted,
         "sources": sources(tables, record["kinds"]),
         "flow": pq.read_table(tables / "flow").to_pylist(),
-        "split": split(rows),
         "ledger": _ledger(tables),
         "rejected": rejected(tables),
-        "table1": baseline(dataset.head(BASELINE_ROWS), tables),
         "leakage": json.loads((tables / "leakage" / "audit.json").read_text()),
-        "warnings": warnings(metrics, rows),
+        "warnings": warnings(metrics, counted["split"]["test"]["positive"]),
     }
 
 
@@ -115,17 +105,6 @@ def sources(tables: Path, kinds: dict[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def split(dataset: pa.Table) -> dict[str, dict[str, int]]:
-    """Rows, patients and outcomes of the training and test rows."""
-    out = {}
-    for part in ("train", "test"):
-        rows = dataset.filter(pc.equal(dataset.column("split"), part))
-        positive = pc.sum(rows.column("boolean_value").cast("int64")).as_py() or 0
-        subjects = len(rows.column("subject_id").unique())
-        out[part] = {"rows": rows.num_rows, "subjects": subjects, "positive": positive}
-    return out
-
-
 def rejected(tables: Path) -> list[dict[str, Any]]:
     """Refusals counted by source, stage and reason."""
     counts: Counter[tuple] = Counter()
@@ -138,31 +117,8 @@ def rejected(tables: Path) -> list[dict[str, Any]]:
     ]
 
 
-def baseline(dataset: pa.Table, tables: Path) -> list[dict[str, Any]]:
-    """Table 1: the characteristics of those with and without the outcome."""
-    listed = json.loads((tables / "feature_list" / "features.json").read_text())
-    features = [Feature.from_dict(f) for f in listed]
-    label = dataset.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
-    values = matrix(dataset)
-    shown = _shown(features)
-    return table_one([features[i].name for i in shown], values[:, shown], label)
-
-
-def _shown(features: list[Feature]) -> list[int]:
-    """One column for each characteristic: demographics, codes, and the latest measurement."""
-    best: dict[tuple[str, str], tuple[int, int]] = {}
-    for at, feature in enumerate(features):
-        if feature.family == "imaging":
-            continue
-        rank = {"last": 0, "present": 0, "mean": 1}.get(feature.statistic, 2)
-        key = (feature.family, feature.code if feature.family != "demographics" else feature.name)
-        if key not in best or rank < best[key][0]:
-            best[key] = (rank, at)
-    return [at for _, at in best.values()]
-
-
-def warnings(metrics: dict[str, Any], dataset: pa.Table) -> list[str]:
-    """What a careful reader should be told first."""
+def warnings(metrics: dict[str, Any], events: int) -> list[str]:
+    """What a careful reader should be told first; ``events``: outcomes in the test rows."""
     out = []
     test = metrics["models"][metrics["selected"]]["test"]
     slope, auroc = test["calibration_slope"]["value"], test["auroc"]["value"]
@@ -172,8 +128,6 @@ def warnings(metrics: dict[str, Any], dataset: pa.Table) -> list[str]:
         out.append(
             f"An AUROC of {auroc:.3f} is rare in medicine: is a feature the outcome in disguise?"
         )
-    kept = dataset.filter(pc.equal(dataset.column("split"), "test"))
-    events = int(np.sum(kept.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)))
     if events < 100:
         out.append(
             f"The test rows hold {events} outcomes; fewer than 100 give wide intervals"

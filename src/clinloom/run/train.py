@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from clinloom.learn.training import Folds, Trained
 
 PARITY_ROWS = 5000  # rows on which the scorer is held against Spark
-MODALITIES = {"records": "records", "images": "images"}
+MODALITIES = ("records", "images")
 
 
 def train(
@@ -116,6 +117,67 @@ def _train(
         "parity": worst,
     }
     (place / "trained.json").write_text(json.dumps(found))
+
+
+def selected(models: Mapping[str, Tables]) -> str:
+    """The model that the folds say is best."""
+    return max(models, key=lambda name: told(models, name)["fold_auroc"] or 0.0)
+
+
+def told(models: Mapping[str, Tables], name: str) -> dict[str, Any]:
+    """What the folds said of a model: its point, threshold and areas."""
+    found: dict[str, Any] = json.loads(_place(models, name).joinpath("trained.json").read_text())
+    return found
+
+
+def scorer(models: Mapping[str, Tables], name: str) -> Scorer:
+    """A trained model's scorer."""
+    return Scorer.load(_place(models, name) / "scorer")
+
+
+def _place(models: Mapping[str, Tables], name: str) -> Path:
+    return models[name][f"models.{name}"].path
+
+
+def modalities(
+    work: Work,
+    study: Study,
+    dataset: Tables,
+    features: Sequence[Feature],
+    models: Mapping[str, Tables],
+) -> dict[str, Scorer]:
+    """The selected model fitted on records only and on images only, where there are both.
+
+    They are raw: neither recalibrated nor held against a threshold of their own.
+    """
+    use = {m: [i for i, f in enumerate(features) if f.modality == m] for m in MODALITIES}
+    if not study.evaluate.modalities or not all(use.values()):
+        return {}
+    name = selected(models)
+
+    def do(out: Pending) -> None:
+        from clinloom.learn import training
+
+        point, place = told(models, name)["point"], str(out.scratch("trees"))
+        for kind in MODALITIES:
+            shared = Shared(work, study, dataset, features)
+            try:
+                part = shared.folds(use[kind]).part(None)
+                model = training.fit(name, study.models[name], point, part, seed=study.seed)
+                arrays = training.flattened(name, model, f"{place}/{kind}")
+            finally:
+                shared.close()
+            made = Scorer(name, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)
+            made.save(out.place("modalities") / kind)
+
+    options = [plain(study.models[name]), study.seed]
+    made = work.step("modalities", do, options=options, inputs=keys(work, models, "features"))
+    return {kind: Scorer.load(made["modalities"].path / kind) for kind in MODALITIES}
+
+
+def keys(work: Work, models: Mapping[str, Tables], *more: str) -> dict[str, str]:
+    """What depends on every model depends on these steps."""
+    return {step: work.keys[step] for step in (*more, *(f"train/{name}" for name in models))}
 
 
 def scorer_of(trained: Trained) -> Scorer:
