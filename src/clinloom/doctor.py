@@ -202,12 +202,13 @@ def _session() -> Check:
     try:
         from pyspark.sql import SparkSession
 
+        from clinloom.spark import workers
         from clinloom.spark.session import session
 
         shared = SparkSession.getActiveSession() is not None
         started = session(master="local[1]")
         try:
-            rows = started.range(10).mapInArrow(lambda batches: batches, "id long").count()
+            rows = workers.by_rows(started.range(10), lambda rows: rows, "id long").count()
         finally:
             if not shared:
                 started.stop()

@@ -1,14 +1,22 @@
-"""A room's plug-ins are its files. This lists them and loads one by its exact name."""
+"""A room's plug-ins are its files, and those that other packages offer by entry points.
+
+An entry point ``NAME = "package.module"`` of the group ``clinloom.ROOM`` (``clinloom.sources``,
+``clinloom.features`` …) names a module of the same shape as a file of the room.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pkgutil
+import re
+from collections.abc import Iterator
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from clinloom.errors import UsageError, nearest
+from clinloom.errors import MissingDependency, UsageError, nearest
 from clinloom.study import Model
 
 ROOMS = ("sources", "clean", "features", "models")
@@ -16,10 +24,25 @@ ROOMS = ("sources", "clean", "features", "models")
 
 @cache
 def choices(room: str) -> tuple[str, ...]:
-    """The names of a room's plug-ins: its files that do not begin with an underscore."""
+    """The names of a room's plug-ins: its files that do not begin with an underscore, and others'.
+
+    Raises UsageError where two packages offer the same name.
+    """
     folder = Path(__file__).parent / room
-    names = (module.name for module in pkgutil.iter_modules([str(folder)]))
-    return tuple(sorted(n for n in names if not n.startswith("_")))
+    own = [module.name for module in pkgutil.iter_modules([str(folder)])]
+    names = [n for n in own if not n.startswith("_")] + [p.name for p in offered(room)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"{room} has two plug-ins called '{name}'",
+                mend="uninstall one of the packages that offer it, or rename it",
+            )
+    return tuple(sorted(names))
+
+
+def offered(room: str) -> list[metadata.EntryPoint]:
+    """The plug-ins of a room that other packages offer."""
+    return sorted(metadata.entry_points(group=f"clinloom.{room}"), key=lambda p: p.name)
 
 
 @cache
@@ -31,9 +54,67 @@ def load(room: str, name: str) -> ModuleType:
             f"{room} has no '{name}'",
             mend=f"did you mean '{near}'?" if near else f"choose from {', '.join(choices(room))}",
         )
+    for point in offered(room):
+        if point.name == name:
+            found = point.load()
+            if not isinstance(found, ModuleType):
+                raise UsageError(
+                    f"the entry point '{name}' of clinloom.{room} is not a module",
+                    mend="let it name the module itself, without an attribute",
+                )
+            return found
     return importlib.import_module(f"clinloom.{room}.{name}")
 
 
 def options(room: str, name: str) -> type[Model]:
     """The plug-in's Options."""
-    return load(room, name).Options
+    found: type[Model] = load(room, name).Options
+    return found
+
+
+def needed(room: str, name: str) -> dict[str, str | None]:
+    """The distributions that a plug-in's extra (``REQUIRES``) brings, with their versions.
+
+    None for one that is not installed.
+    """
+    extra = getattr(load(room, name), "REQUIRES", None)
+    found: dict[str, str | None] = {}
+    for distribution in _of_extra(extra) if extra else ():
+        try:
+            found[distribution] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            found[distribution] = None
+    return found
+
+
+def check(room: str, name: str) -> None:
+    """Raise MissingDependency where what the plug-in needs is not installed."""
+    lacking = [d for d, version in needed(room, name).items() if version is None]
+    if lacking:
+        extra = load(room, name).REQUIRES
+        raise MissingDependency(
+            f"{room} '{name}' needs {', '.join(lacking)}",
+            mend=f"pip install 'clinloom[{extra}]'",
+        )
+
+
+@cache
+def stamp(room: str, name: str) -> str:
+    """What a plug-in's results depend on: its code, and the versions of what it needs."""
+    module = load(room, name)
+    code = Path(module.__file__ or "").read_bytes() if module.__file__ else b""
+    parts = [f"{d}=={v}" for d, v in sorted(needed(room, name).items())]
+    return hashlib.sha256(code + "\n".join(parts).encode()).hexdigest()
+
+
+def _of_extra(extra: str) -> Iterator[str]:
+    try:
+        lines = metadata.requires("clinloom") or []
+    except metadata.PackageNotFoundError:  # a source tree that was not installed
+        return
+    for line in lines:
+        requirement, _, marker = line.partition(";")
+        if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker):
+            found = re.match(r"[A-Za-z0-9._-]+", requirement)
+            if found:
+                yield found[0]

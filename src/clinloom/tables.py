@@ -6,8 +6,9 @@ and predictions carry the columns that meds-evaluation reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +47,7 @@ class Table:
         """The table without a row."""
         return self.arrow.empty_table()
 
-    def rows(self, rows: Sequence[dict]) -> pa.Table:
+    def rows(self, rows: Iterable[dict[str, Any]]) -> pa.Table:
         """A small table from dictionaries; absent columns are null."""
         return pa.Table.from_pylist(list(rows), schema=self.arrow)
 
@@ -148,6 +149,31 @@ CROSSWALK = Table(
     "the only link from source identifiers to subjects; it stays in the guarded store",
     (Column("identifier", _string, "as the source writes it", False), _subject),
 )
+MOVED = Table(
+    "moved",
+    "subjects by their own identifiers that turned out to be others, while events are clustered",
+    (
+        Column("own", _long, "the hash of the identifier", False),
+        Column("true", _long, "the subject", False),
+    ),
+    ("own",),
+)
+EXTENT = Table(
+    "extent",
+    "how far the whole input reaches",
+    (Column("last", TIME, "the time of the last event"),),
+)
+COUNTS = Table(
+    "counts",
+    "how many rows of each table there are by source, stage and reason, for the report",
+    (
+        Column("table", _string, "the table counted", False),
+        Column("source", _string, "the source's name in the study"),
+        Column("stage", _string, "which stage refused"),
+        Column("reason", _string, "why"),
+        Column("rows", _long, "how many", False),
+    ),
+)
 INDEX = Table(
     "index",
     "the moments at which a prediction is made, with the outcome (MEDS label schema) and the split",
@@ -208,6 +234,12 @@ PREDICTIONS = Table(
     ),
     ("subject_id", "prediction_time"),
 )
+SCORES = Table(
+    "predictions",
+    "predictions with the source's own identifier, where the study lets it leave",
+    (*PREDICTIONS.columns, Column("patient", _string, "the source's own identifier")),
+    PREDICTIONS.key,
+)
 
 RISKS = Table(
     "risks",
@@ -247,6 +279,6 @@ PARCELS = {t.name: t for t in (PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, LI
 
 
 def matrix(dataset: pa.Table, column: str = "values") -> np.ndarray:
-    """A column of equally long arrays, ``values`` unless told, as an (n, f) matrix."""
+    """A column of lists of one length as an (n, f) matrix."""
     values = dataset.column(column).combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).reshape(dataset.num_rows, -1)

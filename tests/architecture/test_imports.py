@@ -18,10 +18,10 @@ LAYERS = [  # from the ground up; a room imports its own layer's rooms or those 
     {"errors", "hashing", "vocabulary"},
     {"tables"},
     {"events"},
+    {"files"},
     {"study"},
     {"plugins"},
     {"guard"},
-    {"files"},
     {"store"},
     {"spark"},
     {"learn", "identity", "radiomics"},
@@ -93,8 +93,15 @@ def faults(room: str, module: tuple[str, ...], text: str) -> list[str]:
     if room in LAZY and any(p[0] in ("pyspark", "py4j") for p in imported(top(run))):
         out.append(f"{room} loads Spark when it is imported")
     used = names(tree)
+    if used & {"mapInArrow", "mapInPandas", "applyInArrow", "pandas_udf", "udf"} and module != (
+        "spark",
+        "workers",
+    ):
+        out.append("only spark/workers.py hands data to Python workers")
     if used & {"_jvm", "_jsc", "_sc", "sparkContext", "rdd"} and room != "spark":
         out.append("only spark/ knows the JVM and the context")
+    if used & {"ParquetWriter", "write_table"} and room != "store":
+        out.append("only store/ writes tables")
     if "fsspec" in {p[0] for p in imported(tree)} and room != "files":
         out.append("only files/ opens storage")
     return out
@@ -122,7 +129,9 @@ def test_the_house_keeps_its_laws(path: Path):
         ("features/new", "import pyspark.sql", "knows Spark"),
         ("models/new", "from pyspark.ml import Pipeline", "loads Spark when it is imported"),
         ("run/new", "from clinloom.models import _forest", "a private part of models"),
+        ("run/new", "frame.mapInArrow(f, 'a int')", "hands data to Python workers"),
         ("learn/new", "spark._jvm.System", "knows the JVM"),
+        ("run/new", "import pyarrow.parquet as pq\npq.write_table(t, 'x')", "writes tables"),
         ("sources/new", "import fsspec", "opens storage"),
     ],
 )

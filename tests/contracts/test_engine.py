@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clinloom.errors import DataError
+from clinloom import files
+from clinloom.errors import DataError, StoreError
 from clinloom.files import Piece, groups
 from clinloom.identity import crosswalk, subjects
-from clinloom.spark import blocks, workers
+from clinloom.run.sums import added, counted, flowed
+from clinloom.spark import blocks, placing, sums, workers
+from clinloom.spark.session import SETTINGS, settled
+from clinloom.spark.units import Spool
 from clinloom.store import Pending, Stored
-from clinloom.tables import ACQUIRED, FLOW, LINKS
+from clinloom.tables import ACQUIRED, FLOW, LINKS, MOVED, REJECTED
 
 pytestmark = pytest.mark.core
 
@@ -38,39 +43,37 @@ def count(events: pa.Table) -> dict[str, pa.Table]:
     return {"flow": FLOW.rows(rows)}
 
 
-def tell(pieces, rows):
-    """A kernel that yields the rows of its group, in parcels of a few."""
-    for piece in pieces:
-        part = rows.slice(piece.start, piece.size)
-        for begin in range(0, part.num_rows, 50):
-            yield {"events": part.slice(begin, 50)}
+def tell(unit, rows):
+    """A kernel that yields the rows of its unit, in parcels of a few."""
+    part = rows.slice(unit["start"], unit["size"])
+    for begin in range(0, part.num_rows, 50):
+        yield {"events": part.slice(begin, 50)}
 
 
 def clustered(spark, tmp_path, buckets, *, rows=None, size=300, moved=None):
-    """The rows, read in groups of ``size``, in their buckets."""
+    """The rows, read in units of ``size``, in their buckets."""
     rows = events() if rows is None else rows
-    name = f"{buckets}-{size}"
-    out, place = Pending(tmp_path / name), tmp_path / f"acquired-{name}"
-    place.mkdir()
-    cut = [[Piece("p", "p", size, None, n, n)] for n in range(0, rows.num_rows, size)]
-    tables, spread = {"events": ACQUIRED}, {"events": out.scratch("spread")}
-    workers.by_file(
-        spark,
-        cut,
-        partial(tell, rows=rows),
-        out=out,
-        places=spread,
-        tables=tables,
-        spread={"events": buckets},
-    )
-    file = None
+    out = Pending(files.address(tmp_path / f"{buckets}-{size}"))
+    units = [{"start": n, "size": size} for n in range(0, rows.num_rows, size)]
+    spool = Spool(out.scratch("units") / "units.json", units)
+    blocks = workers.by_unit(spark, spool, partial(tell, rows=rows), tables={"events": ACQUIRED})
+    blocks = blocks.persist(workers.ON_DISK)
+    assert workers.settle(blocks) == {"events": rows.num_rows}
+    places = ()
     if moved is not None:
-        file = out.scratch("moved") / "subjects.npy"
-        np.save(file, moved)
-    workers.cluster(
-        spark, spread, places={"events": place}, tables=tables, buckets=buckets, moved=file
+        out.write(MOVED, pa.table({"own": moved[0], "true": moved[1]}))
+        places = (out.place("moved") / out.parts["moved"][0].file,)
+    found = workers.cluster(
+        blocks,
+        out=out,
+        tables={"events": ("acquired", ACQUIRED)},
+        buckets=buckets,
+        moved=places,
+        counting=(counted, added),
     )
-    return Stored("acquired", place, "k")
+    blocks.unpersist()
+    assert sum(row["rows"] for row in found.to_pylist()) == rows.num_rows
+    return Stored("acquired", out.place("acquired"), "k", None, tuple(out.parts["acquired"]))
 
 
 def tangled(seed: int = 2) -> pa.Table:
@@ -104,8 +107,8 @@ def key(row: dict) -> tuple:
     return tuple((v is not None, 0 if v is None else v) for v in first + rest)
 
 
-def told(stored: Stored) -> dict[str, list[dict]]:
-    return {file.name: pq.read_table(file).to_pylist() for file in stored.files()}
+def told(stored: Stored) -> dict[int, list[dict]]:
+    return {n: pq.read_table(file).to_pylist() for n, [file] in stored.buckets().items()}
 
 
 @pytest.mark.parametrize("buckets", [1, 7])
@@ -124,23 +127,48 @@ def test_how_files_are_grouped_changes_nothing_and_nothing_is_lost(
         for size in (130, 2000)
     ]
     assert found[0] == found[1]
-    for name, listed in found[0].items():
-        assert {r["subject_id"] % buckets for r in listed} == {int(name[5:10])}
+    for bucket, listed in found[0].items():
+        assert {r["subject_id"] % buckets for r in listed} == {bucket}
         assert [key(r) for r in listed] == sorted(key(r) for r in listed)
     together = [r for listed in found[0].values() for r in listed]
     assert sorted(together, key=key) == sorted(wanted, key=key)
 
 
-def test_a_bucket_too_large_to_sort_at_once_comes_out_the_same(tmp_path, monkeypatch):
+def test_a_bucket_too_large_to_sort_at_once_comes_out_the_same(monkeypatch):
+    """Whatever the order in which its slices come, and though it goes over the worker's disk."""
     rows = tangled()
-    with blocks.BlockWriter(tmp_path / "part", ACQUIRED, 3) as writer:
-        writer.write(rows)
-    files = sorted(tmp_path.glob("*.arrow"))
-    whole = pa.concat_tables(blocks.in_order(files, 0)).to_pylist()
+    slices = [part for n in (0, 900) for b, part in blocks.cut(rows.slice(n, 1100), 3) if b == 1]
+
+    def merged(parts):
+        bucket = blocks.Bucket()
+        for part in parts:
+            bucket.add(sums.packed(part), part.num_rows)
+        return pa.concat_tables(bucket.sorted()).to_pylist()
+
+    whole = merged(slices)
     monkeypatch.setattr(blocks, "SORTED", 100)
     monkeypatch.setattr(blocks, "SLICE", 7)
-    assert pa.concat_tables(blocks.in_order(files, 0)).to_pylist() == whole
-    assert len(whole) == sum(i % 3 == 0 for i in rows.column("subject_id").to_pylist())
+    assert merged(slices[::-1]) == whole
+    assert len(whole) == sum(part.num_rows for part in slices) > 100
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 7, 64, 1000])
+def test_each_bucket_has_a_partition_of_its_own(spark, buckets):
+    from pyspark.sql import functions as F
+
+    keys = placing.keys(buckets)
+    frame = spark.createDataFrame([(k, n) for n, k in enumerate(keys)], "place int, bucket int")
+    placed = frame.repartition(buckets, "place").select("bucket", F.spark_partition_id().alias("p"))
+    assert all(row["p"] == row["bucket"] for row in placed.collect())
+
+
+def test_refusals_without_a_patient_are_spread_by_their_place():
+    rows = [{"reason": "malformed", "file": f"f{n % 50}", "position": n} for n in range(4000)]
+    table = pa.Table.from_pylist(rows, schema=REJECTED.arrow)
+    bucket = blocks.bucket_of(table, 8)
+    assert np.bincount(bucket, minlength=8).min() > 250
+    turned = table.take(pa.array(np.arange(4000)[::-1]))
+    assert np.array_equal(blocks.bucket_of(turned, 8), bucket[::-1])
 
 
 def test_subjects_are_the_hashes_that_spark_gives(spark):
@@ -153,45 +181,61 @@ def test_subjects_are_the_hashes_that_spark_gives(spark):
     assert subjects.subjects(coded).to_pylist() == [*(r["h"] for r in given), None, given[3]["h"]]
 
 
+def linked(unit):
+    """A kernel that tells links."""
+    yield {"links": pa.table(list(zip(*unit, strict=True)), schema=LINKS.arrow)}
+
+
 @pytest.mark.parametrize("few", [0, 100])
 def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypatch, few):
     monkeypatch.setattr(crosswalk, "FEW", few)
     pairs = [("a", "a"), ("Patient/2", "m"), ("Patient/1", "m"), ("m", "z"), ("Patient/2", "m")]
-    (tmp_path / "links" / "source=0").mkdir(parents=True)
-    table = pa.table(list(zip(*pairs, strict=True)), schema=LINKS.arrow)
-    pq.write_table(table, tmp_path / "links" / "source=0" / "part-00000.parquet")
-    out = Pending(tmp_path / "out")
-    found = crosswalk.resolve(spark, tmp_path / "links", out)
+    chain = [(f"n{n}", f"n{n + 1}") for n in range(10, 40)]
+    out = Pending(files.address(tmp_path / "out"))
+    spool = Spool(out.scratch("units") / "u", [pairs, chain])
+    made = workers.by_unit(spark, spool, linked, tables={"links": LINKS}).persist()
+    found = crosswalk.resolve(spark, made, len(pairs) + len(chain), out, parts=2)
     subject = dict(
         zip("aPmz", subjects.hashed(pa.array(["a", "Patient/1", "m", "z"])), strict=True)
     )
-    rows = pq.read_table(out.place("crosswalk")).to_pylist()
-    assert {r["identifier"]: r["subject_id"] for r in rows} == {
+    rows = [r for b in found.blocks.collect() for r in sums.unpacked(bytes(b["block"])).to_pylist()]
+    known = {r["identifier"]: r["subject_id"] for r in rows}
+    assert {k: v for k, v in known.items() if not k.startswith("n")} == {
         "a": subject["a"],
         **dict.fromkeys(["Patient/1", "Patient/2", "m", "z"], subject["P"]),
     }
-    own, true = np.load(found.moved)
-    assert len(own) == 3 and np.all(np.diff(own) > 0) and set(true) == {subject["P"]}
-    assert subject["m"] in own and subject["z"] in own and found.merged == 1
+    [least] = subjects.hashed(pa.array(["n10"]))
+    assert {v for k, v in known.items() if k.startswith("n")} == {least}
+    tables = [pq.read_table(file) for file in found.moved]
+    assert all(np.all(np.diff(t.column("own").to_numpy()) > 0) for t in tables)
+    moved = dict(
+        zip(
+            *(pa.concat_tables(tables).column(n).to_pylist() for n in ("own", "true")), strict=True
+        )
+    )
+    assert len(moved) == 3 + 30 and moved[subject["m"]] == moved[subject["z"]] == subject["P"]
+    assert found.merged == 1
 
 
 @pytest.mark.parametrize("buckets", [1, 7])
 @pytest.mark.parametrize("chunk", [1, 13, 100_000])
 def test_buckets_and_chunks_change_nothing(spark, tmp_path, buckets, chunk):
     stored = clustered(spark, tmp_path, buckets)
-    place = tmp_path / f"flow-{chunk}"
-    place.mkdir()
-    workers.by_patient(
+    out = Pending(files.address(tmp_path / f"flow-{chunk}"))
+    found = workers.by_patient(
         spark,
-        {"events": stored},
+        {"events": (stored, ACQUIRED)},
         count,
-        places={"flow": place},
+        out=out,
         tables={"flow": FLOW},
+        merges={"flow": flowed},
         chunk=chunk,
-    )
-    found = {r["name"]: r["rows"] for r in pq.read_table(place).to_pylist()}
+    )["flow"]
+    written = pa.concat_tables([pq.read_table(f) for f in Path(out.place("flow")).iterdir()])
     ids, sizes = np.unique(events().column("subject_id").to_numpy(), return_counts=True)
-    assert found == {str(i): n for i, n in zip(ids, sizes, strict=True)}
+    for rows in (found, written):
+        told = {r["name"]: r["rows"] for r in rows.to_pylist()}
+        assert told == {str(i): n for i, n in zip(ids, sizes, strict=True)}
 
 
 def test_each_bucket_is_sorted_and_no_patient_is_in_two(spark, tmp_path):
@@ -205,23 +249,43 @@ def test_each_bucket_is_sorted_and_no_patient_is_in_two(spark, tmp_path):
         seen |= set(ids.tolist())
 
 
-def refuse(pieces, message):
-    raise DataError(message, where="a stage", mend="mend it")
-    yield {}
+def test_a_fault_in_a_worker_is_told_as_ours(spark):
+    def refuse(number):
+        raise DataError("what happened", where="a stage", mend="mend it")
 
-
-def test_a_fault_in_a_worker_is_told_as_ours(spark, tmp_path):
-    out = Pending(tmp_path)
     with pytest.raises(DataError, match="what happened") as caught:
-        workers.by_file(
-            spark,
-            [[Piece("a", "a", 1)]],
-            partial(refuse, message="what happened"),
-            out=out,
-            places={"flow": out.place("flow")},
-            tables={"flow": FLOW},
-        )
+        workers.each(spark, 3, refuse)
     assert caught.value.mend == "mend it"
+
+
+def test_a_fault_that_may_pass_is_tried_again_and_one_that_stays_is_told(spark, tmp_path):
+    def trying(number, tries):
+        mine = tmp_path / f"{number}-{len(list(tmp_path.glob(f'{number}-*')))}"
+        mine.touch()
+        if len(list(tmp_path.glob(f"{number}-*"))) < tries:
+            raise OSError(5, "the store is away", "bucket/key")
+
+    workers.each(spark, 2, partial(trying, tries=3))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(StoreError, match="the store is away") as caught:
+        workers.each(spark, 1, partial(trying, tries=99))
+    assert caught.value.where == "bucket/key"
+
+
+def test_the_session_is_the_callers_again_afterwards(spark):
+    key, other = "spark.sql.ansi.enabled", "spark.sql.parquet.outputTimestampType"
+    before = spark.conf.get(key)
+    spark.conf.set(key, "false")
+    spark.conf.unset(other)
+    default = spark.conf.get(other)
+    told: list[str] = []
+    with settled(spark, {**SETTINGS, "spark.ui.port": "1"}, note=told.append):
+        assert spark.conf.get(key) == "true"
+        assert spark.conf.get(other) == "TIMESTAMP_MICROS"
+    assert spark.conf.get(key) == "false" and spark.conf.get(other) == default
+    assert len(told) == 1 and "spark.ui.port" in told[0]
+    spark.conf.set(key, before)
 
 
 def test_lines_of_a_ranged_file_are_each_read_once(tmp_path):
@@ -239,5 +303,5 @@ def test_lines_of_a_ranged_file_are_each_read_once(tmp_path):
 
 def test_groups_hold_every_piece_once():
     pieces = [Piece(str(n), str(n), 1 << (n % 25)) for n in range(200)]
-    cut = groups(pieces, splittable=False, cores=2)
+    cut = list(groups(pieces, splittable=False, cores=2))
     assert [p for g in cut for p in g] == pieces

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -59,12 +61,15 @@ def folds(frame):
 
 @pytest.fixture(scope="module")
 def trained(folds, tmp_path_factory):
+    from clinloom import files
     from clinloom.learn.training import tune
+    from clinloom.spark.saved import nodes
 
-    place = str(tmp_path_factory.mktemp("trees"))
+    place = files.address(tmp_path_factory.mktemp("trees"))
 
     def make(name):
-        return tune(name, quick(name), folds, seed=1, by="f1", place=place)
+        kept = partial(nodes, place=place / name)
+        return tune(name, quick(name), folds, seed=1, by="f1", saved=kept)
 
     return {name: make(name) for name in MODELS}
 
@@ -105,15 +110,14 @@ def extras():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, tmp_path, name):
+def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, name):
     from clinloom.run.train import scorer_of
 
     scorer = scorer_of(trained[name])
     values, expected = answers(trained[name].pipeline, frame)
     assert parity(scorer, values, expected) <= 1e-9
     assert np.std(expected) > 0.01
-    scorer.save(tmp_path)
-    again = Scorer.load(tmp_path)
+    again = Scorer.parse(scorer.dump())
     assert np.array_equal(again.score(values), scorer.score(values))
     assert np.isclose(scorer.importance(9).sum(), 1)
 
@@ -165,17 +169,16 @@ def test_training_rows_keep_every_core_busy_where_there_are_enough():
     assert [spread(size * mega, 8) for size in (1, 40, 1000, 4000)] == [1, 3, 8, 16]
 
 
-def test_a_tree_model_without_nodes_is_refused(trained, tmp_path):
+def test_a_tree_model_without_nodes_is_refused(trained, tmp_path, monkeypatch):
     """Executors that write to a disk of their own leave the driver an empty model."""
-    from clinloom.spark import trees
+    from clinloom import files
+    from clinloom.spark import saved
 
     model = trained["decision_tree"].pipeline.stages[1]
-    made = trees.nodes(model, str(tmp_path / "model"))
-    assert made.num_rows == model.numNodes
-    for file in (tmp_path / "model" / "data").glob("*.parquet"):
-        file.unlink()
-    with pytest.raises(StoreError, match="without a node"):
-        trees.read(tmp_path / "model")
+    assert saved.nodes(model, files.address(tmp_path / "model")).num_rows == model.numNodes
+    monkeypatch.setattr(saved, "save", lambda *_: (tmp_path / "other" / "data").mkdir(parents=True))
+    with pytest.raises(StoreError, match="did not come back"):
+        saved.nodes(model, files.address(tmp_path / "other"))
 
 
 def test_features_missing_from_the_same_rows_share_an_indicator():

@@ -32,7 +32,7 @@ def need(data: Path, name: str) -> Path:
 def parcels(options, pieces=None) -> dict[str, pa.Table]:
     """Everything that a source gives, in groups as the engine cuts them."""
     module = plugins.load("sources", options.type)
-    pieces = pieces or files.listing(options.path, include=options.include)
+    pieces = pieces or list(files.listing(options.path, include=options.include))
     parts: dict[str, list[pa.Table]] = {n: [t.empty] for n, t in PARCELS.items()}
     for group in files.groups(pieces, splittable=module.SPLITTABLE, cores=2):
         for parcel in module.read(group, options, "real"):
@@ -112,7 +112,7 @@ def test_ham10000_metadata(data):
 def synthea(data):
     path = need(data, "synthea_r4/bundles.zip")
     options = plugins.options("sources", "fhir")(path=str(path))
-    chosen = files.listing(str(path))[:60]
+    chosen = list(files.listing(str(path)))[:60]
     with zipfile.ZipFile(path) as archive:
         bundles = [json.loads(gzip.decompress(archive.read(p.member))) for p in chosen]
     return parcels(options, chosen), bundles

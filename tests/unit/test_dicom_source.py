@@ -69,7 +69,7 @@ def written(made: Dataset) -> bytes:
 def read(folder: Path, **options: object) -> dict[str, pa.Table]:
     chosen = dicom.Options(path=str(folder), **options)
     parts: dict[str, list[pa.Table]] = {}
-    for parcel in dicom.read(listing(str(folder)), chosen, "scans"):
+    for parcel in dicom.read(list(listing(str(folder))), chosen, "scans"):
         for name, table in parcel.items():
             assert table.schema == PARCELS[name].arrow
             parts.setdefault(name, []).append(table)
@@ -283,7 +283,8 @@ def test_archives_are_folders_and_parcels_are_bounded(
     with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
         for number in range(5):
             archive.writestr(f"x/{number}.dcm", written(instance(PatientID=f"P-{number % 2}")))
-    parcels = list(dicom.read(listing(str(tmp_path)), dicom.Options(path=str(tmp_path)), "scans"))
+    found = list(listing(str(tmp_path)))
+    parcels = list(dicom.read(found, dicom.Options(path=str(tmp_path)), "scans"))
     assert [p["images"].num_rows for p in parcels] == [2, 2, 1]
     assert parcels[0]["images"].column("file").to_pylist()[0] == "scans.zip!/x/0.dcm"
 
@@ -320,7 +321,7 @@ def test_pydicoms_own_files_are_measured_or_refused() -> None:
     pytest.importorskip("pylibjpeg", reason="the dicom extra's decoders are not installed")
     found = read(folder)
     count = Counter(found["rejected"].column("reason").to_pylist())
-    assert found["images"].num_rows + sum(count.values()) == len(listing(str(folder)))
+    assert found["images"].num_rows + sum(count.values()) == len(list(listing(str(folder))))
     assert found["images"].num_rows >= 50
     refused = reasons(found)
     assert refused["MR_truncated.dcm"] == "truncated_dicom"

@@ -34,7 +34,7 @@ def resource(kind, **fields):
 def read(tmp_path, *resources, name="all.ndjson", **options):
     lines = [r if isinstance(r, bytes) else json.dumps(r).encode() for r in resources]
     (tmp_path / name).write_bytes(b"\n".join([*lines, b""]))
-    return tables(files.listing(str(tmp_path)), str(tmp_path), **options)
+    return tables(list(files.listing(str(tmp_path))), str(tmp_path), **options)
 
 
 def tables(pieces, path, **options):
@@ -403,7 +403,7 @@ def test_a_bundle_resolves_its_references_however_it_is_stored(tmp_path, form):
     else:
         mark = "\ufeff" if form == "bom" else ""
         (tmp_path / "b.json").write_text(mark + text, encoding="utf-8")
-    found = tables(files.listing(str(tmp_path)), str(tmp_path))
+    found = tables(list(files.listing(str(tmp_path))), str(tmp_path))
     assert {(e["patient"], e["code"]) for e in found["events"]} == {
         ("Patient/p9", "LOINC//2160-0"),
         ("Patient/p9", "MEDS_BIRTH"),
@@ -421,7 +421,7 @@ def test_broken_files_are_refused_and_fail_nothing_else(tmp_path):
     (tmp_path / "half.json").write_text(json.dumps(bundle(), indent=2)[:-20])
     (tmp_path / "no.json.gz").write_bytes(b"not gzip")
     (tmp_path / "sound.json.gz").write_bytes(whole)
-    found = tables(files.listing(str(tmp_path)), str(tmp_path))
+    found = tables(list(files.listing(str(tmp_path))), str(tmp_path))
     assert len(found["events"]) == 1
     assert {(r["file"], r["reason"]) for r in found["rejected"]} == {
         ("cut.json.gz", "unreadable_file"),

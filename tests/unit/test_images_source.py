@@ -58,7 +58,7 @@ def options(folder: Path, **more: object) -> images.Options:
 
 def read(chosen: images.Options) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
-    for parcel in images.read(listing(chosen.path), chosen, "photos"):
+    for parcel in images.read(list(listing(chosen.path)), chosen, "photos"):
         for name, table in parcel.items():
             assert table.schema == PARCELS[name].arrow
             parts.setdefault(name, []).append(table)
@@ -161,7 +161,7 @@ def test_a_name_may_hold_folders(folder: Path) -> None:
 def test_an_absent_image_is_said_once_whatever_the_groups(folder: Path) -> None:
     (folder / "images" / "b.png").unlink()
     chosen = options(folder)
-    pieces = listing(chosen.path)
+    pieces = list(listing(chosen.path))
     parcels = [p for piece in pieces for p in images.read([piece], chosen, "photos")]
     refused = [r for p in parcels if "rejected" in p for r in p["rejected"].to_pylist()]
     assert [(r["file"], r["reason"], r["patient"]) for r in refused] == [
@@ -185,7 +185,7 @@ def test_archives_parquet_manifests_and_bounded_parcels(
         manifest=str(folder / "manifest.parquet"),
         time={"column": "taken"},
     )
-    parcels = list(images.read(listing(chosen.path), chosen, "photos"))
+    parcels = list(images.read(list(listing(chosen.path)), chosen, "photos"))
     assert [p["images"].num_rows for p in parcels] == [2, 1]
     rows = [row for p in parcels for row in p["images"].to_pylist()]
     assert {row["patient"] for row in rows} == {"1", "2", "3"}
@@ -253,6 +253,6 @@ def test_real_dermatoscopy(data: Path) -> None:
         file="{image_id}.jpg",
         patient="lesion_id",
     )
-    parcels = list(images.read(listing(chosen.path)[1:41], chosen, "photos"))
+    parcels = list(images.read(list(listing(chosen.path))[1:41], chosen, "photos"))
     assert sum(p["images"].num_rows for p in parcels) == 40
     assert all("rejected" not in p for p in parcels)

@@ -34,7 +34,8 @@ STATIC = {"static": True}
 def read(path, pieces=None, **options):
     """All parcels together, conforming to their declarations."""
     chosen = table.Options.model_validate({"path": str(path), **options})
-    pieces = files.listing(str(path), include=chosen.include) if pieces is None else pieces
+    found = files.listing(str(path), include=chosen.include)
+    pieces = list(found) if pieces is None else pieces
     parts: dict[str, list[pa.Table]] = {name: [] for name in PARCELS}
     for parcel in table.read(pieces, chosen, "lab"):
         for name, rows in parcel.items():

@@ -1,16 +1,17 @@
 """The bundle: a model with its study, its features and its evidence, ready to score.
 
-``bundle.json`` (study, features, metrics, versions), ``scorer/`` (arrays) and ``spark/`` (the same
-model as a saved ``PipelineModel``). Loading and predicting need no Spark.
+``bundle.json`` (study, features, evidence, and the names of the other parts), the scorer (arrays)
+and the same model as a saved ``PipelineModel``. Loading and predicting need no Spark.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,59 +20,80 @@ import pyarrow as pa
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
 from clinloom import features as featuring
-from clinloom import plugins
+from clinloom import files, plugins
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
 from clinloom.events import STATIC
 from clinloom.features import Feature
+from clinloom.files import Address
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform
 
-FORMAT = 1
+FORMAT = 2
+DOCUMENT = "bundle.json"
 
 
-def write(
-    folder: Path,
+def publish(
+    place: Address,
     *,
     scorer: Scorer,
     study: Mapping[str, Any],
     features: Sequence[Feature],
     evidence: Mapping[str, Any],
+    spark: Callable[[Address], None] | None = None,
 ) -> None:
-    """Write everything but the Spark model into an empty folder."""
-    scorer.save(folder / "scorer")
+    """Put a bundle at an address in one step: ``bundle.json`` comes last and names the rest.
+
+    ``spark`` writes the saved ``PipelineModel`` at the address it is given. Whoever loads while
+    another bundle is put there gets the old one or the new one, whole.
+    """
+    mark = uuid.uuid4().hex[:12]
+    parts = {"scorer": f"scorer-{mark}.npz"}
+    if spark is not None:
+        parts["spark"] = f"spark-{mark}"
+        spark(place / parts["spark"])
+    files.write(place / parts["scorer"], scorer.dump())
     document = {
         "format": FORMAT,
+        "parts": parts,
         "study": study,
         "features": [feature.to_dict() for feature in features],
         **evidence,
     }
-    (folder / "bundle.json").write_text(json.dumps(document, indent=1))
+    files.write(place / DOCUMENT, json.dumps(document, indent=1).encode())
+    kept = (DOCUMENT, *parts.values())
+    for entry in files.listed(place):
+        if entry.address.relative_to(place).split("/")[0] not in kept:
+            files.remove(entry.address)
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A loaded bundle."""
 
-    folder: Path
+    place: Address
     document: Mapping[str, Any]
     scorer: Scorer
 
     @classmethod
-    def load(cls, folder: str | Path) -> Bundle:
-        """Read a bundle. Raises StoreError where none is."""
-        folder = Path(folder)
+    def load(cls, place: str | os.PathLike[str]) -> Bundle:
+        """Read a bundle, from any storage. Raises StoreError where none is."""
+        at = files.address(place)
+        mend = "give OUT/bundle of a run"
         try:
-            document = json.loads((folder / "bundle.json").read_text())
-            scorer = Scorer.load(folder / "scorer")
-        except (OSError, ValueError, KeyError, TypeError):
-            raise StoreError(
-                "this is not a whole bundle", where=str(folder), mend="give OUT/bundle of a run"
-            ) from None
-        if document.get("format") != FORMAT:
-            raise StoreError("the bundle was written by another version", where=str(folder))
-        return cls(folder, document, scorer)
+            document = json.loads(files.read(at / DOCUMENT))
+            if document.get("format") != FORMAT:
+                raise StoreError("the bundle was written by another version", where=str(place))
+            scorer = Scorer.parse(files.read(at / document["parts"]["scorer"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise StoreError("this is not a whole bundle", where=str(place), mend=mend) from None
+        return cls(at, document, scorer)
+
+    @property
+    def spark(self) -> str:
+        """Where ``PipelineModel.load`` finds the same model. Raises KeyError where absent."""
+        return (self.place / self.document["parts"]["spark"]).uri
 
     @property
     def study(self) -> Mapping[str, Any]:
@@ -98,7 +120,13 @@ class Bundle:
         """
         acquired = _acquired(events)
         cleaned = cleaning.clean(acquired, self.resolved.clean)["events"]
-        index = self._moments(cleaned, at)
+        return self.risks(cleaned, self._moments(cleaned, at))
+
+    def risks(self, cleaned: pa.Table, index: pa.Table) -> pa.Table:
+        """Score the moments of ``index`` (INDEX) from clean events of whole patients (EVENTS).
+
+        The one road from clean events to risks, in batch as in a request. Answers PREDICTIONS.
+        """
         values = featuring.matrix(cleaned, index, self.features)
         risk = self.scorer.score(values) if index.num_rows else np.zeros(0)
         columns = [

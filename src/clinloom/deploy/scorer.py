@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,24 +45,26 @@ class Scorer:
         np.add.at(out, np.concatenate([s.keep, s.indicator]), found)
         return out / out.sum() if out.sum() > 0 else out
 
-    def save(self, folder: Path) -> None:
-        """Write ``scorer.json`` and ``arrays.npz`` (no pickle)."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def dump(self) -> bytes:
+        """The scorer as the bytes of one ``.npz`` file (no pickle)."""
         plain = {k: getattr(self, k) for k in ("model", "slope", "intercept", "threshold")}
-        (folder / "scorer.json").write_text(json.dumps(plain))
-        held = {f"model.{k}": v for k, v in self.arrays.items()}
+        held: dict[str, Any] = {"plain": np.array(json.dumps(plain))}
+        held |= {f"model.{k}": v for k, v in self.arrays.items()}
         held |= {f"preparation.{k}": v for k, v in self.statistics.arrays().items()}
-        np.savez(folder / "arrays.npz", **held)
+        sink = io.BytesIO()
+        np.savez(sink, **held)
+        return sink.getvalue()
 
     @classmethod
-    def load(cls, folder: Path) -> Scorer:
-        """Read what :meth:`save` wrote."""
-        plain = json.loads((folder / "scorer.json").read_text())
+    def parse(cls, data: bytes) -> Scorer:
+        """The inverse of :meth:`dump`. Raises ValueError or KeyError where it is none."""
         parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "preparation": {}}
-        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            plain = json.loads(str(file["plain"]))
             for key in file.files:
                 room, _, name = key.partition(".")
-                parts[room][name] = file[key]
+                if name:
+                    parts[room][name] = file[key]
         statistics = preparation.Statistics(**parts["preparation"])
         return cls(statistics=statistics, arrays=parts["model"], **plain)
 

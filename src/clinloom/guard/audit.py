@@ -6,29 +6,23 @@ import datetime as dt
 import getpass
 import json
 import os
-from pathlib import Path
 
 
-def record(root: Path, *, action: str, what: str, rows: int | None = None) -> None:
-    """Append who did what to which table, and when, to ``root/guarded/audit.jsonl``."""
-    folder = guarded(root)
+def line(*, action: str, what: str, rows: int | None = None) -> str:
+    """Who did what to which table, and when; a line of JSON. The store keeps it."""
+    return json.dumps(
+        {
+            "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+            "user": _who(),
+            "action": action,
+            "what": what,
+            "rows": rows,
+        }
+    )
+
+
+def _who() -> str:
     try:
-        who = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):
-        who = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
-    line = {
-        "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
-        "user": who,
-        "action": action,
-        "what": what,
-        "rows": rows,
-    }
-    with open(folder / "audit.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def guarded(root: Path) -> Path:
-    """The folder that only its owner may open: the crosswalk and the audit trail lie there."""
-    folder = root / "guarded"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from clinloom.learn.calibration import sigmoid
 from clinloom.study import Model
@@ -40,7 +38,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return LogisticRegression(maxIter=options.iterations, standardization=False, **point)
 
 
-def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Any) -> dict[str, np.ndarray]:
     """Coefficients (f,) and intercept."""
     return {
         "coefficients": np.asarray(fitted.coefficients.toArray(), np.float64),

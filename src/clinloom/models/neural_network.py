@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from clinloom.learn.calibration import sigmoid
 from clinloom.study import Model
@@ -42,7 +40,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return MultilayerPerceptronClassifier(layers=layers, maxIter=point["iterations"], seed=seed)
 
 
-def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Any) -> dict[str, np.ndarray]:
     """The layers' sizes and all weights: a layer's (in, out) matrix by columns, then its bias."""
     return {
         "layers": np.asarray(fitted.getLayers(), np.int64),

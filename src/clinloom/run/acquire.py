@@ -2,163 +2,193 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinloom import files, plugins
 from clinloom.errors import SourceError
 from clinloom.files import Piece
 from clinloom.identity import crosswalk
+from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
 from clinloom.spark.session import cores
+from clinloom.spark.units import Spool
 from clinloom.store import Pending
-from clinloom.study import Model, Study, digest, without_places
-from clinloom.tables import ACQUIRED, IMAGES, LEDGER, LINKS, REJECTED
+from clinloom.study import Model, Study, without_places
+from clinloom.tables import (
+    ACQUIRED,
+    COUNTS,
+    CROSSWALK,
+    IMAGES,
+    LEDGER,
+    LINKS,
+    REJECTED,
+)
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-STAGED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
+PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
     table.name: table for table in (LINKS, LEDGER)
 }
-CLUSTERED = {"events": "acquired", "images": "images", "rejected": "acquisition_rejected"}
+CLUSTERED = {
+    "events": ("acquired", ACQUIRED),
+    "images": ("images", IMAGES),
+    "rejected": ("acquisition_rejected", REJECTED),
+    "crosswalk": ("crosswalk", CROSSWALK),
+}
+BUCKET = 48 << 20  # bytes of input a bucket: flat memory, and work for every core
+MOST_BUCKETS = 1024
+
+
+class Listing:
+    """A source's files, listed once to be told apart and summed, then streamed to groups."""
+
+    def __init__(self, name: str, options: Any):
+        self.name, self.options = name, options
+        self.size = self.files = 0
+        digest = hashlib.sha256()
+        for piece in self:
+            self.size, self.files = self.size + piece.size, self.files + 1
+            digest.update(f"{piece.name}\0{piece.size}\0{piece.stamp}\n".encode())
+        manifest = getattr(options, "manifest", None)
+        if manifest:
+            listed = files.listing(manifest, where=f"sources.{name}.manifest")
+            digest.update(files.fingerprint(listed).encode())
+        self.stamp = digest.hexdigest()
+
+    def __iter__(self) -> Iterator[Piece]:
+        include = getattr(self.options, "include", "*")
+        return files.listing(
+            self.options.path, include=include, where=f"sources.{self.name}.path"
+        )
+
+    def groups(self, cores: int) -> Iterator[list[Piece]]:
+        """Its files grouped by bytes."""
+        module = plugins.load("sources", self.options.type)
+        splittable = getattr(module, "SPLITTABLE", False)
+        return files.groups(self, splittable=splittable, cores=cores, total=self.size)
 
 
 def acquire(work: Work, study: Study) -> Tables:
     """Read every source into events clustered by patient."""
-    found = pieces(study.sources)
+    found = [Listing(name, options) for name, options in study.sources.items()]
     return work.step(
         "acquire",
-        lambda out: read_all(work.spark, study.sources, found, out),
-        options=what(study.sources),
-        inputs={"files": fingerprint(found, study.sources)},
+        lambda out: _read_all(work, study.sources, found, out),
+        options=without_places({n: o.model_dump(mode="json") for n, o in study.sources.items()}),
+        inputs={f"files of {listing.name}": listing.stamp for listing in found},
+        uses=[("sources", o.type) for o in study.sources.values()],  # type: ignore[attr-defined]
         counts="acquired",
     )
 
 
-def pieces(sources: Mapping[str, Model]) -> dict[str, list[Piece]]:
-    """The files of every source. Raises SourceError where one is not there."""
-    return {
-        name: files.listing(
-            options.path, include=getattr(options, "include", "*"), where=f"sources.{name}.path"
-        )
-        for name, options in sources.items()
-    }
-
-
-def fingerprint(found: Mapping[str, Sequence[Piece]], sources: Mapping[str, Model]) -> str:
-    """What acquisition depends on besides its options: the files, a manifest included."""
-    stamps = []
-    for name, listed in sorted(found.items()):
-        stamps.append([name, files.fingerprint(listed)])
-        manifest = getattr(sources[name], "manifest", None)
-        if manifest:
-            listed = files.listing(manifest, where=f"sources.{name}.manifest")
-            stamps.append([f"{name}.manifest", files.fingerprint(listed)])
-    return digest(stamps)
-
-
-def what(sources: Mapping[str, Model]) -> Any:
-    """The sources' options without the places of their files."""
-    return without_places({name: o.model_dump(mode="json") for name, o in sources.items()})
-
-
-def read(
-    group: Sequence[Piece], *, kind: str, options: Model, source: str
-) -> Iterator[Mapping[str, pa.Table]]:
-    """Run one source's kernel on a group of files, each patient as the subject of an identifier."""
-    for parcel in plugins.load("sources", kind).read(list(group), options, source):
-        yield crosswalk.named(parcel)
-
-
-def read_all(
-    spark: SparkSession,
-    sources: Mapping[str, Model],
-    found: Mapping[str, list[Piece]],
-    out: Pending,
+def _read_all(
+    work: Work, sources: Mapping[str, Model], found: Sequence[Listing], out: Pending
 ) -> None:
-    """Read every source and write acquired, images, rejected, ledger and the crosswalk.
+    """Read every source and write acquired, images, refusals, ledger and the crosswalk.
 
     Raises SourceError where a source held no event at all.
     """
-    staged = {name: out.scratch(f"staged-{name}") for name in STAGED}
-    size = sum(piece.size for listed in found.values() for piece in listed)
-    buckets = workers.bucket_count(size, spark)
-    for number, (name, options) in enumerate(sources.items()):
-        kind = options.type  # type: ignore[attr-defined]
-        module = plugins.load("sources", kind)
-        cut = files.groups(
-            found[name], splittable=getattr(module, "SPLITTABLE", False), cores=cores(spark)
+    spark = work.spark
+    lanes = cores(spark)
+    size = sum(listing.size for listing in found)
+    buckets = min(MOST_BUCKETS, max(2 * lanes, -(-size // BUCKET)))
+    units = Spool(out.scratch("units") / "units.json", _units(found, lanes))
+    kernel = partial(read, sources=dict(sources))
+    blocks = workers.by_unit(spark, units, kernel, tables=PACKED)
+    blocks = blocks.persist(workers.ON_DISK)
+    try:
+        rows = workers.settle(blocks)
+        parts = min(len(units), workers.TASKS)
+        ledger = _ledger(blocks, parts) if rows.get("ledger") else LEDGER.empty
+        _tell_empty(blocks, sources, ledger, parts)
+        who = crosswalk.resolve(spark, blocks, rows.get("links", 0), out, parts=lanes)
+        counts = workers.cluster(
+            blocks.union(who.blocks),
+            out=out,
+            tables=CLUSTERED,
+            buckets=buckets,
+            moved=who.moved,
+            counting=(counted, added),
         )
-        places = {table: folder / f"source={number}" for table, folder in staged.items()}
-        for place in places.values():
-            place.mkdir()
-        kernel = partial(read, kind=kind, options=options, source=name)
-        spread = dict.fromkeys(CLUSTERED, buckets)
-        workers.by_file(spark, cut, kernel, out=out, places=places, tables=STAGED, spread=spread)
-        if not any(places["events"].iterdir()):
-            raise SourceError(
-                "no event was found in this source",
-                where=f"sources.{name}",
-                mend=_why(places["rejected"]) or "does the mapping fit the files?",
-            )
-    who = crosswalk.resolve(spark, staged["links"], out)
-    places = {table: out.place(name) for table, name in CLUSTERED.items()}
-    workers.cluster(
-        spark,
-        {table: staged[table] for table in CLUSTERED},
-        places=places,
-        tables=STAGED,
-        buckets=buckets,
-        moved=who.moved,
-    )
-    for table, place in places.items():
-        if not any(place.iterdir()):
-            workers.pq.write_table(STAGED[table].empty, place / "part-00000.parquet")
-    _ledger(staged["ledger"], who.merged, out)
+        who.blocks.unpersist()
+    finally:
+        blocks.unpersist()
+    if who.merged:
+        extra = {"rule": "two_identifiers", "action": "merged", "count": who.merged}
+        ledger = pa.concat_tables([ledger, LEDGER.rows([extra])])
+    told = ledger.filter(pc.not_equal(ledger.column("rule"), EVENTS_OF))
+    out.write(LEDGER, summed([told]), name="acquisition_ledger")
+    out.write(COUNTS, counts if counts is not None else COUNTS.empty, name="acquisition_counts")
 
 
-def _why(folder: Any) -> str | None:
-    """The commonest reason of refusal, where a source gave nothing else."""
-    parts = [pa.ipc.open_file(str(f)).read_all().select(["reason"]) for f in folder.glob("*.arrow")]
-    if not parts:
-        return None
-    reasons = pa.concat_tables(parts).column("reason").cast(pa.string())
-    counts = reasons.value_counts().to_pylist()
-    top = max(counts, key=lambda c: c["counts"])
-    return f"{sum(c['counts'] for c in counts):,} records were refused, mostly as {top['values']}"
+def _units(found: Iterable[Listing], lanes: int) -> Iterator[dict[str, Any]]:
+    for listing in found:
+        for group in listing.groups(lanes):
+            yield {"source": listing.name, "pieces": [asdict(piece) for piece in group]}
 
 
-def _ledger(folder: Any, merged: int, out: Pending) -> None:
-    parts = [workers.pq.read_table(f, schema=LEDGER.arrow) for f in folder.rglob("*.parquet")]
-    rows = pa.concat_tables(parts) if parts else LEDGER.empty
-    if merged:
-        extra = {
-            "rule": "two_identifiers",
-            "action": "merged",
-            "count": merged,
-        }
-        rows = pa.concat_tables([rows, LEDGER.rows([extra])])
-    out.write(LEDGER, summed(rows), name="acquisition_ledger")
+EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the driver takes out again
 
 
-def summed(ledger: pa.Table) -> pa.Table:
-    """A ledger with each (source, code, rule, action) once."""
-    keys = ["source", "code", "rule", "action"]
-    plain = pa.table(
-        [
-            c.cast(LEDGER.arrow.field(n).type)
-            for n, c in zip(ledger.column_names, ledger.columns, strict=True)
-        ],
-        names=ledger.column_names,
-    )
-    grouped = plain.group_by(keys).aggregate([("count", "sum")])
-    return (
-        grouped.rename_columns({"count_sum": "count"})
-        .select(LEDGER.arrow.names)
-        .sort_by([(k, "ascending") for k in keys])
-    )
+def read(unit: Mapping[str, Any], *, sources: Mapping[str, Any]) -> Iterator[dict[str, pa.Table]]:
+    """Run a source's kernel on a group of files, each patient as the subject of an identifier."""
+    name = unit["source"]
+    pieces = [Piece(**piece) for piece in unit["pieces"]]
+    options = sources[name]
+    count = refused = 0
+    reasons: dict[str, int] = {}
+    for parcel in plugins.load("sources", options.type).read(pieces, options, name):
+        if "events" in parcel:
+            count += parcel["events"].num_rows
+        if "rejected" in parcel:
+            refused += parcel["rejected"].num_rows
+            for found in parcel["rejected"].column("reason").value_counts().to_pylist():
+                reasons[found["values"]] = reasons.get(found["values"], 0) + found["counts"]
+        yield crosswalk.named(parcel)
+    rows = [{"source": name, "rule": EVENTS_OF, "action": "", "count": count}]
+    rows += [
+        {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
+        for reason, n in reasons.items()
+    ]
+    yield {"ledger": LEDGER.rows(rows)}
+
+
+def _ledger(blocks: Any, parts: int) -> pa.Table:
+    """What the sources' kernels counted, merged by workers."""
+
+    def partial_sum(tables: Iterable[pa.Table]) -> pa.Table | None:
+        held = list(tables)
+        return summed(held) if held else None
+
+    columns = "source string, code string, rule string, action string, count long"
+    rows = workers.unpacked(blocks, "ledger", _plain, columns)
+    found = workers.summed(rows, partial_sum, summed, parts=parts)
+    return found if found is not None else LEDGER.empty
+
+
+def _plain(ledger: pa.Table) -> pa.Table:
+    return pa.table({f.name: ledger.column(f.name).cast(f.type) for f in LEDGER.arrow})
+
+
+def _tell_empty(
+    blocks: Any, sources: Mapping[str, Model], ledger: pa.Table, parts: int
+) -> None:
+    """Raise SourceError where a source gave no event, with the commonest reason of refusal."""
+    rows = [row for row in ledger.to_pylist() if row["rule"] == EVENTS_OF]
+    for name in sources:
+        mine = {row["action"]: row["count"] for row in rows if row["source"] == name}
+        if mine.pop("", 0):
+            continue
+        mend = "does the mapping fit the files?"
+        if mine:
+            top = max(sorted(mine), key=lambda reason: mine[reason])
+            mend = f"{sum(mine.values()):,} records were refused, mostly as {top}"
+        raise SourceError("no event was found in this source", where=f"sources.{name}", mend=mend)
+
+

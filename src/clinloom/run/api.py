@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from clinloom import plugins
+from clinloom import files, plugins
 from clinloom import study as studies
-from clinloom.errors import UsageError
+from clinloom.errors import StoreError, UsageError, nearest
+from clinloom.files import Address
 from clinloom.run import acquire, dataset, judge, record, train
 from clinloom.run import score as scores
 from clinloom.run.progress import Progress
 from clinloom.run.work import Work
-from clinloom.store import Store
+from clinloom.store import Store, Stored, finished
 from clinloom.study import Study
 
 if TYPE_CHECKING:
@@ -26,60 +28,85 @@ if TYPE_CHECKING:
 
 
 def run(
-    study: Study | str | Path,
+    study: Study | str | os.PathLike[str],
     *,
-    out: str | Path,
+    out: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> Run:
-    """Run a study into the folder ``out``; go on after the last committed stage.
+    """Run a study into the output ``out``, an address; go on after the last committed stage.
 
-    Raises StudyError, SourceError, DataError, StoreError or ParityError, each with its mend.
+    Raises StudyError, SourceError, DataError, MissingDependency, StoreError or ParityError, each
+    with its mend.
     """
     study = study if isinstance(study, Study) else read_study(study, overrides=overrides)
-    store = Store(out)
+    check(study)
+    store = Store(files.address(out), note=progress.note if progress else None)
+    work = Work(study, store, progress=progress, spark=spark)
     try:
-        work = Work(study, store, progress=progress, spark=spark)
         store.write_text("study.resolved.yaml", yaml.safe_dump(study.resolved(), sort_keys=False))
 
         acquired = acquire.acquire(work, study)
         events = dataset.clean(work, study, acquired)
-        index = dataset.build_cohort(work, study, events)
-        features = dataset.learn_features(work, study, events, index)
-        rows = dataset.build_features(work, events, index, features)
+        cohort = dataset.build_cohort(work, study, events)
+        features = dataset.feature_list(cohort)
+        rows = dataset.build_features(work, study, events, cohort, features)
         models = train.train(work, study, rows, features)
         evaluation = judge.evaluate(work, study, rows, features, models)
         judge.bundle(work, study, rows, features, models, evaluation)
         record.tell(work, study)
     finally:
-        store.close()
-    return Run(Path(out))
+        work.close()
+    return Run(store.root)
 
 
-def read_study(path: str | Path, *, overrides: Sequence[str] = ()) -> Study:
-    """Read and check a study file. Raises StudyError with every fault."""
+def check(study: Study) -> None:
+    """Raise MissingDependency where a plug-in that the study names lacks a library."""
+    for options in study.sources.values():
+        plugins.check("sources", options.type)  # type: ignore[attr-defined]
+    for room in ("clean", "features", "models"):
+        for name in getattr(study, room):
+            plugins.check(room, name)
+
+
+def read_study(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> Study:
+    """Read and check a study file, at any address. Raises StudyError with every fault."""
     return studies.read(path, rooms=plugins, overrides=overrides)
 
 
-def render(out: str | Path) -> Path:
+def render(out: str | os.PathLike[str]) -> Address:
     """Write a finished run's report again. Raises UsageError where no run is."""
-    folder = Path(out)
-    if not (folder / "metrics.json").exists():
+    at = files.address(out)
+    if not files.exists(at / "metrics.json"):
         raise UsageError(f"'{out}' holds no finished run", mend="clinloom run STUDY --out DIR")
-    return record.render(folder)
+    return record.render(at)
+
+
+def sweep(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Remove what no commit of an output names: what killed runs and attempts left behind."""
+    at = files.address(out)
+    if not files.exists(at / "manifest.json"):
+        raise UsageError(f"'{out}' is no output of a run", mend="clinloom sweep OUT")
+    store = Store(at)
+    try:
+        return {"out": str(at), **store.sweep()}
+    finally:
+        store.close()
 
 
 def score(
-    bundle: str | Path,
+    bundle: str | os.PathLike[str],
     *,
-    out: str | Path,
+    out: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
     """Score new patients from the same kinds of source; write one Parquet file."""
-    return scores.score(bundle, out=out, overrides=overrides, progress=progress, spark=spark)
+    return scores.score(
+        os.fspath(bundle), out=os.fspath(out), overrides=overrides, progress=progress, spark=spark
+    )
 
 
 DEMO = Path(__file__).parents[1] / "synth" / "study.yaml"
@@ -112,19 +139,28 @@ def demo(
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, and what lies in it."""
+    """A finished run: its output's address, and what lies in it."""
 
-    out: Path
+    out: Address
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """``metrics.json``."""
-        return json.loads((self.out / "metrics.json").read_text())
+        return json.loads(files.read(self.out / "metrics.json"))
 
     @property
-    def report(self) -> Path:
-        """The report's file."""
+    def report(self) -> Address:
+        """The report's address."""
         return self.out / "report.html"
+
+    def table(self, name: str) -> Stored:
+        """A committed table: ``run.table("events").read()``. Raises StoreError for another name."""
+        found = finished(self.out)
+        if name not in found:
+            near = nearest(name, found)
+            hint = f"did you mean '{near}'?" if near else f"there are {', '.join(sorted(found))}"
+            raise StoreError(f"there is no table '{name}'", where=str(self.out), mend=hint)
+        return found[name]
 
     def summary(self) -> dict[str, Any]:
         """What a person asks first."""
@@ -141,5 +177,5 @@ class Run:
         """The report, in a notebook."""
         import html
 
-        page = html.escape(self.report.read_text(), quote=True)
+        page = html.escape(files.read(self.report).decode(), quote=True)
         return f'<iframe srcdoc="{page}" style="width:100%;height:800px;border:0"></iframe>'

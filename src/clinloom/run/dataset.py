@@ -1,4 +1,4 @@
-"""The steps from files to the integrated dataset, each committed by the store."""
+"""The steps from clean events to the integrated dataset, each committed by the store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
@@ -17,12 +16,24 @@ from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
-from clinloom.run.acquire import summed
+from clinloom.run.sums import added, counted, flowed, latest, summed, voiced
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
+from clinloom.spark.patients import Input, patients
 from clinloom.store import Pending
 from clinloom.study import Study
-from clinloom.tables import DATASET, EVENTS, FLOW, INDEX, LEDGER, REJECTED, VOCABULARY
+from clinloom.tables import (
+    ACQUIRED,
+    COUNTS,
+    DATASET,
+    EVENTS,
+    EXTENT,
+    FLOW,
+    INDEX,
+    LEDGER,
+    REJECTED,
+    VOCABULARY,
+)
 
 NEEDED = ["subject_id", "time", "code", "numeric_value"]  # the events' columns that features read
 
@@ -31,148 +42,190 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
     """Clean every patient's events; count each change, keep each refusal."""
 
     def do(out: Pending) -> None:
-        parts = out.scratch("ledger")
-        rejected = out.place("rejected")
-        workers.by_patient(
+        found = workers.by_patient(
             work.spark,
-            {"acquired": acquired["acquired"]},
-            partial(cleaning.clean, options=study.clean),
-            places={"events": out.place("events"), "rejected": rejected, "ledger": parts},
-            tables={"events": EVENTS, "rejected": REJECTED, "ledger": LEDGER},
+            {
+                "acquired": (acquired["acquired"], ACQUIRED),
+                "refused": (acquired["acquisition_rejected"], REJECTED),
+            },
+            partial(cleaned, options=study.clean),
+            out=out,
+            tables={"events": EVENTS, "rejected": REJECTED},
+            merges={"ledger": summed, "counts": added, "extent": latest},
         )
-        refused = acquired["acquisition_rejected"].arrow()
-        pq.write_table(refused.select(REJECTED.arrow.names), rejected / "acquisition.parquet")
-        rows = [acquired["acquisition_ledger"].arrow()]
-        rows += [pq.read_table(file) for file in sorted(parts.glob("*.parquet"))]
-        out.write(LEDGER, summed(pa.concat_tables([_like(r, LEDGER) for r in rows])))
-        if not any(out.place("events").iterdir()):
+        before = acquired["acquisition_ledger"].read()
+        out.write(LEDGER, summed([before, *_given(found, "ledger")]))
+        counts = [acquired["acquisition_counts"].read(), *_given(found, "counts")]
+        out.write(COUNTS, added(counts))
+        if "extent" not in found:
             raise DataError(
                 "cleaning refused every event", where="clean", mend="see tables/acquired"
             )
+        out.write(EXTENT, found["extent"])
 
-    key = {"acquire": work.keys["acquire"]}
-    return work.step("clean", do, options=plain(study.clean), inputs=key, counts="events")
+    return work.step(
+        "clean",
+        do,
+        options=plain(study.clean),
+        inputs={"acquire": work.keys["acquire"]},
+        uses=[("clean", name) for name in study.clean],
+        counts="events",
+    )
 
 
-def build_cohort(work: Work, study: Study, cleaned: Tables) -> Tables:
-    """Find each patient's prediction moments, outcome and split."""
+def cleaned(
+    acquired: pa.Table, refused: pa.Table, *, options: Mapping[str, Any]
+) -> dict[str, pa.Table]:
+    """The cleaning kernel for whole patients, and what their sources had refused already."""
+    made = cleaning.clean(acquired, options)
+    rejected = [made["rejected"], refused.cast(REJECTED.arrow)]
+    out = {**made, "rejected": pa.concat_tables(rejected)}
+    out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
+    if made["events"].num_rows:
+        last = pc.max(made["events"].column("time"))
+        out["extent"] = EXTENT.rows([{"last": last.as_py()}])
+    return out
+
+
+def _given(found: Mapping[str, pa.Table], name: str) -> list[pa.Table]:
+    return [found[name]] if name in found else []
+
+
+def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
+    """Each patient's prediction moments, outcome and split; and, as events pass by, the codes."""
 
     def do(out: Pending) -> None:
-        parts = out.scratch("flow")
-        workers.by_patient(
+        found = workers.by_patient(
             work.spark,
-            {"events": cleaned["events"]},
+            {"events": (events["events"], EVENTS)},
             partial(moments, study=study),
-            places={"index": out.place("index"), "flow": parts},
-            tables={"index": INDEX, "flow": FLOW},
+            out=out,
+            tables={"index": INDEX},
             columns={"events": NEEDED},
+            merges={"flow": flowed, "vocabulary": voiced, "classes": added},
         )
-        flow = pa.concat_tables([pq.read_table(file) for file in sorted(parts.glob("*.parquet"))])
-        flow = flow.group_by(["step", "name"]).aggregate([("subjects", "sum"), ("rows", "sum")])
-        flow = flow.rename_columns(["step", "name", "subjects", "rows"]).sort_by("step")
-        out.write(FLOW, _like(flow, FLOW))
-        answerable(out.place("index"), flow)
+        out.write(FLOW, found["flow"])
+        classes = found.get("classes", COUNTS.empty)
+        training = answerable(classes, found["flow"])
+        listed = features.resolve(study.features, _seen(found), training)
+        if not listed:
+            raise DataError(
+                f"no code is in enough of the {training:,} training rows",
+                where="features",
+                mend="lower `min_rows`",
+            )
+        out.write(VOCABULARY, found["vocabulary"])
+        text = json.dumps([feature.to_dict() for feature in listed])
+        out.put("feature_list", "features.json", text)
 
-    options = [plain(study.cohort), plain(study.split), study.seed]
-    key = {"clean": work.keys["clean"]}
-    return work.step("cohort", do, options=options, inputs=key, counts="index")
+    return work.step(
+        "cohort",
+        do,
+        options=[plain(study.cohort), plain(study.split), study.seed, plain(study.features)],
+        inputs={"clean": work.keys["clean"]},
+        uses=[("features", name) for name in study.features],
+        counts="index",
+    )
 
 
 def moments(events: pa.Table, *, study: Study) -> dict[str, pa.Table]:
-    """The cohort kernel and the split, for whole patients."""
+    """The cohort kernel and the split for whole patients, and the codes that training rows saw."""
     found = cohorts.cohort(events, study.cohort)
     index = splitting.assign(found["index"], study.split, seed=study.seed)
-    return {"index": index, "flow": found["flow"]}
+    training = index.filter(pc.equal(index.column("split"), "train"))
+    return {
+        "index": index,
+        "flow": found["flow"],
+        "classes": _classes(index),
+        "vocabulary": features.vocabulary(events, training, study.features),
+    }
 
 
-def answerable(place: Any, flow: pa.Table) -> None:
-    """Raise DataError where the cohort cannot answer the question: nobody, or a single class."""
-    files = sorted(place.glob("*.parquet"))
-    lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
-    if not files:
+def _classes(index: pa.Table) -> pa.Table:
+    """How many rows of each split have the outcome, as COUNTS: ``stage`` and ``reason``."""
+    found = index.group_by(["split", "boolean_value"]).aggregate([([], "count_all")])
+    return COUNTS.rows(
+        {
+            "table": "index",
+            "stage": row["split"],
+            "reason": str(row["boolean_value"]),
+            "rows": row["count_all"],
+        }
+        for row in found.to_pylist()
+    )
+
+
+def _seen(found: Mapping[str, pa.Table]) -> pa.Table:
+    if "vocabulary" not in found:
+        raise DataError(
+            "no event before the index time fits any feature",
+            where="features",
+            mend="are the codes under `features` those of the events?",
+        )
+    return found["vocabulary"]
+
+
+def answerable(classes: pa.Table, flow: pa.Table) -> int:
+    """How many rows train. Raises DataError where the cohort cannot answer the question.
+
+    ``classes``: COUNTS of the index by split (``stage``) and outcome (``reason``).
+    """
+    counts = {(row["stage"], row["reason"]): row["rows"] for row in classes.to_pylist()}
+    total = sum(counts.values())
+    if not total:
+        lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
         raise DataError(
             f"nobody is in the cohort; patients left at each step: {lost}",
             where="cohort",
             mend="is `cohort.index.at` a code of the events?",
         )
-    index = pa.concat_tables([pq.read_table(f, columns=["boolean_value", "split"]) for f in files])
-    positive = int(pc.sum(index.column("boolean_value").cast("int64")).as_py() or 0)
-    if positive == 0 or positive == index.num_rows:
+    positive = sum(n for (_, outcome), n in counts.items() if outcome == "True")
+    if positive in (0, total):
         who = "nobody" if positive == 0 else "everybody"
         raise DataError(
-            f"{who} of {index.num_rows:,} prediction moments has the outcome",
+            f"{who} of {total:,} prediction moments has the outcome",
             where="cohort.outcome",
             mend="are its codes those of the events, and is `within` long enough?",
         )
     for part in ("train", "test"):
-        values = index.filter(pc.equal(index.column("split"), part)).column("boolean_value")
-        if len(values.unique()) < 2:
+        rows = {o: n for (split, o), n in counts.items() if split == part and n}
+        if len(rows) < 2:
             raise DataError(
-                f"the {part} rows ({len(values):,}) hold a single class",
+                f"the {part} rows ({sum(rows.values()):,}) hold a single class",
                 where="split",
                 mend="give it more patients, or another seed or cutoff",
             )
+    return sum(n for (split, _), n in counts.items() if split == "train")
 
 
-def learn_features(work: Work, study: Study, cleaned: Tables, index: Tables) -> list[Feature]:
-    """The feature list: codes seen often enough in training rows, before the index time."""
-
-    def do(out: Pending) -> None:
-        parts = out.scratch("parts")
-        workers.by_patient(
-            work.spark,
-            {"events": cleaned["events"], "index": index["index"]},
-            partial(seen, options=study.features),
-            places={"vocabulary": parts},
-            tables={"vocabulary": VOCABULARY},
-            columns={"events": NEEDED},
-        )
-        tables = [pq.read_table(file) for file in sorted(parts.glob("*.parquet"))]
-        if not tables:
-            raise DataError(
-                "no event before the index time fits any feature",
-                where="features",
-                mend="are the codes under `features` those of the events?",
-            )
-        counts = pa.concat_tables(tables).group_by(["family", "code"])
-        counts = counts.aggregate([("rows", "sum")]).rename_columns(["family", "code", "rows"])
-        counts = _like(counts.sort_by([("family", "ascending"), ("code", "ascending")]), VOCABULARY)
-        out.write(VOCABULARY, counts)
-        training = pc.sum(pc.equal(index["index"].arrow(["split"]).column("split"), "train"))
-        listed = features.resolve(study.features, counts, training.as_py())
-        if not listed:
-            raise DataError("no feature is left", where="features", mend="lower `min_rows`")
-        text = json.dumps([f.to_dict() for f in listed], indent=1)
-        (out.place("feature_list") / "features.json").write_text(text)
-
-    keys = {"clean": work.keys["clean"], "cohort": work.keys["cohort"]}
-    made = work.step("vocabulary", do, options=plain(study.features), inputs=keys)
-    text = (made["feature_list"].path / "features.json").read_text()
-    return [Feature.from_dict(f) for f in json.loads(text)]
+def feature_list(cohort: Tables) -> list[Feature]:
+    """The features that the cohort's training rows gave."""
+    return [Feature.from_dict(f) for f in json.loads(cohort["feature_list"].text("features.json"))]
 
 
-def seen(events: pa.Table, index: pa.Table, *, options: Mapping[str, Any]) -> dict[str, pa.Table]:
-    """Count codes over training rows only."""
-    training = index.filter(pc.equal(index.column("split"), "train"))
-    return {"vocabulary": features.vocabulary(events, training, options)}
-
-
-def build_features(work: Work, cleaned: Tables, index: Tables, listed: Sequence[Feature]) -> Tables:
+def build_features(
+    work: Work, study: Study, events: Tables, cohort: Tables, listed: Sequence[Feature]
+) -> Tables:
     """The integrated dataset, a row per patient and moment, and the leakage audit."""
 
     def do(out: Pending) -> None:
         workers.by_patient(
             work.spark,
-            {"events": cleaned["events"], "index": index["index"]},
+            {"events": (events["events"], EVENTS), "index": (cohort["index"], INDEX)},
             partial(integrate, listed=list(listed)),
-            places={"dataset": out.place("dataset")},
+            out=out,
             tables={"dataset": DATASET},
             columns={"events": NEEDED},
         )
-        (out.place("leakage") / "audit.json").write_text(json.dumps(audit(cleaned, index, listed)))
+        out.put("leakage", "audit.json", json.dumps(audit(events, cohort, listed)))
 
-    keys = {n: work.keys[n] for n in ("clean", "cohort", "vocabulary")}
-    return work.step("features", do, inputs=keys, counts="dataset")
+    return work.step(
+        "features",
+        do,
+        inputs={name: work.keys[name] for name in ("clean", "cohort")},
+        uses=[("features", name) for name in study.features],
+        counts="dataset",
+    )
 
 
 def integrate(
@@ -187,13 +240,19 @@ def integrate(
     return {"dataset": made.select(DATASET.arrow.names)}
 
 
-def audit(cleaned: Tables, index: Tables, listed: Sequence[Feature], rows: int = 2000) -> dict:
+def audit(
+    events: Tables, cohort: Tables, listed: Sequence[Feature], rows: int = 2000
+) -> dict[str, int]:
     """Recompute some rows without, and with poisoned, events at or after the index time."""
     checked = differing = 0
-    paths = {"events": str(cleaned["events"].path), "index": str(index["index"].path)}
-    for file in index["index"].files():
-        parts = workers.patients(paths, int(file.name[5:10]), {"events": NEEDED}, 1 << 16)
-        for part in parts:
+    moments = cohort["index"].buckets()
+    happened = events["events"].buckets()
+    for bucket, index in moments.items():
+        inputs = {
+            "events": Input(tuple(map(str, happened[bucket])), EVENTS, tuple(NEEDED)),
+            "index": Input(tuple(map(str, index)), INDEX),
+        }
+        for part in patients(inputs, 1 << 16):
             found = features.audit(part["events"], part["index"], listed)
             checked += found["rows_checked"]
             differing += found["rows_differing"]
@@ -208,9 +267,3 @@ def audit(cleaned: Tables, index: Tables, listed: Sequence[Feature], rows: int =
             mend="report this: features must not see the future",
         )
     return {"rows_checked": checked, "rows_differing": differing}
-
-
-def _like(table: pa.Table, declared: Any) -> pa.Table:
-    """The table with the declared columns' order and types, dictionaries decoded."""
-    columns = [table.column(f.name).cast(f.type) for f in declared.arrow]
-    return pa.table(columns, schema=declared.arrow)

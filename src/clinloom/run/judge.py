@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clinloom import evaluate as evaluation
 from clinloom.deploy import bundle as bundles
@@ -23,7 +21,10 @@ from clinloom.learn.risks import Risks
 from clinloom.run import train
 from clinloom.run.predict import predict
 from clinloom.run.work import Tables, Work, plain
-from clinloom.store import Pending
+from clinloom.spark import saved, workers
+from clinloom.spark.session import cores
+from clinloom.store import Part, Pending, Stored
+from clinloom.store.stored import stream
 from clinloom.study import Study
 from clinloom.tables import RISKS, matrix
 
@@ -46,12 +47,12 @@ def evaluate(
     predicted = predict(work, dataset, features, models, {**scorers, **variants}, selected)
 
     def do(out: Pending) -> None:
-        grouped = predicted["groups"].arrow()
+        grouped = predicted["groups"].read()
         judged = {
             name: Judged.of(_groups(grouped, name), scorer.threshold)
             for name, scorer in {**scorers, **variants}.items()
         }
-        tests = _replicated(work, predicted["risks"].files(), judged, study)
+        tests = _replicated(work, predicted["risks"], judged, study)
         found: dict[str, Any] = {
             "models": {name: {**train.told(models, name), "test": tests[name]} for name in models},
             "selected": selected,
@@ -66,9 +67,8 @@ def evaluate(
             }
             for name, scorer in scorers.items()
         }
-        place = out.place("evaluation")
-        (place / "metrics.json").write_text(json.dumps(found, indent=1))
-        (place / "curves.json").write_text(json.dumps(curves))
+        out.put("evaluation", "metrics.json", json.dumps(found, indent=1))
+        out.put("evaluation", "curves.json", json.dumps(curves))
 
     made = work.step(
         "evaluate",
@@ -76,7 +76,7 @@ def evaluate(
         options=[plain(study.evaluate), study.seed],
         inputs={"predict": work.keys["predict"]},
     )
-    text = (made["evaluation"].path / "metrics.json").read_text()
+    text = made["evaluation"].text("metrics.json")
     work.store.write_text("metrics.json", text)
     return json.loads(text)
 
@@ -95,21 +95,21 @@ def _importance(scorer: Scorer, features: Sequence[Feature]) -> list[dict[str, A
 
 
 def _replicated(
-    work: Work, files: Sequence[Path], judged: Mapping[str, Judged], study: Study
+    work: Work, risks: Stored, judged: Mapping[str, Judged], study: Study
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Every model's metrics with their intervals; the replicates are made in the workers."""
-    from clinloom.spark import workers
-    from clinloom.spark.session import cores
-
-    spark, asked = work.spark, study.evaluate
+    asked = study.evaluate
     total = sum(len(one.risks.score) for one in judged.values())
-    blocks = evaluation.blocks(asked.bootstrap, total, least=cores(spark))
+    blocks = evaluation.blocks(asked.bootstrap, total, least=cores(work.spark))
     kernel = partial(
-        replicates, files=list(files), judged=list(judged.values()), blocks=blocks, seed=study.seed
+        replicates,
+        files=[str(file) for file in risks.files()],
+        judged=list(judged.values()),
+        blocks=blocks,
+        seed=study.seed,
     )
-    frame = spark.range(0, len(blocks), 1, len(blocks))
-    found = workers.summed(frame, kernel, pa.concat_tables, parts=len(blocks))
-    rows = found.sort_by([("model", "ascending"), ("replicate", "ascending")])
+    found = workers.tasks(work.spark, len(blocks), kernel, merges={"drawn": pa.concat_tables})
+    rows = found["drawn"].sort_by([("model", "ascending"), ("replicate", "ascending")])
     numbers = matrix(rows).reshape(len(judged), -1, len(METRICS))
     return {
         name: evaluation.told(drawn, confidence=asked.confidence)
@@ -118,27 +118,22 @@ def _replicated(
 
 
 def replicates(
-    numbers: Iterable[pa.Table],
+    number: int,
     *,
-    files: Sequence[Path],
+    files: Sequence[str],
     judged: Sequence[Judged],
     blocks: Sequence[range],
     seed: int,
-) -> pa.Table | None:
-    """The replicates of some blocks (their numbers: a column ``id``): model, replicate, metrics."""
-    made = []
-    for block in (blocks[n] for table in numbers for n in table.column("id").to_pylist()):
-        found = evaluation.replicated(_rows(files), judged, block, seed=seed)
-        made.append(_metrics(found, block))
-    return pa.concat_tables(made) if made else None
+) -> Iterator[pa.RecordBatch]:
+    """The replicates of a block, in a worker: model, replicate, metrics."""
+    found = evaluation.replicated(_rows(files), judged, blocks[number], seed=seed)
+    yield workers.partial("drawn", _metrics(found, blocks[number]))
 
 
-def _rows(files: Sequence[Path]) -> Iterator[Rows]:
+def _rows(files: Sequence[str]) -> Iterator[Rows]:
     """The test rows in chunks: subject, label, a risk a model."""
     for file in files:
-        opened = pq.ParquetFile(file)
-        for batch in opened.iter_batches(ROWS, columns=RISKS.arrow.names, use_threads=False):
-            rows = pa.Table.from_batches([batch])
+        for rows in stream(file, RISKS.arrow.names, ROWS, coded=False):
             label = rows.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
             yield rows.column("subject_id").to_numpy(), label, matrix(rows)
 
@@ -167,12 +162,11 @@ def bundle(
 ) -> None:
     """Write the selected model's bundle; its parity was held when it was trained."""
 
-    def do(out: Pending) -> None:
-        import shutil
+    selected = found["selected"]
+    spark = train.model_of(models, selected).file("spark")
 
-        selected = found["selected"]
-        place = models[selected][f"models.{selected}"].path
-        bundles.write(
+    def do(out: Pending) -> None:
+        bundles.publish(
             out.place("bundle"),
             scorer=train.scorer(models, selected),
             study=study.resolved(),
@@ -182,7 +176,8 @@ def bundle(
                 "study_hash": study.hash,
                 "evidence": found["models"][selected],
             },
+            spark=partial(saved.copy, spark),
         )
-        shutil.copytree(place / "spark", out.place("bundle") / "spark")
+        out.took("bundle", [Part(bundles.DOCUMENT, name=bundles.DOCUMENT)])
 
     work.step("bundle", do, options=study.resolved(), inputs={"evaluate": work.keys["evaluate"]})

@@ -7,15 +7,13 @@ groups of equal risk, rows and outcomes of each split, outliers, and what Table 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clinloom.deploy.scorer import Scorer
 from clinloom.features import Feature
@@ -25,12 +23,12 @@ from clinloom.learn.risks import Risks
 from clinloom.report import baseline
 from clinloom.run.train import keys
 from clinloom.run.work import Tables, Work
-from clinloom.spark import sums, workers
+from clinloom.spark import workers
+from clinloom.spark.sums import Merge
 from clinloom.store import Pending
-from clinloom.tables import DATASET, GROUPS, LEDGER, PREDICTIONS, RISKS, Column, Table, matrix
+from clinloom.tables import DATASET, GROUPS, LEDGER, PREDICTIONS, RISKS, matrix
 
 NUMBERS = 4_000_000  # features x rows that the kernel is handed at once, about
-Kernel = Callable[[pa.Table], Mapping[str, pa.Table]]
 
 
 def predict(
@@ -55,7 +53,15 @@ def predict(
             selected=list(scorers).index(selected),
             shown=shown,
         )
-        found = _by_patient(work, dataset, kernel, out, width=len(features))
+        found = workers.by_patient(
+            work.spark,
+            {"dataset": (dataset["dataset"], DATASET)},
+            kernel,
+            out=out,
+            tables={"predictions": PREDICTIONS, "risks": RISKS},
+            merges=MERGES,
+            chunk=max(1024, NUMBERS // max(1, len(features))),
+        )
         out.write(GROUPS, _named(found.get("groups"), list(scorers)))
         out.write(LEDGER, _outliers(found.get("outliers"), features), name="preparation_ledger")
         names = [features[at].name for at in shown]
@@ -63,10 +69,7 @@ def predict(
             "split": _split(found["split"]),
             "table1": baseline.told(names, found["baseline"]),
         }
-        (out.place("counted") / "summary.json").write_text(json.dumps(told, indent=1))
-        for table in (PREDICTIONS, RISKS):
-            if not any(out.place(table.name).iterdir()):
-                out.write(table, table.empty)
+        out.put("counted", "summary.json", json.dumps(told, indent=1))
 
     more = ("modalities",) if "modalities" in work.keys else ()
     inputs = keys(work, models, "features", *more)
@@ -203,41 +206,9 @@ def characteristics(features: Sequence[Feature]) -> list[int]:
     return [at for _, at in best.values()]
 
 
-MERGED: dict[str, sums.Merge] = {
+MERGES: dict[str, Merge] = {
     "groups": _regrouped,
     "baseline": baseline.merged,
     "split": partial(_summed, by="split"),
     "outliers": partial(_summed, by="feature"),
 }
-SUM = Table("sum", "a partial sum", (Column("sum", pa.binary(), "an Arrow stream", False),))
-
-
-def _by_patient(
-    work: Work, dataset: Tables, kernel: Kernel, out: Pending, *, width: int
-) -> dict[str, Any]:
-    """Hand the dataset's patients to the kernel: it writes tables, and its sums come back."""
-    written = {table.name: table for table in (PREDICTIONS, RISKS)}
-    scratch = {name: out.scratch(f"sums-{name}") for name in MERGED}
-    workers.by_patient(
-        work.spark,
-        {"dataset": dataset["dataset"]},
-        partial(_packed, kernel=kernel),
-        places={**{name: out.place(name) for name in written}, **scratch},
-        tables={**written, **dict.fromkeys(MERGED, SUM)},
-        columns={"dataset": DATASET.arrow.names},
-        chunk=max(1024, NUMBERS // max(1, width)),
-    )
-    found = {}
-    for name, place in scratch.items():
-        files = [pq.read_table(file) for file in sorted(place.glob("*.parquet"))]
-        parts = [sums.unpacked(b) for file in files for b in file.column("sum").to_pylist()]
-        if parts:
-            found[name] = MERGED[name](parts)
-    return found
-
-
-def _packed(dataset: pa.Table, *, kernel: Kernel) -> dict[str, pa.Table]:
-    return {
-        name: pa.table({"sum": [sums.packed(rows)]}) if name in MERGED else rows
-        for name, rows in kernel(dataset).items()
-    }

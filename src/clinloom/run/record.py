@@ -7,16 +7,16 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from clinloom import __version__
+from clinloom import __version__, files
+from clinloom.files import Address
 from clinloom.report import render as page
 from clinloom.run.work import Work
+from clinloom.store import finished
 from clinloom.study import Study
 
+LEDGERS = ("ledger", "preparation_ledger")
 LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
 
 
@@ -36,21 +36,19 @@ def tell(work: Work, study: Study) -> None:
         "stages": work.stages,
         "kinds": {name: source.type for name, source in study.sources.items()},  # type: ignore[attr-defined]
     }
-    folder = work.store.root
-    old = folder / "run.json"
-    if old.exists() and all(stage["reused"] for stage in work.stages):
-        kept = json.loads(old.read_text())
-        if kept["study"] == record["study"] and (folder / "report.html").exists():
+    root = work.store.root
+    if all(stage["reused"] for stage in work.stages) and files.exists(root / "report.html"):
+        kept = json.loads(files.read(root / "run.json"))
+        if kept["study"] == record["study"]:
             return  # nothing was done, so there is nothing new to tell
     work.store.write_text("run.json", json.dumps(record, indent=1))
-    work.store.write_text("report.html", page(gather(folder)))
+    work.store.write_text("report.html", page(gather(root)))
 
 
-def render(folder: Path) -> Path:
+def render(root: Address) -> Address:
     """Render the report of a finished run again."""
-    path = folder / "report.html"
-    path.write_text(page(gather(folder)), encoding="utf-8")
-    return path
+    files.write(root / "report.html", page(gather(root)).encode())
+    return root / "report.html"
 
 
 def versions() -> dict[str, str]:
@@ -64,57 +62,48 @@ def versions() -> dict[str, str]:
     return found
 
 
-def gather(folder: Path) -> dict[str, Any]:
-    """The whole record of a finished run, from its folder."""
-    tables = folder / "tables"
-    record = json.loads((folder / "run.json").read_text())
-    metrics = json.loads((folder / "metrics.json").read_text())
-    curves = json.loads((tables / "evaluation" / "curves.json").read_text())
+def gather(root: Address) -> dict[str, Any]:
+    """The whole record of a finished run, from its output."""
+    tables = finished(root)
+    record = json.loads(files.read(root / "run.json"))
+    metrics = json.loads(files.read(root / "metrics.json"))
+    curves = json.loads(tables["evaluation"].text("curves.json"))
     for name, model in metrics["models"].items():
         model.update(curves[name])
-    counted = json.loads((tables / "counted" / "summary.json").read_text())
+    counted = json.loads(tables["counted"].text("summary.json"))
+    counts = tables["counts"].read().to_pylist()
     return {
         **record,
         **metrics,
         **counted,
-        "sources": sources(tables, record["kinds"]),
-        "flow": pq.read_table(tables / "flow").to_pylist(),
-        "ledger": _ledger(tables),
-        "rejected": rejected(tables),
-        "leakage": json.loads((tables / "leakage" / "audit.json").read_text()),
+        "sources": sources(counts, record["kinds"]),
+        "flow": tables["flow"].read().to_pylist(),
+        "ledger": [row for name in LEDGERS for row in tables[name].read().to_pylist()],
+        "rejected": rejected(counts),
+        "leakage": json.loads(tables["leakage"].text("audit.json")),
         "warnings": warnings(metrics, counted["split"]["test"]["positive"]),
     }
 
 
-def _ledger(tables: Path) -> list[dict[str, Any]]:
-    parts = ("ledger", "preparation_ledger")
-    return [row for part in parts for row in pq.read_table(tables / part).to_pylist()]
-
-
-def sources(tables: Path, kinds: dict[str, str]) -> list[dict[str, Any]]:
+def sources(counts: list[dict[str, Any]], kinds: dict[str, str]) -> list[dict[str, Any]]:
     """Events and images that each source gave."""
-    events: Counter[str] = Counter()
-    for file in (tables / "events").glob("*.parquet"):
-        column = pq.read_table(file, columns=["source"]).column("source")
-        for found in column.value_counts().to_pylist():
-            events[found["values"]] += found["counts"]
-    images = Counter(pq.read_table(tables / "images", columns=["source"])["source"].to_pylist())
+    found: Counter[tuple[str, str | None]] = Counter()
+    for row in counts:
+        found[row["table"], row["source"]] += row["rows"]
     return [
-        {"name": name, "type": kind, "events": events[name], "images": images[name]}
-        for name, kind in kinds.items()
+        {"name": n, "type": kind, "events": found["events", n], "images": found["images", n]}
+        for n, kind in kinds.items()
     ]
 
 
-def rejected(tables: Path) -> list[dict[str, Any]]:
-    """Refusals counted by source, stage and reason."""
-    counts: Counter[tuple] = Counter()
-    for file in (tables / "rejected").glob("*.parquet"):
-        rows = pq.read_table(file, columns=["source", "stage", "reason"])
-        counts.update(tuple(row.values()) for row in rows.to_pylist())
-    return [
-        {"source": s, "stage": stage, "reason": reason, "count": n}
-        for (s, stage, reason), n in sorted(counts.items(), key=lambda c: -c[1])
+def rejected(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Refusals counted by source, stage and reason, the commonest first."""
+    found = [
+        {**{k: row[k] for k in ("source", "stage", "reason")}, "count": row["rows"]}
+        for row in counts
+        if row["table"] == "rejected"
     ]
+    return sorted(found, key=lambda row: -row["count"])
 
 
 def warnings(metrics: dict[str, Any], events: int) -> list[str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clinloom import plugins
+from clinloom import files, plugins
 from clinloom.cohort.split import FOLDS
 from clinloom.deploy.scorer import Scorer, parity
 from clinloom.features import Feature
 from clinloom.run.work import Tables, Work, plain
-from clinloom.store import Pending
+from clinloom.spark import saved, workers
+from clinloom.store import Pending, Stored, attempt
 from clinloom.study import Study
-from clinloom.tables import matrix
+from clinloom.tables import DATASET, matrix
 
 if TYPE_CHECKING:
     from clinloom.learn.training import Folds, Trained
@@ -42,6 +42,7 @@ def train(
                     study.evaluate.threshold,
                 ],
                 inputs={"features": work.keys["features"]},
+                uses=[("models", name)],
             )
             for name in study.models
         }
@@ -65,7 +66,7 @@ class Shared:
         if key not in self._held:
             table, spark = self.dataset["dataset"], self.work.spark
             parts = spread((table.rows or 0) * self.width * 8, cores(spark))
-            frame = with_fold(table.frame(spark), self.study)
+            frame = with_fold(workers.read(spark, table, DATASET), self.study)
             rows = training_rows(frame, _column("fold"), parts=parts)
             self._held[key] = Folds(rows, folds=self.study.split.folds, use=use, parts=parts)
         return self._held[key]
@@ -101,13 +102,13 @@ def _train(
         shared.folds(),
         seed=study.seed,
         by=study.evaluate.threshold,
-        place=str(out.scratch("trees")),
+        saved=nodes_in(out),
     )
     scorer = scorer_of(trained)
-    place = out.place(f"models.{name}")
     worst = _agree(work, dataset, trained, scorer)
-    scorer.save(place / "scorer")
-    trained.pipeline.write().overwrite().save(str(place / "spark"))
+    model = f"models.{name}"
+    out.put(model, "scorer.npz", scorer.dump())
+    saved.save(trained.pipeline, out.folder(model, "spark"))
     found = {
         "title": plugins.load("models", name).TITLE,
         "point": trained.point,
@@ -116,7 +117,12 @@ def _train(
         "threshold": trained.threshold,
         "parity": worst,
     }
-    (place / "trained.json").write_text(json.dumps(found))
+    out.put(model, "trained.json", json.dumps(found))
+
+
+def nodes_in(out: Pending) -> Callable[[Any], Any]:
+    """Gives the nodes of a fitted tree model, saved where executors and driver both look."""
+    return lambda fitted: saved.nodes(fitted, out.scratch("trees") / attempt("model"))
 
 
 def selected(models: Mapping[str, Tables]) -> str:
@@ -126,17 +132,22 @@ def selected(models: Mapping[str, Tables]) -> str:
 
 def told(models: Mapping[str, Tables], name: str) -> dict[str, Any]:
     """What the folds said of a model: its point, threshold and areas."""
-    found: dict[str, Any] = json.loads(_place(models, name).joinpath("trained.json").read_text())
+    found: dict[str, Any] = json.loads(model_of(models, name).text("trained.json"))
     return found
 
 
 def scorer(models: Mapping[str, Tables], name: str) -> Scorer:
     """A trained model's scorer."""
-    return Scorer.load(_place(models, name) / "scorer")
+    return _scorer(model_of(models, name), "scorer.npz")
 
 
-def _place(models: Mapping[str, Tables], name: str) -> Path:
-    return models[name][f"models.{name}"].path
+def model_of(models: Mapping[str, Tables], name: str) -> Stored:
+    """A trained model as it was committed."""
+    return models[name][f"models.{name}"]
+
+
+def _scorer(stored: Stored, name: str) -> Scorer:
+    return Scorer.parse(files.read(stored.file(name)))
 
 
 def modalities(
@@ -158,21 +169,21 @@ def modalities(
     def do(out: Pending) -> None:
         from clinloom.learn import training
 
-        point, place = told(models, name)["point"], str(out.scratch("trees"))
+        point, module = told(models, name)["point"], plugins.load("models", name)
         for kind in MODALITIES:
             shared = Shared(work, study, dataset, features)
             try:
                 part = shared.folds(use[kind]).part(None)
                 model = training.fit(name, study.models[name], point, part, seed=study.seed)
-                arrays = training.flattened(name, model, f"{place}/{kind}")
+                arrays = module.flatten(model, nodes_in(out))
             finally:
                 shared.close()
             made = Scorer(name, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)
-            made.save(out.place("modalities") / kind)
+            out.put("modalities", f"{kind}.npz", made.dump())
 
     options = [plain(study.models[name]), study.seed]
     made = work.step("modalities", do, options=options, inputs=keys(work, models, "features"))
-    return {kind: Scorer.load(made["modalities"].path / kind) for kind in MODALITIES}
+    return {kind: _scorer(made["modalities"], f"{kind}.npz") for kind in MODALITIES}
 
 
 def keys(work: Work, models: Mapping[str, Tables], *more: str) -> dict[str, str]:
@@ -196,7 +207,7 @@ def _agree(work: Work, dataset: Tables, trained: Trained, scorer: Scorer) -> flo
     """The parity gate: the scorer against ``PipelineModel.transform`` on bounded rows."""
     from clinloom.spark.session import to_arrow
 
-    frame = dataset["dataset"].frame(work.spark).limit(PARITY_ROWS)
+    frame = workers.read(work.spark, dataset["dataset"], DATASET).limit(PARITY_ROWS)
     made = to_arrow(
         trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from clinloom import __version__
+from clinloom import __version__, plugins
 from clinloom.run.progress import Progress
 from clinloom.store import Pending, Store, Stored, key_of
 from clinloom.study import Study
@@ -41,13 +42,23 @@ class Work:
         self.keys: dict[str, str] = {}
         self.stages: list[dict[str, Any]] = []
         self._given = spark
+        self._held = ExitStack()
 
     @cached_property
     def spark(self) -> SparkSession:
-        """The session: the one given, the platform's, or a new local one."""
-        from clinloom.spark.session import session
+        """The session: the one given, the platform's, or a new local one; settled for the run."""
+        from clinloom.spark.session import session, settled
 
-        return self._given if self._given is not None else session()
+        made = self._given if self._given is not None else session()
+        self._held.enter_context(settled(made, note=self.progress.note))
+        return made
+
+    def close(self) -> None:
+        """Give the session its own settings back, and the output to others."""
+        try:
+            self._held.close()
+        finally:
+            self.store.close()
 
     def step(
         self,
@@ -56,14 +67,17 @@ class Work:
         *,
         options: Any = None,
         inputs: Mapping[str, str] | None = None,
+        uses: Iterable[tuple[str, str]] = (),
         counts: str | None = None,
     ) -> Tables:
         """Run a step, or keep its committed tables where nothing that it depends on changed.
 
         ``options``: the part of the study it depends on; ``inputs``: keys of what it reads;
-        ``counts``: the table whose rows the reader is told.
+        ``uses``: the plug-ins (room, name) whose code it runs; ``counts``: the table whose rows
+        the reader is told.
         """
-        key = key_of(name, options, inputs or {}, __version__)
+        stamps = {f"{room}.{used}": plugins.stamp(room, used) for room, used in uses}
+        key = key_of(name, options, {**(inputs or {}), **stamps}, __version__)
         reused = self.store.current(name, key)
         start = time.monotonic()
         if not reused:

@@ -71,11 +71,7 @@ def whole(piece: Piece, refused: Refusals) -> bytes | None:
 
 def first_byte(piece: Piece) -> int:
     """The offset in its file at which the piece's first line starts (see ``Piece.read``)."""
-    if not piece.start:
-        return 0
-    with open(piece.path, "rb") as file:
-        file.seek(piece.start - 1)
-        return piece.start - 1 + len(file.readline())
+    return piece.first_byte()
 
 
 def links(pairs: Iterable[tuple[str, str]]) -> dict[str, pa.Table]:

@@ -13,7 +13,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
 from clinloom.errors import DataError, MissingDependency, SourceError, nearest
-from clinloom.files import Piece, listing
+from clinloom.files import Piece, address, listing, random
 from clinloom.radiomics import measure
 from clinloom.sources._images.measured import Measured, coded
 from clinloom.study import Model, StudyPath
@@ -211,11 +210,11 @@ def _pixels(piece: Piece) -> np.ndarray:
 
 
 def _images(options: Options) -> list[Piece]:
-    return listing(options.path, include=options.include, where="sources")
+    return list(listing(options.path, include=options.include, where="sources"))
 
 
 def _is_manifest(piece: Piece, options: Options) -> bool:
-    return piece.member is None and Path(piece.path) == Path(options.manifest)
+    return piece.member is None and piece.path == address(options.manifest)
 
 
 def _named(piece: Piece, depths: Sequence[int]) -> list[str]:
@@ -250,14 +249,17 @@ def _manifest(options: Options) -> dict[str, list[_Row]]:
 
 
 def _table(path: str, wanted: list[str]) -> pa.Table:
-    file = Path(path)
-    if not file.is_file():
-        raise SourceError(f"there is no manifest '{path}'", mend="mend `manifest` in the study")
     try:
-        if file.suffix.lower() == ".parquet":
-            held = pq.read_schema(file).names
-            _check(held, wanted, path)
-            return pq.read_table(file, columns=wanted)
+        file = random(path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise SourceError(
+            f"there is no manifest '{path}'", mend="mend `manifest` in the study"
+        ) from None
+    try:
+        if address(path).suffix.lower() == ".parquet":
+            opened = pq.ParquetFile(file)
+            _check(opened.schema_arrow.names, wanted, path)
+            return opened.read(columns=wanted)
         strings = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
         )

@@ -1,33 +1,31 @@
-"""Rows on their way to their buckets: the shuffle by files that ``workers.cluster`` makes.
+"""Rows on their way to their buckets: Arrow blocks, and the order in which a bucket keeps its rows.
 
-A worker sorts what it read into buckets and writes a file with one Arrow record batch a bucket.
-Whoever has a bucket then reads that one batch of every file. A subject's bucket is
-``subject_id mod buckets``, for subjects are hashes already; without a subject it is bucket 0.
+A worker packs what it read into blocks of many rows; once it is known who is who, a block is cut
+into one slice a bucket, Spark's shuffle brings the slices of a bucket together, and they come out
+sorted. A subject's bucket is ``subject_id mod buckets``, for subjects are hashes already; a row
+without one (a refusal) goes where its file and place fall.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import uuid
+import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.events import Ints, coded, column, times, valid
-from clinloom.store import TableWriter
-from clinloom.tables import Table
+from clinloom.spark.sums import packed, unpacked
+from clinloom.spark.temporary import temporary_folder
 
 HELD = 1 << 20  # rows, and
-BYTES = 1 << 29  # bytes that a worker holds before it sorts them into buckets
+BYTES = 1 << 27  # bytes that a worker holds before it packs them into a block
 SORTED = 1 << 22  # rows of a bucket that are sorted at once
 SLICE = 1 << 19  # sorted rows that are handed on at once
-NOTE = b"blocks"  # in a file's schema: the rows of each bucket, and the bytes of all
+RANGES = 64  # the parts of a bucket too large to sort at once
 HASHES = 1 << 63  # subjects lie below
 TIES = ("numeric_value", "text_value", "record_id")  # what decides next, before all other columns
 NONE = np.iinfo(np.int64).min  # no subject, no time: before all others
@@ -41,69 +39,49 @@ def subjects(rows: pa.Table) -> Ints:
     return plain if present is None else np.where(present, plain, NONE)
 
 
-def bucket_of(subject: Ints, buckets: int) -> np.ndarray:
-    """The bucket of each subject: ``subject mod buckets``; 0 for a row without one."""
+def bucket_of(rows: pa.Table, buckets: int) -> np.ndarray:
+    """The bucket of each row (n,)."""
+    subject = subjects(rows)
     found = np.mod(subject, buckets).astype(np.int32 if buckets > 1 << 15 else np.int16)
-    found[subject < 0] = 0
+    homeless = np.flatnonzero(subject < 0)
+    if len(homeless):
+        found[homeless] = _place(rows.take(pa.array(homeless))) % buckets
     return found
 
 
-class BlockWriter:
-    """Writes rows of a declared table into files ``<path>-<n>.arrow``, a block a bucket.
+def _place(rows: pa.Table) -> Ints:
+    """A number for each row that says where it was found, the same however files are grouped."""
+    out = np.zeros(rows.num_rows, np.int64)
+    if "file" in rows.column_names:
+        at, names = coded(column(rows, "file"))
+        sums = np.array([*(zlib.crc32(name.encode()) for name in names), 0], np.int64)
+        out += sums[at]
+    if "position" in rows.column_names:
+        out += pc.fill_null(column(rows, "position"), 0).to_numpy(zero_copy_only=False) & 0xFFFFFF
+    return out
 
-    Each file appears whole or not at all; a task that is tried again writes the same ones.
-    """
 
-    def __init__(self, path: Path, table: Table, buckets: int):
-        self.path, self.buckets = path, buckets
-        self.schema = TableWriter(path, table).schema
+class Packer:
+    """Collects rows of one table and hands them on as packed blocks."""
+
+    def __init__(self, schema: pa.Schema):
+        self.schema = schema
         self._held: list[pa.Table] = []
-        self._files = 0
+        self._rows = self._bytes = 0
 
-    def __enter__(self) -> BlockWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self
+    def add(self, rows: pa.Table) -> Iterator[tuple[int, bytes]]:
+        """Take rows, which must conform to the schema; yields (rows, block) where one is full."""
+        shaped = _shaped(rows, self.schema)
+        self._held.append(shaped)
+        self._rows, self._bytes = self._rows + shaped.num_rows, self._bytes + shaped.nbytes
+        if self._rows >= HELD or self._bytes >= BYTES:
+            yield from self.rest()
 
-    def write(self, rows: pa.Table) -> None:
-        """Take rows; they must conform to the table's declaration."""
-        self._held.append(_shaped(rows, self.schema))
-        held = sum(part.num_rows for part in self._held)
-        if held >= HELD or sum(part.nbytes for part in self._held) >= BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        rows = _joined(self._held)
-        self._held = []
-        bucket = bucket_of(subjects(rows), self.buckets)
-        counts = np.bincount(bucket, minlength=self.buckets).tolist()
-        note = json.dumps({"rows": counts, "bytes": rows.nbytes}).encode()
-        rows = rows.take(pa.array(np.argsort(bucket, kind="stable")))
-        _write(
-            self.path.with_name(f"{self.path.name}-{self._files:03d}.arrow"),
-            rows.replace_schema_metadata({NOTE: note}),
-            counts,
-        )
-        self._files += 1
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None and sum(part.num_rows for part in self._held):
-            self._flush()
-
-
-def _write(file: Path, rows: pa.Table, counts: Sequence[int]) -> None:
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-    batch = rows.combine_chunks().to_batches()[0]
-    try:
-        with (
-            pa.OSFile(str(temporary), "wb") as out,
-            pa.ipc.new_file(out, rows.schema, options=options) as writer,
-        ):
-            for begin, count in zip(np.cumsum([0, *counts]).tolist(), counts, strict=False):
-                writer.write_batch(batch.slice(begin, count))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    def rest(self) -> Iterator[tuple[int, bytes]]:
+        """What is still held."""
+        if self._rows:
+            yield self._rows, packed(_joined(self._held))
+        self._held, self._rows, self._bytes = [], 0, 0
 
 
 def _shaped(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -124,58 +102,120 @@ def _joined(parts: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
 
-def noted(file: Path) -> tuple[list[int], int]:
-    """How many rows of each bucket a file of blocks holds, and how many bytes all its rows are."""
-    with pa.OSFile(str(file)) as source:
-        note = json.loads(pa.ipc.open_file(source).schema.metadata[NOTE])
-    return note["rows"], note["bytes"]
+def cut(rows: pa.Table, buckets: int) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each bucket that has any, in the order they came."""
+    bucket = bucket_of(rows, buckets)
+    counts = np.bincount(bucket, minlength=buckets)
+    rows = rows.take(pa.array(np.argsort(bucket, kind="stable"))).combine_chunks()
+    ends = np.cumsum(counts)
+    for number in np.flatnonzero(counts).tolist():
+        count = int(counts[number])
+        yield number, _compacted(rows.slice(int(ends[number]) - count, count))
 
 
-def block(file: Path, bucket: int) -> pa.Table:
-    """The rows of one bucket in a file of blocks."""
-    with pa.OSFile(str(file)) as source:
-        batch = pa.ipc.open_file(source).get_batch(bucket)
-    return pa.Table.from_batches([batch]).replace_schema_metadata(None)
+def _compacted(rows: pa.Table) -> pa.Table:
+    """The rows, without words that none of them uses."""
+    for at, field in enumerate(rows.schema):
+        if not pa.types.is_dictionary(field.type) or not rows.num_rows:
+            continue
+        words = rows.column(at).chunk(0)
+        if len(words.dictionary) > max(16, rows.num_rows // 8):
+            rows = rows.set_column(at, field, _used(words))
+    return rows
 
 
-def renamed(rows: pa.Table, moved: np.ndarray) -> pa.Table:
-    """The rows with the subjects of ``moved[0]``, which ascends, called as in ``moved[1]``."""
+def _used(words: pa.DictionaryArray) -> pa.DictionaryArray:
+    found, back = np.unique(pc.fill_null(words.indices, -1).to_numpy(), return_inverse=True)
+    gap = int(len(found) > 0 and found[0] < 0)
+    indices = pa.array((back - gap).astype(np.int32), mask=(back < gap) if gap else None)
+    return pa.DictionaryArray.from_arrays(indices, words.dictionary.take(pa.array(found[gap:])))
+
+
+def renamed(rows: pa.Table, moved: Iterator[tuple[Ints, Ints]]) -> pa.Table:
+    """The rows with subjects called as they truly are.
+
+    ``moved`` gives parts of (own, true), each sorted by ``own``; a subject is in one of them.
+    """
     ids = subjects(rows)
-    at = np.minimum(np.searchsorted(moved[0], ids), len(moved[0]) - 1)
-    true = np.where(moved[0][at] == ids, moved[1][at], ids)
+    begins = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+    own = ids[begins]  # rows of a patient mostly stand together: fewer to look up
+    true = own.copy()
+    for known, names in moved:
+        at = np.minimum(np.searchsorted(known, own), len(known) - 1)
+        true = np.where(known[at] == own, names[at], true)
+    true = np.repeat(true, np.diff(np.append(begins, len(ids))))
     field = rows.schema.field("subject_id")
     column = pa.array(true, field.type, mask=true == NONE if (true == NONE).any() else None)
     return rows.set_column(rows.schema.get_field_index("subject_id"), field, column)
 
 
-def in_order(files: Sequence[Path], bucket: int) -> Iterator[pa.Table]:
-    """A bucket's rows, sorted, in slices and in flat memory.
+class Bucket:
+    """The slices of one table and bucket, as they come; then its rows, sorted, in flat memory.
 
-    A bucket too large to sort at once is read again and again, a range of subjects at a time.
+    More rows than can be sorted at once go to the worker's own disk, parted by ranges of subjects,
+    and are sorted range by range.
     """
-    here, count, size = [], 0, 0.0
-    for file in files:
-        counts, total = noted(file)
-        if counts[bucket]:
-            here.append(file)
-            count += counts[bucket]
-            size += total * counts[bucket] / sum(counts)
-    turns = math.ceil(max(count / SORTED, size / (2 * BYTES)))
-    for turn in range(turns):
-        rows = _joined([_between(block(file, bucket), turn, turns) for file in here])
-        if not rows.num_rows:
-            continue
-        order = sorting(rows)
-        for begin in range(0, len(order), SLICE):
-            yield rows.take(pa.array(order[begin : begin + SLICE]))
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._rows = 0
+        self._spilt: list[Path] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def add(self, block: bytes, rows: int) -> None:
+        """Take a slice's block."""
+        self._blocks.append(block)
+        self._rows += rows
+        if self._rows > SORTED:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self._folder is None:
+            self._folder = temporary_folder()
+        for block in self._blocks:
+            file = Path(self._folder.name) / f"{len(self._spilt)}.arrow"
+            _parted(unpacked(block), file)
+            self._spilt.append(file)
+        self._blocks = []
+
+    def sorted(self) -> Iterator[pa.Table]:
+        """The rows in the order of :func:`sorting`, in slices."""
+        if self._folder is None:
+            if self._blocks:
+                yield from _slices(_joined([unpacked(block) for block in self._blocks]))
+            return
+        with self._folder:
+            self._spill()
+            for part in range(RANGES):
+                rows = _joined([_range(file, part) for file in self._spilt])
+                if rows.num_rows:
+                    yield from _slices(rows)
 
 
-def _between(rows: pa.Table, turn: int, turns: int) -> pa.Table:
-    """The rows whose subjects lie in the turn's part of all that there can be."""
-    if turns == 1:
-        return rows
-    part = np.maximum(subjects(rows), 0) // -(-HASHES // turns)
-    return rows.filter(pa.array(part == turn))
+def _slices(rows: pa.Table) -> Iterator[pa.Table]:
+    order = sorting(rows)
+    for begin in range(0, len(order), SLICE):
+        yield rows.take(pa.array(order[begin : begin + SLICE]))
+
+
+def _parted(rows: pa.Table, file: Path) -> None:
+    """Write the rows with a record batch for each range of subjects."""
+    part = np.maximum(subjects(rows), 0) // -(-HASHES // RANGES)
+    counts = np.bincount(part, minlength=RANGES).tolist()
+    rows = rows.take(pa.array(np.argsort(part, kind="stable"))).combine_chunks()
+    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+    batch = rows.to_batches()[0]
+    with (
+        pa.OSFile(str(file), "wb") as out,
+        pa.ipc.new_file(out, rows.schema, options=options) as writer,
+    ):
+        for begin, count in zip(np.cumsum([0, *counts]).tolist(), counts, strict=False):
+            writer.write_batch(batch.slice(begin, count))
+
+
+def _range(file: Path, part: int) -> pa.Table:
+    with pa.OSFile(str(file)) as source:
+        return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(part)])
 
 
 def sorting(rows: pa.Table) -> Ints:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clinloom.errors import ClinloomError, MissingDependency
+from clinloom.errors import MissingDependency
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 SETTINGS = {
@@ -25,23 +27,25 @@ SETTINGS = {
 LANES = 8  # tasks of the driver side by side, at most
 Answer = TypeVar("Answer")
 QUIET = Path(__file__).parent / "log4j2.properties"
-LOCAL = {
-    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={QUIET.as_uri()}",
+STARTED = {  # for a session that is started here
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.host": "127.0.0.1",
     "spark.sql.codegen.cache.maxEntries": "1000",
     "spark.sql.autoBroadcastJoinThreshold": "64m",
+}
+ALONE = {  # and on this machine alone
+    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={QUIET.as_uri()}",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
 }
 
 
 def session(*, master: str | None = None, settings: dict[str, str] | None = None) -> SparkSession:
-    """The active session with Clinloom's settings, else a new local one on the loopback address.
+    """The active session, the one that ``spark-submit`` asks for, else a new local one.
 
-    On a platform the session is there already. ``CLINLOOM_SPARK_MASTER`` or ``master`` names
-    another; ``CLINLOOM_SPARK_REMOTE`` a Spark Connect server. Raises MissingDependency without
-    Java.
+    ``CLINLOOM_SPARK_MASTER`` or ``master`` names another master; ``CLINLOOM_SPARK_REMOTE`` a Spark
+    Connect server. What the caller or the platform has set stays; :func:`settled` sets what a run
+    needs while it runs. Raises MissingDependency without Java.
     """
     from pyspark.sql import SparkSession
 
@@ -51,42 +55,119 @@ def session(*, master: str | None = None, settings: dict[str, str] | None = None
     active = SparkSession.getActiveSession()
     try:
         if active is not None:
-            made = active
-        elif remote:
-            made = SparkSession.builder.remote(remote).getOrCreate()
-        else:
-            made = _local(master or os.environ.get("CLINLOOM_SPARK_MASTER"), settings or {})
+            return active
+        if remote:
+            return SparkSession.builder.remote(remote).getOrCreate()
+        return _started(master or os.environ.get("CLINLOOM_SPARK_MASTER"), settings or {})
     except Exception as error:
         if "JAVA" in str(error).upper():
             raise MissingDependency(
                 "Spark found no Java", mend="install Java 17, then ask `clinloom doctor`"
             ) from None
         raise
-    for key, value in SETTINGS.items():
-        try:
-            made.conf.set(key, value)
-        except Exception as error:  # a platform may forbid a setting
-            raise ClinloomError(f"Spark refuses the setting {key}", mend=str(error)[:200]) from None
-    return made
 
 
-def _local(master: str | None, settings: dict[str, str]) -> SparkSession:
+def _started(master: str | None, settings: dict[str, str]) -> SparkSession:
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    builder: Any = SparkSession.builder.appName("clinloom").master(master or "local[*]")
-    memory = os.environ.get("CLINLOOM_SPARK_MEMORY", "3g")
-    for key, value in {**LOCAL, **SETTINGS, "spark.driver.memory": memory, **settings}.items():
+    wanted = {**STARTED, **settings}
+    master = master or (None if _asked() else "local[*]")
+    if master is not None and master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        memory = os.environ.get("CLINLOOM_SPARK_MEMORY", "3g")
+        wanted = {**ALONE, "spark.driver.memory": memory, **wanted}
+    builder: Any = SparkSession.builder.appName("clinloom")
+    if master is not None:
+        builder = builder.master(_patient(master))
+    for key, value in wanted.items():
         builder = builder.config(key, value)
     made = builder.getOrCreate()
     made.sparkContext.setLogLevel("ERROR")
     return made
 
 
+def _asked() -> bool:
+    """Whether ``spark-submit``, its arguments or its defaults name a master already."""
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return True
+    words = os.environ.get("PYSPARK_SUBMIT_ARGS", "").replace("=", " ").split()
+    if "--master" in words or "--remote" in words or "spark.master" in words:
+        return True
+    folders = [os.environ.get("SPARK_CONF_DIR"), os.environ.get("SPARK_HOME", "") + "/conf"]
+    for folder in filter(None, folders):
+        file = Path(folder) / "spark-defaults.conf"
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            return any(line.split()[:1] == ["spark.master"] for line in lines)
+    return False
+
+
+def _patient(master: str) -> str:
+    """A local master whose tasks are tried again, as a cluster's are: ``local[*]`` tries once."""
+    cores, closed, rest = master.removeprefix("local").partition("]")
+    if master == "local":
+        return "local[1,4]"
+    return f"local{cores},4]" if closed and not rest and "," not in cores else master
+
+
+def note_of(problem: Exception) -> str:
+    """The first line of what Spark said."""
+    return str(problem).strip().splitlines()[0][:160] if str(problem).strip() else "refused"
+
+
+@contextmanager
+def settled(
+    spark: SparkSession,
+    wanted: Mapping[str, str] = SETTINGS,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
+    """The settings that a run needs, while it runs; afterwards the caller's are the caller's again.
+
+    A setting that the platform refuses is passed over with a note.
+    """
+    before: dict[str, str | None] = {}
+    for key, value in wanted.items():
+        try:
+            held = spark.conf.get(key, None)
+            spark.conf.set(key, value)
+        except Exception as error:  # a platform may forbid a setting
+            note(f"Spark keeps its own {key}: {note_of(error)}")
+            continue
+        before[key] = held
+    try:
+        yield
+    finally:
+        for key, held in before.items():
+            if held is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, held)
+
+
+def setting(spark: SparkSession, key: str, value: str) -> Any:
+    """One setting, while a query runs."""
+    return settled(spark, {key: value})
+
+
+_cores: dict[int, int] = {}
+
+
 def cores(spark: SparkSession) -> int:
-    """How many tasks run at once, as far as the session tells (Spark Connect: this machine's)."""
+    """How many tasks the cluster runs at once, over Spark Connect too."""
     context = getattr(spark, "_sc", None)
-    return context.defaultParallelism if context is not None else os.cpu_count() or 2
+    if context is not None:
+        conf = context.getConf()
+        asked = int(conf.get("spark.executor.instances", "0")) * int(
+            conf.get("spark.executor.cores", "1")
+        )
+        return max(context.defaultParallelism, asked)
+    if id(spark) not in _cores:  # a range lies in as many partitions as the cluster has cores
+        from pyspark.sql import functions as F
+
+        parts = spark.range(0, 1 << 20).select(F.spark_partition_id().alias("p"))
+        _cores[id(spark)] = parts.distinct().count()
+    return _cores[id(spark)]
 
 
 def at_once(spark: SparkSession, tasks: Sequence[Callable[[], Answer]]) -> list[Answer]:
@@ -102,7 +183,7 @@ def at_once(spark: SparkSession, tasks: Sequence[Callable[[], Answer]]) -> list[
         return list(pool.map(lambda task: task(), todo))
 
 
-def to_arrow(frame: DataFrame) -> Any:
+def to_arrow(frame: DataFrame) -> pa.Table:
     """A small, bounded frame as an Arrow table, on Spark 3.5 as on 4.x."""
     import pyarrow as pa
 

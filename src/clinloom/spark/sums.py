@@ -16,7 +16,8 @@ def packed(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
-        stream.write_table(table)
+        for batch in table.to_batches():
+            stream.write_batch(batch)
     return sink.getvalue().to_pybytes()
 
 

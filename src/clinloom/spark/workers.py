@@ -1,246 +1,283 @@
-"""The only way into Python workers: ``by_file`` and ``by_patient``, and the one shuffle between.
+"""The only way into Python workers: units, rows and whole patients to kernels.
 
-Workers open files themselves and write their own output files, whole or not at all, so no row
-crosses the JVM; ``cluster`` shuffles by files. A kernel is a pure function of Arrow tables; it
-must be picklable (a module's function, or ``functools.partial`` of one).
+A kernel is a pure function of Arrow tables, picklable (a module's function, or a ``partial`` of
+one). Workers open what they read and write their own files, each under a name of its own attempt;
+what comes back through Spark is a receipt and small partial sums. The one shuffle is Spark's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyspark import StorageLevel
 
-from clinloom.errors import ClinloomError, StoreError
-from clinloom.files import Piece
-from clinloom.spark import blocks, sums
-from clinloom.spark.blocks import BlockWriter
-from clinloom.spark.session import cores
+from clinloom import files
+from clinloom.errors import StoreError
+from clinloom.files import Address
+from clinloom.spark import blocks, faults, placing, receipts, sums
+from clinloom.spark.patients import Input, patients
+from clinloom.spark.receipts import BLOCK, PROBLEM, RECEIPT, SLICE, Batches, Writing
+from clinloom.spark.session import setting
 from clinloom.spark.sums import Merge
-from clinloom.store import DICTIONARY, Pending, Stored, TableWriter, disk_full
+from clinloom.spark.units import Spool
+from clinloom.store import Part, Pending, Stored, coded
+from clinloom.store.stored import stream
 from clinloom.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-FileKernel = Callable[[Sequence[Piece]], Iterable[Mapping[str, pa.Table]]]
+Parcels = Iterable[Mapping[str, pa.Table]]
+UnitKernel = Callable[[Any], Parcels]
 PatientKernel = Callable[..., Mapping[str, pa.Table]]
 RowKernel = Callable[[pa.Table], pa.Table]
 PartialKernel = Callable[[Iterable[pa.Table]], pa.Table | None]
 
 CHUNK = 1 << 19  # events that a kernel is handed at once, rounded up to a whole patient
-RECEIPT = "task long, problem string"
-SUM = "sum binary"
+ON_DISK = StorageLevel.DISK_ONLY  # of blocks that are read twice
+TASKS = 4096  # partitions of one job, at most
+ROWS_OF_BLOCKS = 8  # rows are megabytes here: few of them in an Arrow batch
 
 
-def by_file(
-    spark: SparkSession,
-    groups: Sequence[Sequence[Piece]],
-    kernel: FileKernel,
+def by_unit(
+    spark: SparkSession, units: Spool, kernel: UnitKernel, *, tables: Mapping[str, Table]
+) -> DataFrame:
+    """What ``kernel(unit)`` yields, a table for each name, packed in rows of BLOCK.
+
+    A unit is a part of a source that a worker opens itself. Rows of the kind ``problem`` tell of
+    faults; see :func:`receipts`. Persist the frame where it is read twice.
+    """
+    schemas = {name: coded(table) for name, table in tables.items()}
+
+    def work(batches: Batches) -> Batches:
+        for number in numbers(batches):
+            packers = {name: blocks.Packer(schema) for name, schema in schemas.items()}
+            try:
+                for parcel in kernel(units.unit(number)):
+                    for name, rows in parcel.items():
+                        if name in packers and rows.num_rows:
+                            yield from receipts.blocks(name, packers[name].add(rows))
+            except Exception as error:
+                yield receipts.block(PROBLEM, 0, _lasting(error).encode())
+                continue
+            for name, packer in packers.items():
+                yield from receipts.blocks(name, packer.rest())
+
+    return _numbered(spark, len(units)).mapInArrow(_armed(work), BLOCK)
+
+
+def settle(frame: DataFrame) -> dict[str, int]:
+    """Run the units; how many rows of each kind there were. Raises what the first fault said."""
+    from pyspark.sql import functions as F
+
+    with faults.told():
+        problem = F.when(F.col("kind") == PROBLEM, F.col("block"))
+        problem = F.first(problem, ignorenulls=True).alias("problem")
+        found = frame.groupBy("kind").agg(F.sum("rows").alias("rows"), problem).collect()
+    for row in found:
+        if row["kind"] == PROBLEM:
+            raise faults.raised(bytes(row["problem"]).decode())
+    return {row["kind"]: row["rows"] for row in found}
+
+
+def unpacked(frame: DataFrame, kind: str, kernel: RowKernel, columns: str) -> DataFrame:
+    """The rows in the blocks of one kind, through ``kernel``."""
+
+    def work(batches: Batches) -> Batches:
+        for _, _, block in receipts.of_blocks(batches):
+            yield from kernel(sums.unpacked(block)).combine_chunks().to_batches()
+
+    return frame.where(f"kind = '{kind}'").mapInArrow(_armed(work), columns)
+
+
+def packed(frame: DataFrame, kind: str, schema: pa.Schema) -> DataFrame:
+    """A frame's rows as blocks of one kind."""
+
+    def work(batches: Batches) -> Batches:
+        packer = blocks.Packer(schema)
+        for batch in batches:
+            yield from receipts.blocks(kind, packer.add(pa.Table.from_batches([batch])))
+        yield from receipts.blocks(kind, packer.rest())
+
+    return frame.mapInArrow(_armed(work), BLOCK)
+
+
+def written(frame: DataFrame, table: Table, place: Address) -> list[Address]:
+    """A frame's rows as files of a table, one a partition, where workers read them again."""
+
+    def work(batches: Batches) -> Batches:
+        with Writing({table.name: place}, {table.name: table}, 0) as writing:
+            for batch in batches:
+                writing.write({table.name: pa.Table.from_batches([batch])})
+        yield from writing.receipts()
+
+    with faults.told():
+        rows = frame.mapInArrow(_armed(work), RECEIPT).collect()
+    return [place / json.loads(row["told"])[0] for row in rows]
+
+
+def cluster(
+    frame: DataFrame,
     *,
     out: Pending,
-    places: Mapping[str, Path],
-    tables: Mapping[str, Table],
-    spread: Mapping[str, int] | None = None,
-) -> None:
-    """Hand each group of files to a worker; ``kernel`` yields parcels, a table for each name.
+    tables: Mapping[str, tuple[str, Table]],
+    buckets: int,
+    moved: Sequence[Address] = (),
+    counting: tuple[Callable[[str, pa.Table], pa.Table], Merge] | None = None,
+) -> pa.Table | None:
+    """The one shuffle: blocks become a sorted file a bucket and table.
 
-    ``places`` says where each named table goes; a worker writes one file a group and table, or,
-    where ``spread`` names the table, blocks for ``cluster``, one for each of so many buckets.
+    ``tables``: for each kind the name that its table gets, and its declaration; the rows' order is
+    ``blocks.sorting``, however units were grouped; an empty bucket has no file. ``moved``: files of
+    ``own`` and ``true``, by which subjects that turned out to be others are renamed before they are
+    cut. ``counting``: ``partial(name, rows)`` of everything written, and its merge.
     """
-    work = out.scratch(f"groups-{len(list((out.folder / '.scratch').glob('*')))}")
-    for number, group in enumerate(groups):
-        (work / f"{number}.json").write_text(json.dumps([asdict(piece) for piece in group]))
-    targets = {name: str(path) for name, path in places.items()}
-    folder = str(work)
+    spots = placing.keys(buckets)
 
-    def task(number: int) -> None:
-        pieces = [Piece(**p) for p in json.loads((Path(folder) / f"{number}.json").read_text())]
-        _write(kernel(pieces), number, targets, tables, spread or {})
+    def slices(batches: Batches) -> Batches:
+        for kind, _, block in receipts.of_blocks(batches):
+            rows = sums.unpacked(block)
+            if moved:
+                rows = blocks.renamed(rows, _moved(moved))
+            for bucket, part in blocks.cut(rows, buckets):
+                cells = [[spots[bucket]], [bucket], [kind], [part.num_rows], [sums.packed(part)]]
+                yield receipts.batch(cells, receipts.SLICES)
 
-    each(spark, range(len(groups)), task)
+    def merge(batches: Batches) -> Batches:
+        held: dict[tuple[int, str], blocks.Bucket] = {}
+        for batch in batches:
+            for row in batch.to_pylist():
+                key = (row["bucket"], row["kind"])
+                held.setdefault(key, blocks.Bucket()).add(row["block"], row["rows"])
+        for (bucket, kind), rows in sorted(held.items()):
+            name, table = tables[kind]
+            writing = Writing(targets, {name: table}, bucket)
+            counted: list[pa.Table] = []
+            with writing:
+                for part in rows.sorted():
+                    writing.write({name: part})
+                    if counting is not None:
+                        counted.append(counting[0](name, part))
+            yield from writing.receipts()
+            if counting is not None and counted:
+                yield receipts.receipt("counts", None, sums.packed(counting[1](counted)))
+            held[bucket, kind] = blocks.Bucket()  # let go of what is written
+
+    targets = {name: out.place(name) for name, _ in tables.values()}
+    kinds = ", ".join(f"'{kind}'" for kind in tables)
+    cut = frame.where(f"kind in ({kinds})").mapInArrow(_armed(slices), SLICE)
+    merged = cut.repartition(buckets, "place").mapInArrow(_armed(merge), RECEIPT)
+    with setting(frame.sparkSession, BATCH_ROWS, str(ROWS_OF_BLOCKS)):
+        found = _settled(merged, out, {"counts": counting[1]} if counting else {}, parts=buckets)
+    return found.get("counts")
+
+
+BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
 def by_patient(
     spark: SparkSession,
-    inputs: Mapping[str, Stored],
+    inputs: Mapping[str, tuple[Stored, Table]],
     kernel: PatientKernel,
     *,
-    places: Mapping[str, Path],
+    out: Pending,
     tables: Mapping[str, Table],
     columns: Mapping[str, Sequence[str]] | None = None,
+    merges: Mapping[str, Merge] | None = None,
     chunk: int = CHUNK,
-) -> None:
+) -> dict[str, pa.Table]:
     """Hand whole patients to ``kernel(**tables)``; the inputs are bucketed alike.
 
     The first input is streamed in chunks of whole patients, the others are cut to the same
-    patients. The kernel answers a mapping from table names to tables.
+    patients. Of what the kernel answers, ``tables`` are written, a file a bucket; those named in
+    ``merges`` are partial sums, merged by the workers: they come back, one small table each.
     """
-    paths = {name: str(stored.path) for name, stored in inputs.items()}
-    wanted = {name: list(names) for name, names in (columns or {}).items()}
-    targets = {name: str(path) for name, path in places.items()}
-    names = {f.name for stored in inputs.values() for f in stored.files()}
-    buckets = sorted(int(name[5:10]) for name in names)
-
-    def task(bucket: int) -> None:
-        parts = patients(paths, bucket, wanted, chunk)
-        _write((kernel(**part) for part in parts), bucket, targets, tables)
-
-    each(spark, buckets, task)
-
-
-def patients(
-    paths: Mapping[str, str], bucket: int, columns: Mapping[str, Sequence[str]], chunk: int
-) -> Iterator[dict[str, pa.Table]]:
-    """A bucket's tables in chunks of whole patients, in flat memory."""
-    (first, *others) = paths
-    rest = {name: _whole(paths[name], bucket, columns.get(name)) for name in others}
-    subjects = {name: table.column("subject_id").to_numpy() for name, table in rest.items()}
-    done = {name: 0 for name in others}
-
-    def cut(upto: int | None) -> dict[str, pa.Table]:
-        part = {}
-        for name in others:
-            end = len(subjects[name])
-            if upto is not None:
-                end = int(np.searchsorted(subjects[name], upto, side="left"))
-            part[name] = rest[name].slice(done[name], end - done[name])
-            done[name] = end
-        return part
-
-    held: list[pa.Table] = []
-    for batch in _stream(paths[first], bucket, columns.get(first), chunk):
-        held.append(batch)
-        last = batch.column("subject_id")[-1].as_py()
-        ids = batch.column("subject_id").to_numpy()
-        begins = int(np.searchsorted(ids, last, side="left"))
-        earlier = held[:-1]
-        if not begins and (not earlier or earlier[0].column("subject_id")[0].as_py() == last):
-            continue  # one patient fills the whole chunk: read on
-        if begins == 0 and earlier[-1].column("subject_id")[-1].as_py() == last:
-            whole = pa.concat_tables(held)
-            begins = int(np.searchsorted(whole.column("subject_id").to_numpy(), last, side="left"))
-            held = [whole.slice(begins)]
-            yield {first: _joined([whole.slice(0, begins)]), **cut(last)}
-            continue
-        yield {first: _joined([*earlier, batch.slice(0, begins)]), **cut(last)}
-        held = [batch.slice(begins)]
-    if held:
-        yield {first: _joined(held), **cut(None)}
-    elif any(len(s) for s in subjects.values()):
-        schema = _schema(paths[first], columns.get(first))
-        if schema is not None:
-            yield {first: schema.empty_table(), **cut(None)}
-
-
-def _joined(parts: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
-
-
-def _open(path: str | Path, columns: Sequence[str] | None) -> pq.ParquetFile:
-    names = set(pq.read_schema(path).names) if columns is None else set(columns)
-    return pq.ParquetFile(path, read_dictionary=sorted(names & DICTIONARY), memory_map=True)
-
-
-def _stream(
-    path: str, bucket: int, columns: Sequence[str] | None, chunk: int
-) -> Iterator[pa.Table]:
-    file = Path(path) / f"part-{bucket:05d}.parquet"
-    if not file.exists():
-        return
-    opened = _open(file, columns)
-    for batch in opened.iter_batches(batch_size=chunk, columns=columns, use_threads=False):
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
-
-
-def _whole(path: str, bucket: int, columns: Sequence[str] | None) -> pa.Table:
-    file = Path(path) / f"part-{bucket:05d}.parquet"
-    if not file.exists():
-        schema = _schema(path, columns)
-        return schema.empty_table() if schema is not None else pa.table({"subject_id": []})
-    return _open(file, columns).read(columns=columns, use_threads=False)
-
-
-def _schema(path: str, columns: Sequence[str] | None) -> pa.Schema | None:
-    for file in sorted(Path(path).glob("part-*.parquet")):
-        return (
-            _open(file, columns).read_row_group(0, columns=columns).schema
-            if (pq.read_metadata(file).num_row_groups)
-            else pq.read_schema(file)
-        )
-    return None
-
-
-def cluster(
-    spark: SparkSession,
-    spread: Mapping[str, Path],
-    *,
-    places: Mapping[str, Path],
-    tables: Mapping[str, Table],
-    buckets: int,
-    moved: Path | None = None,
-) -> None:
-    """The one shuffle: the blocks that ``by_file`` wrote become a sorted file a bucket and table.
-
-    The rows' order is ``blocks.sorting``, however files were grouped; an empty bucket has no file.
-    ``moved`` (a ``.npy`` of int64 (2, n): subjects, ascending, and who they are) renames subjects
-    that turned out to be others.
-    """
-    folders = {name: str(path) for name, path in spread.items()}
-    targets = {name: str(path) for name, path in places.items()}
-    if moved is not None:
-        folders = _moved(spark, folders, tables=tables, buckets=buckets, moved=str(moved))
-
-    def task(bucket: int) -> None:
-        for name, folder in folders.items():
-            parts = blocks.in_order(sorted(Path(folder).rglob("*.arrow")), bucket)
-            _write(({name: rows} for rows in parts), bucket, targets, tables)
-
-    each(spark, range(buckets), task)
-
-
-def _moved(
-    spark: SparkSession,
-    folders: Mapping[str, str],
-    *,
-    tables: Mapping[str, Table],
-    buckets: int,
-    moved: str,
-) -> dict[str, str]:
-    """Cut the blocks anew, with each subject's true name; where they lie then."""
-    targets = {name: f"{moved}.{name}" for name in folders}
-    files = [
-        (n, str(f)) for n, path in folders.items() for f in sorted(Path(path).rglob("*.arrow"))
+    wanted = columns or {}
+    laid = {name: stored.buckets() for name, (stored, _) in inputs.items()}
+    found = sorted(set().union(*laid.values()))
+    plan = [
+        {
+            name: Input(
+                tuple(map(str, laid[name].get(bucket, ()))),
+                table,
+                tuple(wanted[name]) if name in wanted else None,
+            )
+            for name, (_, table) in inputs.items()
+        }
+        for bucket in found
     ]
+    targets = {name: out.place(name) for name in tables}
+    merging = dict(merges or {})
 
-    def task(number: int) -> None:
-        name, file = files[number]
-        names = np.load(moved, mmap_mode="r")
-        with BlockWriter(Path(targets[name]) / str(number), tables[name], buckets) as writer:
-            for bucket in range(buckets):
-                writer.write(blocks.renamed(blocks.block(Path(file), bucket), names))
+    def work(number: int) -> Iterator[pa.RecordBatch]:
+        kept: dict[str, list[pa.Table]] = {name: [] for name in merging}
+        with Writing(targets, tables, found[number]) as writing:
+            for part in patients(plan[number], chunk):
+                made = kernel(**part)
+                writing.write(made)
+                for name in merging:
+                    if name in made and made[name].num_rows:
+                        kept[name].append(made[name])
+                        if len(kept[name]) > 64:
+                            kept[name] = [merging[name](kept[name])]
+        yield from writing.receipts()
+        for name, parts in kept.items():
+            if parts:
+                yield receipts.receipt(name, None, sums.packed(merging[name](parts)))
 
-    each(spark, range(len(files)), task)
-    return targets
+    return tasks(spark, len(plan), work, out=out, merges=merging)
+
+
+def tasks(
+    spark: SparkSession,
+    count: int,
+    work: Callable[[int], Iterable[pa.RecordBatch]],
+    *,
+    out: Pending | None = None,
+    merges: Mapping[str, Merge] | None = None,
+) -> dict[str, pa.Table]:
+    """Run ``work(number)`` for so many numbers; it yields :func:`partial` answers to be merged."""
+    if not count:
+        return {}
+
+    def run(batches: Batches) -> Batches:
+        for number in numbers(batches):
+            try:
+                yield from work(number)
+            except Exception as error:
+                yield receipts.receipt(PROBLEM, _lasting(error), None)
+
+    made = _numbered(spark, count).mapInArrow(_armed(run), RECEIPT)
+    return _settled(made, out, merges or {}, parts=min(count, TASKS))
+
+
+def partial(name: str, table: pa.Table) -> pa.RecordBatch:
+    """A task's part of the answer called ``name``."""
+    return receipts.receipt(name, None, sums.packed(table))
+
+
+def each(spark: SparkSession, count: int, do: Callable[[int], None]) -> None:
+    """Run ``do(number)`` in workers for so many numbers; a fault of a task becomes our error."""
+
+    def work(number: int) -> Iterable[pa.RecordBatch]:
+        do(number)
+        return ()
+
+    tasks(spark, count, work)
 
 
 def by_rows(frame: DataFrame, kernel: RowKernel, columns: str | StructType) -> DataFrame:
     """A frame's rows through ``kernel(table) -> table``, batch by batch; ``columns`` come out."""
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        pa.set_cpu_count(1)
+    def work(batches: Batches) -> Batches:
         for batch in batches:
             yield from kernel(pa.Table.from_batches([batch])).combine_chunks().to_batches()
 
-    return frame.mapInArrow(work, columns)
+    return frame.mapInArrow(_armed(work), columns)
 
 
 def summed(
@@ -253,110 +290,124 @@ def summed(
     (the frame's partitions, about) workers merge first. None where no partition had an answer.
     """
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        pa.set_cpu_count(1)
+    def work(batches: Batches) -> Batches:
         found = partial(pa.Table.from_batches([batch]) for batch in batches)
         if found is not None:
-            yield _sum(found)
+            yield receipts.receipt("sum", None, sums.packed(found))
 
-    def join(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        parts = [sums.unpacked(b) for batch in batches for b in batch.column(0).to_pylist()]
-        if parts:
-            yield _sum(merge(parts))
+    made = frame.mapInArrow(_armed(work), RECEIPT)
+    return _settled(made, None, {"sum": merge}, parts=parts).get("sum")
 
-    made = frame.mapInArrow(work, SUM)
-    halls = sums.halls(parts)
+
+def read(
+    spark: SparkSession,
+    stored: Stored,
+    table: Table,
+    *,
+    columns: Sequence[str] | None = None,
+    kernel: RowKernel | None = None,
+    rows: int = 1 << 14,
+) -> DataFrame:
+    """A committed table as a DataFrame, read by workers; ``kernel`` keeps or changes its rows.
+
+    Spark itself needs no connector to the store. ``kernel`` keeps the columns.
+    """
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    names = list(columns) if columns is not None else table.arrow.names
+    schema = pa.schema([table.arrow.field(name) for name in names])
+    addresses = [str(file) for file in stored.files()]
+
+    def work(batches: Batches) -> Batches:
+        for number in numbers(batches):
+            for part in stream(addresses[number], names, rows, coded=False):
+                kept = kernel(part) if kernel is not None else part
+                yield from kept.select(names).cast(schema).combine_chunks().to_batches()
+
+    made = _numbered(spark, len(addresses)) if addresses else spark.range(0)
+    return made.mapInArrow(_armed(work), from_arrow_schema(schema))
+
+
+def _settled(
+    frame: DataFrame, out: Pending | None, merges: Mapping[str, Merge], *, parts: int
+) -> dict[str, pa.Table]:
+    """Run the tasks: note what they wrote, merge what they counted, raise what the first said."""
+    halls = sums.halls(parts) if merges else 0
     if halls:
-        made = made.repartition(halls).mapInArrow(join, SUM)
-    found = [sums.unpacked(bytes(row["sum"])) for row in made.collect()]
-    return merge(found) if found else None
+
+        def join(batches: Batches) -> Batches:
+            held: dict[str, list[pa.Table]] = {}
+            for batch in batches:
+                for row in batch.to_pylist():
+                    if row["sum"] is None:
+                        yield receipts.receipt(row["name"], row["told"], None)
+                    else:
+                        held.setdefault(row["name"], []).append(sums.unpacked(row["sum"]))
+            for name, tables in held.items():
+                yield receipts.receipt(name, None, sums.packed(merges[name](tables)))
+
+        frame = frame.repartition(halls).mapInArrow(_armed(join), RECEIPT)
+    with faults.told():
+        rows = frame.collect()
+    counted: dict[str, list[pa.Table]] = {}
+    for row in rows:
+        if row["name"] == PROBLEM:
+            raise faults.raised(row["told"])
+        if row["sum"] is not None:
+            counted.setdefault(row["name"], []).append(sums.unpacked(bytes(row["sum"])))
+        elif out is not None:
+            out.took(row["name"], [Part(*json.loads(row["told"]))])
+    if out is not None:
+        _seen(out)
+    return {name: merges[name](tables) for name, tables in counted.items()}
 
 
-def _sum(table: pa.Table) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([sums.packed(table)], pa.binary())], ["sum"])
+def _seen(out: Pending) -> None:
+    """Raise StoreError where workers wrote to a disk of their own that the driver does not see."""
+    for name, parts in out.parts.items():
+        if parts and out.root.local and not (out.place(name) / parts[-1].file).path.exists():
+            raise StoreError(
+                "workers wrote where this process cannot see it: each has a disk of its own",
+                where=str(out.root),
+                mend="give an --out that every machine reaches, such as hdfs:, s3: or abfss:",
+            )
 
 
-def each(spark: SparkSession, numbers: Iterable[int], task: Callable[[int], None]) -> None:
-    """Run ``task`` for each number in Spark's workers; a fault of a task becomes our error."""
-    todo = list(numbers)
-    if not todo:
-        return
-    slices = min(len(todo), 4096)
+def _numbered(spark: SparkSession, count: int) -> DataFrame:
+    """The numbers below ``count``, spread evenly."""
+    return spark.range(0, count, 1, min(count, TASKS))
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+
+def numbers(batches: Batches) -> Iterator[int]:
+    """The numbers of a task."""
+    for batch in batches:
+        yield from batch.column(0).to_pylist()
+
+
+def _armed(work: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:
+    """A task that opens storage as the driver does; what may pass is raised for Spark to retry."""
+    options = files.settings()
+
+    def armed(batches: Batches) -> Batches:
         pa.set_cpu_count(1)
-        for batch in batches:
-            for position in batch.column(0).to_pylist():
-                problem = None
-                try:
-                    task(todo[position])
-                except (ClinloomError, OSError) as error:
-                    problem = _problem(error)
-                yield _receipt(position, problem)
+        files.use(options)
+        try:
+            yield from work(batches)
+        except OSError as error:
+            raise faults.passing(error) from None
 
-    frame = spark.range(0, len(todo), 1, slices)
-    _settle(frame.mapInArrow(work, RECEIPT))
+    return armed
 
 
-def _receipt(task: int, problem: str | None) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [pa.array([task], pa.int64()), pa.array([problem], pa.string())], ["task", "problem"]
-    )
+def _lasting(error: Exception) -> str:
+    """The fault as a receipt's text; raises it where another attempt may not meet it."""
+    told = faults.lasting(error)
+    if told is None:
+        raise error
+    return told
 
 
-def _problem(error: BaseException) -> str:
-    if disk_full(error):
-        return json.dumps(["OSError", "No space left on device", None, None])
-    if isinstance(error, ClinloomError):
-        return json.dumps([type(error).__name__, error.message, error.where, error.mend])
-    reason = error.strerror if isinstance(error, OSError) else None
-    name = getattr(error, "filename", None)
-    return json.dumps(["StoreError", reason or type(error).__name__, name, None])
-
-
-def _settle(frame: DataFrame) -> None:
-    """Run the tasks; raise what the first failed one said."""
-    from clinloom import errors
-
-    for row in frame.collect():
-        if row["problem"] is not None:
-            kind, message, where, mend = json.loads(row["problem"])
-            if kind == "OSError":
-                raise OSError(28, message)
-            raise getattr(errors, kind, StoreError)(message, where=where, mend=mend)
-
-
-def _write(
-    parcels: Iterable[Mapping[str, pa.Table]],
-    number: int,
-    places: Mapping[str, str],
-    tables: Mapping[str, Table],
-    spread: Mapping[str, int] = {},  # noqa: B006 - never changed
-) -> None:
-    """Write what a kernel yields: one file a table, whole or not at all, or blocks."""
-    writers: dict[str, TableWriter | BlockWriter] = {}
-    failed: BaseException | None = None
-    try:
-        for parcel in parcels:
-            for name, rows in parcel.items():
-                if name not in places or not rows.num_rows:
-                    continue
-                if name not in writers:
-                    file = Path(places[name]) / f"part-{number:05d}"
-                    writers[name] = (
-                        BlockWriter(file, tables[name], spread[name])
-                        if name in spread
-                        else TableWriter(file.with_suffix(".parquet"), tables[name])
-                    ).__enter__()
-                writers[name].write(rows)
-    except BaseException as error:
-        failed = error
-        raise
-    finally:
-        for writer in writers.values():
-            writer.__exit__(type(failed) if failed else None, failed, None)
-
-
-def bucket_count(size: int, spark: SparkSession) -> int:
-    """How many buckets for ``size`` bytes of input: flat memory, and work for every core."""
-    return int(min(1024, max(2 * cores(spark), -(-size // (48 << 20)))))
+def _moved(places: Sequence[Address]) -> Iterator[tuple[Any, Any]]:
+    for place in places:
+        for part in stream(str(place), ["own", "true"], blocks.HELD, coded=False):
+            yield part.column("own").to_numpy(), part.column("true").to_numpy()

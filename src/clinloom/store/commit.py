@@ -1,145 +1,89 @@
-"""The only reader and writer of tables: atomic commit, resume, audit.
+"""The commit: one manifest that names the files of every table, replaced in one step.
 
-A stage writes into a folder of its own under ``.pending``; when it is whole, its tables move into
-place and the manifest is replaced in one step. A stage that died leaves nothing behind that
-anybody reads. A stage is reused while its key (options, inputs, version) is the same.
+A worker writes its file under a name of its own attempt; what the manifest does not name does not
+exist, and is swept. A stage is reused while its key (options, inputs, version) is the same.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from clinloom import files
 from clinloom.errors import StoreError
+from clinloom.files import Address
 from clinloom.guard import audit
-from clinloom.store.writer import TableWriter, disk_full
+from clinloom.store import layout
+from clinloom.store.lease import BUSY, MEND, Lease
+from clinloom.store.pending import Pending
+from clinloom.store.stored import Part, Stored, of_manifest
+from clinloom.store.writer import disk_full
 from clinloom.study import digest
-from clinloom.tables import Table
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
-GUARDED = {"crosswalk"}
-@dataclass(frozen=True)
-class Stored:
-    """A committed table (or other folder): where it lies, its rows, and the key it came from."""
-
-    name: str
-    path: Path
-    key: str
-    rows: int | None = None
-
-    def files(self) -> list[Path]:
-        """Its Parquet files, one a bucket where it is bucketed."""
-        return sorted(self.path.glob("*.parquet"))
-
-    def frame(self, spark: SparkSession) -> DataFrame:
-        """The table as a Spark DataFrame."""
-        return spark.read.parquet(str(self.path))
-
-    def arrow(self, columns: list[str] | None = None) -> pa.Table:
-        """The table in memory: for small ones."""
-        return pq.read_table(self.path, columns=columns)
-
-
-@dataclass
-class Pending:
-    """A stage's output while it is being written."""
-
-    folder: Path
-    names: list[str] = field(default_factory=list)
-
-    def place(self, name: str) -> Path:
-        """The folder for a table (or other output) of this stage."""
-        if name not in self.names:
-            self.names.append(name)
-        path = self.folder / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def scratch(self, name: str) -> Path:
-        """A folder that is thrown away when the stage commits."""
-        path = self.folder / ".scratch" / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def write(self, table: Table, rows: pa.Table, *, name: str | None = None) -> None:
-        """A small table, in one file; under another name where it is one of several."""
-        place = self.place(name or table.name)
-        with TableWriter(place / "part-00000.parquet", table) as writer:
-            writer.write(rows)
+FORMAT = 2
 
 
 class Store:
-    """The tables and the manifest under one output folder. One run at a time may hold it."""
+    """The tables and the manifest under one output address. One run at a time may hold it."""
 
-    def __init__(self, root: str | Path):
-        self.root = Path(root).absolute()
+    def __init__(self, root: str | Address, *, note: Callable[[str], None] | None = None):
+        self.root = files.address(root)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.root / ".lock", "w")  # noqa: SIM115 - held while the store is
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                "another run is writing here", where=str(root), mend="wait for it, or take --out"
-            ) from None
+            files.folder(self.root)
+            if self.root.local:
+                (self.root.path / layout.GUARDED_ROOM).mkdir(mode=0o700, exist_ok=True)
+            self._lease = Lease(self.root, note=note)
+            self._version = files.version(self._place)
+            self.manifest = _manifest(self._place) if self._version else _empty()
         except OSError as error:
             raise StoreError(
-                f"cannot write here ({error.strerror})",
+                f"cannot write here ({error.strerror or type(error).__name__})",
                 where=str(root),
                 mend="choose another --out",
             ) from None
-        shutil.rmtree(self.root / ".pending", ignore_errors=True)
-        self.manifest: dict[str, Any] = {"stages": {}}
-        file = self.root / "manifest.json"
-        if file.exists():
-            try:
-                self.manifest = json.loads(file.read_text())
-            except ValueError:
-                self.manifest = {"stages": {}}
+        self._trail: list[str] = []
+        self._trail_name = f"audit-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        self._trail_name += f"-{uuid.uuid4().hex[:8]}.jsonl"
 
     def close(self) -> None:
-        """Let another run have the folder."""
-        self._lock.close()
+        """Keep the audit trail, and let another run have the output."""
+        try:
+            self._keep_trail()
+        finally:
+            self._lease.close()
 
     def stored(self, stage: str, name: str) -> Stored:
         """A committed table. Raises StoreError where the stage was never run."""
         entry = self.manifest["stages"].get(stage, {})
         if name not in entry.get("tables", {}):
             raise StoreError(f"there is no table '{name}' of stage '{stage}'", where=str(self.root))
-        rows = entry["tables"][name]["rows"]
-        audit.record(self.root, action="read", what=name, rows=rows)
-        return Stored(name, self._home(name), entry["key"], rows)
+        self._audit("read", name, entry["tables"][name]["rows"])
+        place = layout.home(self.root, name)
+        return of_manifest(name, place, entry["key"], entry["tables"][name])
 
     def current(self, stage: str, key: str) -> bool:
-        """Whether the stage is committed with this key and its tables are all there."""
+        """Whether the stage is committed with this key and its files are all there."""
         entry = self.manifest["stages"].get(stage)
-        return bool(
-            entry and entry["key"] == key and all(self._home(n).exists() for n in entry["tables"])
+        if not entry or entry["key"] != key:
+            return False
+        tables = entry["tables"]
+        return all(
+            files.exists(layout.home(self.root, name) / part[0])
+            for name, table in tables.items()
+            for part in table["parts"][:: max(1, len(table["parts"]) - 1)]  # the first and the last
         )
 
     @contextmanager
     def writing(self, stage: str, key: str) -> Iterator[Pending]:
-        """A folder to write a stage into; committed when the block ends without an error."""
-        folder = self.root / ".pending" / f"{stage.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        """An output to write; committed when the block ends without an error, else swept."""
         start = time.monotonic()
+        pending = Pending(self.root)
         try:
-            folder.mkdir(parents=True)
-            pending = Pending(folder)
             yield pending
-            shutil.rmtree(folder / ".scratch", ignore_errors=True)
             self._commit(stage, key, pending, time.monotonic() - start)
         except Exception as error:
             if disk_full(error):
@@ -150,67 +94,121 @@ class Store:
                 ) from None
             raise
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._tidy(pending)
 
     def _commit(self, stage: str, key: str, pending: Pending, seconds: float) -> None:
-        # the old entry goes first: a crash between the moves must not leave it vouching for them
-        if self.manifest["stages"].pop(stage, None):
-            self.save()
-        tables = {}
-        for name in pending.names:
-            made, home = pending.folder / name, self._home(name)
-            home.parent.mkdir(parents=True, exist_ok=True)
-            tables[name] = describe(made)
-            if home.exists():
-                old = self.root / ".pending" / f"old-{uuid.uuid4().hex}"
-                os.replace(home, old)
-                shutil.rmtree(old, ignore_errors=True)
-            os.replace(made, home)
-            audit.record(self.root, action="write", what=name, rows=tables[name]["rows"])
-        self.manifest["stages"][stage] = {
-            "key": key,
-            "seconds": round(seconds, 3),
-            "tables": tables,
-        }
-        self.save()
+        tables = {name: _described(parts) for name, parts in pending.parts.items()}
+        for name, table in tables.items():
+            self._audit("write", name, table["rows"])
+        entry = {"key": key, "seconds": round(seconds, 3), "tables": tables}
+        stages = {n: e for n, e in self.manifest["stages"].items() if n != stage}
+        made = {**self.manifest, "stages": {**stages, stage: entry}}
+        self._lease.check()
+        text = json.dumps(made, indent=1).encode()
+        version = files.swap(self._place, text, self._version)
+        if version is None:
+            raise StoreError(BUSY, where=str(self.root), mend=MEND)
+        self.manifest, self._version = made, version
+        self._keep_trail()
 
-    def save(self) -> None:
-        """Replace the manifest in one step."""
-        self.write_text("manifest.json", json.dumps(self.manifest, indent=1))
-
-    def write_text(self, name: str, text: str) -> Path:
-        """A text file in the output folder, whole or not at all."""
-        path = self.root / name
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    def _tidy(self, pending: Pending) -> None:
+        """Take away what the manifest does not name, where this stage wrote."""
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            pending.clear()
+            for name in pending.parts.keys() - layout.KEPT:
+                self._sweep(layout.home(self.root, name), self._named())
+        except OSError:
+            pass  # it stays for `clinloom sweep`; what is committed is committed
+
+    def _named(self) -> set[str]:
+        """Every file, and every folder written by Spark, that the manifest names."""
+        return {
+            str(layout.home(self.root, name) / part[0])
+            for entry in self.manifest["stages"].values()
+            for name, table in entry["tables"].items()
+            for part in table["parts"]
+        }
+
+    def sweep(self) -> dict[str, int]:
+        """Remove what no commit names; how many files that were, and their bytes."""
+        places = [self.root / room for room in layout.SWEPT]
+        places += [layout.home(self.root, name) for name in layout.GUARDED]
+        named = self._named()
+        counts = [self._sweep(place, named) for place in places]
+        return {"files": sum(c[0] for c in counts), "bytes": sum(c[1] for c in counts)}
+
+    def _sweep(self, place: Address, named: set[str]) -> tuple[int, int]:
+        count = size = 0
+        for found in files.listed(place):
+            if not any(str(above) in named for above in _upwards(found.address, self.root)):
+                files.remove(found.address)
+                count, size = count + 1, size + found.size
+        return count, size
+
+    def write_text(self, name: str, text: str) -> Address:
+        """A text file in the output, whole or not at all."""
+        try:
+            files.write(self.root / name, text.encode())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StoreError(f"cannot be written ({error.strerror})", where=str(path)) from None
-        return path
+            reason = error.strerror or type(error).__name__
+            where = f"{self.root}/{name}"
+            raise StoreError(f"cannot be written ({reason})", where=where) from None
+        return self.root / name
 
-    def _home(self, name: str) -> Path:
-        if name in GUARDED:
-            return audit.guarded(self.root) / name
-        if name == "bundle":
-            return self.root / "bundle"
-        room, _, rest = name.partition(".")
-        return self.root / room / rest if rest else self.root / "tables" / name
+    @property
+    def _place(self) -> Address:
+        return self.root / layout.MANIFEST
+
+    def _audit(self, action: str, what: str, rows: int | None) -> None:
+        self._trail.append(audit.line(action=action, what=what, rows=rows))
+
+    def _keep_trail(self) -> None:
+        """The trail of this run, whole: no store can append."""
+        if self._trail:
+            place = self.root / layout.GUARDED_ROOM / self._trail_name
+            files.write(place, ("\n".join(self._trail) + "\n").encode())
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Rows, bytes and a hash of the content of a table's files."""
-    files = sorted(
-        f for f in folder.rglob("*") if f.is_file() and not f.name.startswith((".", "_"))
-    )
-    rows = None
-    if files and all(f.suffix == ".parquet" for f in files):
-        rows = sum(pq.read_metadata(f).num_rows for f in files)
-    return {"rows": rows, "bytes": sum(f.stat().st_size for f in files), "files": len(files)}
+def finished(root: str | Address) -> dict[str, Stored]:
+    """Every committed table of an output, read without holding it. Raises StoreError."""
+    at = files.address(root)
+    try:
+        manifest = _manifest(at / layout.MANIFEST)
+    except OSError:
+        mend = "give the --out of a run"
+        raise StoreError("no run is here", where=str(root), mend=mend) from None
+    return {
+        name: of_manifest(name, layout.home(at, name), entry["key"], table)
+        for entry in manifest["stages"].values()
+        for name, table in entry["tables"].items()
+    }
+
+
+def _empty() -> dict[str, Any]:
+    return {"format": FORMAT, "stages": {}}
+
+
+def _manifest(place: Address) -> dict[str, Any]:
+    """The manifest; an empty one where it is not whole or of another format."""
+    try:
+        found = json.loads(files.read(place))
+    except ValueError:
+        return _empty()
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else _empty()
+
+
+def _described(parts: Iterable[Part]) -> dict[str, Any]:
+    listed = sorted(parts, key=lambda p: (p.bucket, p.name, p.file))
+    rows = None if any(p.name for p in listed) else sum(p.rows for p in listed)
+    size = sum(p.bytes for p in listed)
+    return {"rows": rows, "bytes": size, "parts": [p.plain() for p in listed]}
+
+
+def _upwards(place: Address, root: Address) -> Iterator[Address]:
+    """The address and every folder above it, below ``root``."""
+    while len(place) > len(root):
+        yield place
+        place = place.parent
 
 
 def key_of(stage: str, options: Any, inputs: Mapping[str, str], version: str) -> str:

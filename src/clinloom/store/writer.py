@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clinloom import files
 from clinloom.errors import ClinloomError, StoreError
-from clinloom.tables import Table, conform
+from clinloom.files import Address
+from clinloom.tables import Column, Table, conform
 
 DICTIONARY = {
     "code",
@@ -25,26 +27,34 @@ DICTIONARY = {
     "rule",
     "reason",
 }
+ROW_GROUP = 1 << 19
+
+
+def attempt(stem: str, suffix: str = "") -> str:
+    """A name that no other attempt to write the same thing has."""
+    return f"{stem}-{uuid.uuid4().hex[:12]}{suffix}"
+
+
+def coded(table: Table) -> pa.Schema:
+    """The table's schema with columns of few distinct texts as dictionaries."""
+    words = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([f.with_type(words) if f.name in DICTIONARY else f for f in table.arrow])
 
 
 class TableWriter:
-    """Writes one Parquet file of a declared table, whole or not at all."""
+    """Writes a file of a declared table at an address, whole or not at all."""
 
-    def __init__(self, path: Path, table: Table):
-        self.path, self.table = path, table
-        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        self.schema = pa.schema(
-            [
-                f.with_type(pa.dictionary(pa.int32(), pa.string())) if f.name in DICTIONARY else f
-                for f in table.arrow
-            ]
-        )
-        self.rows = 0
-        self._writer: pq.ParquetWriter  # opened on entry
+    def __init__(self, file: Address, table: Table):
+        self.file, self.table, self.schema = file, table, coded(table)
+        self.rows = self.bytes = 0
+        self._open = ExitStack()
+        self._path: Path  # where it is built, and the writer: both from entry on
+        self._writer: pq.ParquetWriter
 
     def __enter__(self) -> TableWriter:
+        self._path = self._open.enter_context(files.building(self.file))
         options: Any = {"compression": "zstd", "compression_level": 1, "store_schema": False}
-        self._writer = pq.ParquetWriter(self.temporary, self.schema, **options)
+        self._writer = pq.ParquetWriter(self._path, self.schema, **options)
         return self
 
     def write(self, rows: pa.Table) -> None:
@@ -61,19 +71,20 @@ class TableWriter:
             if not wanted.nullable and values.null_count:
                 raise StoreError(f"'{wanted.name}' holds nulls", where=self.table.name)
             arrays.append(values)
-        self._writer.write_table(pa.table(arrays, schema=self.schema), row_group_size=1 << 19)
+        self._writer.write_table(pa.table(arrays, schema=self.schema), row_group_size=ROW_GROUP)
         self.rows += rows.num_rows
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             self._writer.close()
-            if kind is None:
-                os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
+            self.bytes = self._path.stat().st_size
+        except BaseException as fault:
+            self._open.__exit__(type(fault), fault, fault.__traceback__)
+            raise
+        self._open.__exit__(kind, error, trace)
 
 
-def _column(table: Table, name: str) -> Any:
+def _column(table: Table, name: str) -> Column:
     return next(c for c in table.columns if c.name == name)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import yaml
 
 from clinloom.errors import UsageError
+from clinloom.files import address
 from clinloom.study.schema import PLACES, expanded
 
 
@@ -20,7 +19,7 @@ def override(document: dict, change: str) -> None:
         )
     value = yaml.safe_load(text) if text else None
     if steps[-1] in PLACES and isinstance(value, str):
-        value = str(Path(expanded(value)).expanduser().absolute())
+        value = str(address(expanded(value)))
     for step in steps[:-1]:
         inner = document.get(step)
         if not isinstance(inner, dict):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from clinloom import files
 from clinloom.errors import StudyError, UsageError, nearest
 from clinloom.study.overrides import override
 from clinloom.study.schema import Model, Study
@@ -18,16 +19,20 @@ Rooms = Mapping[str, Callable[[str], type[Model]]]
 ROOMS = ("sources", "clean", "features", "models")
 
 
-def read(path: str | Path, *, rooms: Any, overrides: Sequence[str] = ()) -> Study:
+def read(path: str | os.PathLike[str], *, rooms: Any, overrides: Sequence[str] = ()) -> Study:
     """Read a study file. ``rooms`` answers ``choices(room)`` and ``options(room, name)``.
 
     ``overrides`` are ``key.path=value`` strings; their relative paths are the caller's.
     Raises StudyError with all faults.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"there is no study file '{path}'", mend="give the path of a .yaml file")
-    text = file.read_text(encoding="utf-8")
+    file = files.address(path)
+    try:
+        text = files.read(file).decode()
+    except (FileNotFoundError, IsADirectoryError):
+        mend = "give the path or address of a .yaml file"
+        raise UsageError(f"there is no study file '{path}'", mend=mend) from None
+    except UnicodeDecodeError:
+        raise StudyError("the study is not a text in UTF-8", where=str(path)) from None
     try:
         document = yaml.safe_load(text)
         lines = _lines(yaml.compose(text))
@@ -49,7 +54,7 @@ def parse(
     document: Mapping[str, Any],
     *,
     rooms: Any,
-    base: str | Path = ".",
+    base: str | os.PathLike[str] = ".",
     overrides: Sequence[str] = (),
     where: str = "study",
     lines: Mapping[tuple, int] | None = None,

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,6 +23,9 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+
+from clinloom.errors import UsageError
+from clinloom.files import address
 
 MICROSECONDS = {
     "us": 1,
@@ -65,7 +67,7 @@ def expanded(text: str) -> str:
         name, default = match[1], match[2]
         found = os.environ.get(name)
         if found:
-            return found if match.start() else str(Path(found).expanduser().absolute())
+            return found if match.start() else str(address(found))
         if default is None:
             raise ValueError(f"the environment variable {name} is not set and has no default")
         return default
@@ -75,7 +77,11 @@ def expanded(text: str) -> str:
 
 def _absolute(text: str, info: ValidationInfo) -> str:
     base = (info.context or {}).get("base", ".")
-    return str((Path(base) / Path(expanded(text)).expanduser()).resolve())
+    try:
+        return str(address(expanded(text), base=base))
+    except UsageError as error:
+        mend = f"; {error.mend}" if error.mend else ""
+        raise ValueError(error.message + mend) from None
 
 
 def _several(value: Any) -> Any:

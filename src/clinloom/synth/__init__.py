@@ -70,7 +70,7 @@ def synthesise(
 
         if log:
             log(f"{patients:,} patients, {wanted:,} with a radiograph, in {len(groups)} pieces")
-        workers.each(spark, range(len(groups)), work)
+        workers.each(spark, len(groups), work)
         truth = _truth(parts, patients=patients, seed=seed, radiographs=wanted)
         shutil.rmtree(parts)
         (making / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinloom.files import Piece
+from clinloom.files import Piece, random
 from clinloom.sources._parcel import Refusals, whole
 from clinloom.sources._rows.csv import Rows, check
 
@@ -39,7 +39,7 @@ def rows(pieces: Sequence[Piece], *, columns: Sequence[str], refused: Refusals) 
 def _opened(piece: Piece, refused: Refusals) -> pq.ParquetFile | None:
     try:
         if piece.member is None and not piece.name.endswith(".gz"):
-            return pq.ParquetFile(piece.path, memory_map=True)
+            return pq.ParquetFile(random(piece.path))
         data = whole(piece, refused)
         return pq.ParquetFile(io.BytesIO(data)) if data is not None else None
     except pa.ArrowInvalid:

@@ -1,0 +1,1 @@
+"""One file a storage. What each owes is in ``clinloom.files.registry``."""

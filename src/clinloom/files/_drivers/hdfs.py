@@ -1,0 +1,210 @@
+"""HDFS, through hdfs-native: no Java and no libhdfs in the worker.
+
+The cluster is the one of ``HADOOP_CONF_DIR``; a Kerberos ticket comes from its cache, a token from
+``HADOOP_TOKEN_FILE_LOCATION``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from clinloom.errors import StoreError
+from clinloom.files.address import Address
+from clinloom.files.registry import Entry, Store, library
+
+from ._aside import aside, told
+from ._ranges import ranged
+
+SCHEMES = ("hdfs",)
+ALIASES: dict[str, str] = {}
+HADOOP: dict[str, str] = {}
+REQUIRES: str | None = "hdfs"
+OPTIONS = {
+    "config_dir": "the folder of core-site.xml and hdfs-site.xml",
+    "kerberos_principal": "who this is",
+    "kerberos_keytab": "the file of its keys",
+    "kerberos_cache": "the cache of its tickets",
+}
+BLOCK = 8 << 20  # bytes of a large file that are sent at once
+T = TypeVar("T")
+_opened_by: set[int] = set()  # processes that have used the library: this one and those above it
+
+
+def takes(name: str) -> bool:
+    """Hadoop's own settings are passed on."""
+    return name.startswith(("dfs.", "fs.", "hadoop.", "ipc."))
+
+
+def secret(name: str) -> bool:
+    """Those of Hadoop's settings that are named like one."""
+    return bool(re.search(r"(secret|password|credential|token|\.key)$", name))
+
+
+def connect(authority: str, options: dict[str, Any]) -> Store:
+    """The name node, or the cluster's own where the address names none.
+
+    Raises StoreError in a process that was forked from one which has used HDFS: the library's
+    threads are not in it, and every call would wait for ever. Spark's workers are no such process.
+    """
+    native = library("hdfs_native", extra="hdfs")
+    if _opened_by - {os.getpid()}:
+        raise StoreError(
+            "HDFS was used before this process was forked", mend="start the process by spawn"
+        )
+    _opened_by.add(os.getpid())
+    config = {name: str(value) for name, value in options.items() if takes(name)}
+    rest = {name: str(value) for name, value in options.items() if not takes(name)}
+    return Hdfs(native, native.Client(f"hdfs://{authority}", config or None, **rest))
+
+
+class Hdfs:
+    """Files are written under a hidden name and renamed: whole or not at all."""
+
+    def __init__(self, native: Any, client: Any):
+        self._native, self._client = native, client
+
+    def read(self, a: Address, start: int | None, stop: int | None) -> bytes:
+        """The bytes, or those in ``[start, stop)``, from the data nodes."""
+        file = self._ask(a, lambda: self._client.read(_path(a)))
+        size = len(file)
+        first = min(start or 0, size)
+        last = size if stop is None else min(stop, size)
+        return self._ask(a, lambda: file.read_range(first, last - first)) if last > first else b""
+
+    def write(self, a: Address, data: bytes) -> str:
+        """A hidden file, renamed over the other."""
+        return self._write(a, data, overwrite=True)
+
+    def create(self, a: Address, data: bytes) -> str | None:
+        """A hidden file; the name node refuses its rename where the name is taken."""
+        if self._status(a) is not None:
+            return None
+        try:
+            return self._write(a, data, overwrite=False)
+        except OSError:
+            if self._status(a) is not None:
+                return None
+            raise
+
+    def swap(self, a: Address, data: bytes, expected: str) -> str | None:
+        """Checked, then replaced: another may come between."""
+        return self.write(a, data) if self.version(a) == expected else None
+
+    def version(self, a: Address) -> str | None:
+        """Time of change and size."""
+        found = self._status(a)
+        return _stamp(found) if found is not None and not found.isdir else None
+
+    def exists(self, a: Address) -> bool:
+        """Whether a file or folder is there."""
+        return self._status(a) is not None
+
+    def entry(self, a: Address) -> Entry:
+        """The file."""
+        found = self._status(a)
+        if found is None:
+            raise told(a, 404)
+        if found.isdir:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(a))
+        return Entry(a, found.length, _stamp(found))
+
+    def listed(self, a: Address) -> Iterator[Entry]:
+        """Folder by folder; each is held and sorted, as the name node orders by signed bytes."""
+        found = self._status(a)
+        if found is not None and found.isdir:
+            yield from self._below(a, _path(a))
+        elif found is not None:
+            yield Entry(a, found.length, _stamp(found))
+
+    def _below(self, a: Address, folder: str) -> Iterator[Entry]:
+        listed = self._ask(a, lambda: list(self._client.list_status(folder)))
+        for found in sorted(listed, key=lambda f: f.path.rsplit("/", 1)[-1]):
+            path = re.sub(r"^hdfs://[^/]*", "", found.path)
+            if found.isdir:
+                yield from self._below(a, path)
+            else:
+                place = Address(f"hdfs://{a.authority}{path}")
+                yield Entry(place, found.length, _stamp(found))
+
+    def remove(self, a: Address) -> None:
+        """The file or whole folder, past the trash."""
+        with contextlib.suppress(FileNotFoundError):
+            self._ask(a, lambda: self._client.delete(_path(a), recursive=True))
+
+    def folder(self, a: Address) -> None:
+        """The folder and those above it, for its owner's group as the cluster's mask has it."""
+        self._ask(a, lambda: self._client.mkdirs(_path(a), create_parent=True))
+
+    def place(self, a: Address) -> Path:
+        """A file of its own in the worker's temporary folder."""
+        return aside(a)
+
+    def put(self, built: Path, a: Address) -> None:
+        """Sent under a hidden name, then renamed."""
+        with built.open("rb") as file:
+            self._send(a, iter(lambda: file.read(BLOCK), b""), overwrite=True)
+
+    def random(self, a: Address) -> pa.NativeFile:
+        """Ranged reads of the blocks as they lie now."""
+        file = self._ask(a, lambda: self._client.read(_path(a)))
+
+        def fetch(start: int, stop: int) -> bytes:
+            data: bytes = self._ask(a, lambda: file.read_range(start, stop - start))
+            return data
+
+        return ranged(fetch, len(file))
+
+    def _write(self, a: Address, data: bytes, *, overwrite: bool) -> str:
+        self._send(a, iter([data] if data else []), overwrite=overwrite)
+        return self.version(a) or ""
+
+    def _send(self, a: Address, parts: Iterator[bytes], *, overwrite: bool) -> None:
+        hidden = f"{_path(a.parent).rstrip('/')}/.{a.name}.{uuid.uuid4().hex}"
+        try:
+            options = self._native.WriteOptions(create_parent=True)
+            file = self._ask(a, lambda: self._client.create(hidden, options))
+            for part in parts:
+                self._ask(a, lambda part=part: file.write(part))  # type: ignore[misc]
+            self._ask(a, file.close)
+            self._ask(a, lambda: self._client.rename(hidden, _path(a), overwrite))
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._client.delete(hidden)
+            raise
+
+    def _status(self, a: Address) -> Any:
+        try:
+            return self._ask(a, lambda: self._client.get_file_info(_path(a)))
+        except FileNotFoundError:
+            return None
+
+    def _ask(self, a: Address, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except FileNotFoundError:
+            raise told(a, 404) from None
+        except PermissionError:
+            raise told(a, 403) from None
+        except (OSError, RuntimeError) as error:
+            name = re.search(r"(\w+Exception)", str(error))
+            if name and name[1] in ("AccessControlException", "AuthorizationException"):
+                raise told(a, 403) from None
+            what = name[1] if name else type(error).__name__
+            raise OSError(errno.EIO, f"HDFS answered {what}", str(a)) from None
+
+
+def _path(a: Address) -> str:
+    return f"/{a.key}"
+
+
+def _stamp(found: Any) -> str:
+    return f"{found.modification_time}-{found.length}"

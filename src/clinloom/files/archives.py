@@ -1,0 +1,89 @@
+"""Members of zip archives by ranges: the directory from the end, then each member's own bytes."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import IO, cast
+
+from clinloom.files.address import address
+from clinloom.files.stores import store
+
+_LOCAL = 30  # bytes of a member's local header before its name
+_MOST = _LOCAL + 24 + (1 << 16)  # of a record besides its name and data: header, extra, descriptor
+
+
+def members(path: str) -> Iterator[tuple[str, int, tuple[int, int, int]]]:
+    """Each visible member's name, size and record, in the directory's order.
+
+    Raises zipfile.BadZipFile where it is no archive.
+    """
+    with _opened(path) as archive:
+        infos = archive.infolist()
+        starts = sorted({info.header_offset for info in infos} | {archive.start_dir})
+    after = dict(zip(starts, starts[1:], strict=False))
+    for info in infos:
+        hidden = info.filename.startswith("__MACOSX") or "/." in info.filename
+        if info.is_dir() or hidden:
+            continue
+        begin = info.header_offset
+        most = begin + _MOST + 4 * len(info.orig_filename) + info.compress_size
+        yield info.filename, info.file_size, (begin, min(after.get(begin, most), most), info.CRC)
+
+
+def member(
+    path: str, name: str, size: int, record: Sequence[int] | None, run: Sequence[int] | None
+) -> bytes:
+    """A member's bytes. Raises zipfile.BadZipFile where they are not what the archive says."""
+    if record is None:
+        return _through(path, name)
+    begin, end, checksum = record
+    if run is None:
+        at = address(path)
+        held = store(at).read(at, begin, end)
+    else:
+        held = _run(path, run[0], run[1])[begin - run[0] : end - run[0]]
+    if held[:4] != b"PK\3\4" or len(held) < _LOCAL:
+        raise zipfile.BadZipFile("a member does not begin where the archive says")
+    if held[6] & 1:
+        raise zipfile.BadZipFile("a member is encrypted")
+    method = int.from_bytes(held[8:10], "little")
+    skip = _LOCAL + int.from_bytes(held[26:28], "little") + int.from_bytes(held[28:30], "little")
+    if method == zipfile.ZIP_STORED:
+        data = bytes(held[skip : skip + size])
+    elif method == zipfile.ZIP_DEFLATED:
+        data = _inflated(held[skip:], size)
+    else:
+        return _through(path, name)
+    if len(data) != size or zlib.crc32(data) != checksum:
+        raise zipfile.BadZipFile("a member is not what the archive says")
+    return data
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    try:  # one byte more than is stated tells a member that would not end
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except zlib.error:
+        raise zipfile.BadZipFile("a member cannot be unpacked") from None
+
+
+@lru_cache(maxsize=1)
+def _run(path: str, begin: int, end: int) -> bytes:
+    at = address(path)
+    return store(at).read(at, begin, end)
+
+
+def _through(path: str, name: str) -> bytes:
+    """By the standard library: rarer kinds of compression."""
+    try:
+        with _opened(path) as archive:
+            return archive.read(name)
+    except (NotImplementedError, RuntimeError):
+        raise zipfile.BadZipFile("a member is packed in a way that cannot be read") from None
+
+
+def _opened(path: str) -> zipfile.ZipFile:
+    at = address(path)
+    return zipfile.ZipFile(cast(IO[bytes], at if at.local else store(at).random(at)))

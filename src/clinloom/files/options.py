@@ -1,0 +1,88 @@
+"""Storage options by scheme: secrets are references, resolved only where a store is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from clinloom.errors import UsageError, nearest
+from clinloom.files import registry
+
+Options = dict[str, str | int | bool]
+_held: dict[str, Options] = {}
+_REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)")
+
+
+def use(options: Mapping[str, Mapping[str, str | int | bool]]) -> None:
+    """Open stores with these options from now on, in this process; they replace all before.
+
+    ``options`` maps a scheme to its options, such as ``{"s3": {"endpoint_url": "https://…",
+    "key": "env:NAME", "secret": "file:/run/secrets/x"}}``. A secret must be a reference, ``env:``
+    or ``file:``; any other option may be one. Without options each cloud's own chain of
+    credentials holds. Raises UsageError for an unknown scheme or option and for a secret in clear.
+    """
+    checked: dict[str, Options] = {}
+    for scheme, given in options.items():
+        driver = registry.driver(scheme)
+        for name, value in given.items():
+            _check(scheme, name, value, driver)
+        checked.setdefault(driver.SCHEMES[0], {}).update(given)
+    _held.clear()
+    _held.update(checked)
+
+
+def settings() -> dict[str, Options]:
+    """The options as they were given, references unresolved: safe to pickle to workers."""
+    return {scheme: dict(given) for scheme, given in _held.items()}
+
+
+def given(driver: registry.Driver) -> Options:
+    """A driver's options as they were given."""
+    return _held.get(driver.SCHEMES[0], {})
+
+
+def _check(scheme: str, name: str, value: object, driver: registry.Driver) -> None:
+    where = f"storage.{scheme}.{name}"
+    if name not in driver.OPTIONS and not driver.takes(name):
+        near = nearest(name, driver.OPTIONS)
+        raise UsageError(
+            "there is no such option",
+            where=where,
+            mend=f"did you mean '{near}'?" if near else f"it takes {', '.join(driver.OPTIONS)}",
+        )
+    if not isinstance(value, (str, int, bool)):
+        raise UsageError("an option is a text, a number or true or false", where=where)
+    if driver.secret(name) and not _REFERENCE.fullmatch(str(value)):
+        raise UsageError(
+            "a secret is named, never written",
+            where=where,
+            mend="write env:NAME of a variable or file:/PATH of a file that holds it",
+        )
+    if re.search(r"://[^/]*@", str(value)):
+        raise UsageError("the address carries a user or secret", where=where)
+
+
+def resolved(given: Options, scheme: str) -> Options:
+    """The options with every reference replaced by what it names.
+
+    Raises UsageError where a variable is not set or a file cannot be read.
+    """
+    return {name: _value(value, f"storage.{scheme}.{name}") for name, value in given.items()}
+
+
+def _value(value: str | int | bool, where: str) -> str | int | bool:
+    if not isinstance(value, str) or not _REFERENCE.fullmatch(value):
+        return value
+    kind, _, name = value.partition(":")
+    if kind == "env":
+        if name not in os.environ:
+            raise UsageError(f"the environment variable {name} is not set", where=where)
+        return os.environ[name]
+    try:
+        return Path(name).read_text().strip()
+    except OSError as error:
+        raise UsageError(
+            f"the file it names cannot be read ({type(error).__name__})", where=where
+        ) from None

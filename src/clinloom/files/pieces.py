@@ -1,0 +1,229 @@
+"""Files as sources see them: folders, single files and zip archives alike, cut into pieces.
+
+A zip archive is read as a folder. A piece is a file, a member of an archive, or (for line-oriented
+formats) a byte range of a large file; pieces are grouped by bytes and handed to workers, which
+open them themselves and fetch what they need of each.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import translate
+
+from clinloom.errors import SourceError
+from clinloom.files import archives
+from clinloom.files.address import Address, address
+from clinloom.files.registry import Entry
+from clinloom.files.stores import store
+
+RANGE = 32 << 20  # bytes of a large line-oriented file that one worker reads at once
+GROUP = 16 << 20  # bytes of files that one task reads
+GAP = 256  # bytes between two members of an archive that are still fetched as one
+LINE = 1 << 16  # bytes that are fetched at once in search of a line's end
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file, an archive's member, or the lines of a file that start in ``[start, stop)``.
+
+    ``record`` says where a member lies in its archive (first byte, end, checksum), ``run`` which
+    bytes around it a group fetches at once, ``stamp`` changes when the file is rewritten.
+    """
+
+    name: str
+    path: str
+    size: int
+    member: str | None = None
+    start: int | None = None
+    stop: int | None = None
+    stamp: str = field(default="", compare=False)
+    record: Sequence[int] | None = field(default=None, compare=False)
+    run: Sequence[int] | None = field(default=None, compare=False)
+
+    def read(self) -> bytes:
+        """The bytes, decompressed where the name ends in .gz, cut at line ends where ranged."""
+        if self.member is not None:
+            data = archives.member(self.path, self.member, self.size, self.record, self.run)
+        elif self.start is None:
+            data = _bytes(self.path)
+        else:
+            return self._lines(self.start, self.stop or self.start)
+        return gzip.decompress(data) if self.name.endswith(".gz") else data
+
+    def head(self) -> bytes:
+        """The file's first line, without its line end."""
+        if self.start is None:
+            return self.read().split(b"\n", 1)[0].rstrip(b"\r")
+        return _line(self.path, 0).rstrip(b"\r\n")
+
+    def first_byte(self) -> int:
+        """The offset in its file at which the piece's first line starts (see ``read``)."""
+        if not self.start:
+            return 0
+        return self.start - 1 + len(_line(self.path, self.start - 1))
+
+    def _lines(self, start: int, stop: int) -> bytes:
+        # The line that was begun before belongs to the last piece; the byte before tells whether
+        # there is one.
+        if start and self.path.startswith("/"):  # here a second read is cheaper than a copy
+            start = self.first_byte()
+            data = _bytes(self.path, start, stop)
+        else:
+            data = _bytes(self.path, max(0, start - 1), stop)
+            data = data[data.find(b"\n") + 1 or len(data) :] if start else data
+        if not data:
+            return b""
+        return data if data.endswith(b"\n") else data + _line(self.path, stop)
+
+
+def _bytes(path: str, start: int | None = None, stop: int | None = None) -> bytes:
+    at = address(path)
+    return store(at).read(at, start, stop)
+
+
+def _line(path: str, start: int) -> bytes:
+    """From a byte to the end of its line, the line's end included."""
+    parts: list[bytes] = []
+    step = LINE
+    while True:
+        data = _bytes(path, start, start + step)
+        end = data.find(b"\n") + 1
+        parts.append(data[:end] if end else data)
+        if end or len(data) < step:
+            return b"".join(parts)
+        start, step = start + step, 2 * step
+
+
+def listing(path: str, *, include: str = "*", where: str = "") -> Iterator[Piece]:
+    """Every file under ``path`` (a folder, a file or a zip archive) whose name fits ``include``.
+
+    In the order of path components, a few at a time; hidden files are passed over. Raises
+    SourceError where nothing is there, nothing fits, or an archive cannot be opened.
+    """
+    root = address(path)
+    fits = re.compile(translate(include)).match
+    found = there = False
+    try:
+        for entry in store(root).listed(root):
+            there = True
+            for piece in _members(entry, root):
+                if fits(piece.name.rsplit("/", 1)[-1]):
+                    found = True
+                    yield piece
+        there = there or store(root).exists(root)
+    except zipfile.BadZipFile:
+        raise SourceError(
+            "the zip archive cannot be opened", where=where or path, mend="fetch it again"
+        ) from None
+    except PermissionError as error:
+        raise SourceError(
+            f"'{error.filename or path}' may not be read",
+            where=where or None,
+            mend="does this user, or do the storage's credentials, have the right to?",
+        ) from None
+    if not there:
+        raise SourceError(
+            f"'{path}' does not exist",
+            where=where or None,
+            mend=f"the nearest folder that does is '{_nearby(root)}'; mend the path in the study"
+            " or give it with --set",
+        )
+    if not found:
+        raise SourceError(
+            f"no file under '{path}' is named like '{include}'",
+            where=where or None,
+            mend="is it the right folder?",
+        )
+
+
+def _nearby(root: Address) -> str:
+    near = root.parent
+    try:
+        while near != near.parent and not store(near).exists(near):
+            near = near.parent
+    except OSError:  # the store shows no more than that
+        pass
+    return near
+
+
+def _members(entry: Entry, root: Address) -> Iterator[Piece]:
+    at, size, stamp = entry
+    base = at.rsplit("/", 1)[-1]
+    if base.startswith("."):
+        return
+    name = at[len(root) :].lstrip("/") or base
+    if not base.lower().endswith(".zip"):
+        yield Piece(name, at, size, stamp=stamp)
+        return
+    for member, length, record in archives.members(at):
+        yield Piece(f"{name}!/{member}", at, length, member, stamp=stamp, record=record)
+
+
+def fingerprint(pieces: Iterable[Piece]) -> str:
+    """A hash that changes when a file is added, removed, renamed or rewritten."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(f"{piece.name}\0{piece.size}\0{piece.stamp}\n".encode())
+    return digest.hexdigest()
+
+
+def groups(
+    pieces: Iterable[Piece], *, splittable: bool, cores: int, total: int | None = None
+) -> Iterator[list[Piece]]:
+    """Pieces grouped by bytes: few enough for a task's memory, enough tasks for every core.
+
+    ``total``: the bytes of all pieces, so that they need not be held; without it a collection is
+    summed, and a stream is grouped as if there were much.
+    """
+    if total is None and isinstance(pieces, Collection):
+        total = sum(piece.size for piece in pieces)
+    limit = GROUP if total is None else max(1 << 16, min(GROUP, total // (4 * cores) + 1))
+    group: list[Piece] = []
+    held = 0
+    for piece in (part for whole in pieces for part in _cut(whole, splittable)):
+        if group and held + piece.size > limit and held:
+            yield _adjoined(group)
+            group, held = [], 0
+        group.append(piece)
+        held += piece.size
+    if group:
+        yield _adjoined(group)
+
+
+def _cut(piece: Piece, splittable: bool) -> Iterator[Piece]:
+    ranged = splittable and piece.member is None and piece.size > RANGE
+    if not ranged or piece.name.endswith((".gz", ".parquet", ".json")):
+        yield piece
+        return
+    for start in range(0, piece.size, RANGE):
+        stop = min(start + RANGE, piece.size)
+        yield Piece(piece.name, piece.path, stop - start, None, start, stop, piece.stamp)
+
+
+def _adjoined(group: list[Piece]) -> list[Piece]:
+    """A remote archive's members that lie side by side are fetched by one request."""
+    out: list[Piece] = []
+    first = 0
+    for number in range(1, len(group) + 1):
+        if number < len(group) and _follows(group[number - 1], group[number]):
+            continue
+        begin, end = group[first].record, group[number - 1].record
+        if number - first > 1 and begin is not None and end is not None:
+            run = (begin[0], end[1])
+            out += [replace(piece, run=run) for piece in group[first:number]]
+        else:
+            out += group[first:number]
+        first = number
+    return out
+
+
+def _follows(before: Piece, piece: Piece) -> bool:
+    if before.record is None or piece.record is None or piece.path.startswith("/"):
+        return False
+    gap = piece.record[0] - before.record[1]  # a folder's own record, or none
+    return piece.path == before.path and 0 <= gap <= GAP

@@ -1,0 +1,92 @@
+"""What tasks hand back through Spark: blocks of rows, receipts of files, small partial sums."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from clinloom.files import Address
+from clinloom.store import Part, TableWriter, attempt
+from clinloom.tables import Table
+
+Batches = Iterator[pa.RecordBatch]
+
+BLOCK = "kind string, rows long, block binary"
+SLICE = "place int, bucket int, kind string, rows long, block binary"
+RECEIPT = "name string, told string, sum binary"
+PROBLEM = "problem"  # the kind of a block, or the name of a receipt, that tells of a fault
+
+
+def of_blocks(batches: Batches) -> Iterator[tuple[str, int, bytes]]:
+    """Kind, rows and content of each block."""
+    for some in batches:
+        for row in some.to_pylist():
+            yield row["kind"], row["rows"], row["block"]
+
+
+def blocks(kind: str, made: Iterable[tuple[int, bytes]]) -> Batches:
+    """Blocks of (rows, content), one a batch."""
+    for rows, data in made:
+        yield block(kind, rows, data)
+
+
+def block(kind: str, rows: int, data: bytes) -> pa.RecordBatch:
+    """One block."""
+    return batch([[kind], [rows], [data]], BLOCKS)
+
+
+def receipt(name: str, told: str | None, total: bytes | None) -> pa.RecordBatch:
+    """What a task tells of a file, a fault or a sum."""
+    return batch([[name], [told], [total]], RECEIPTS)
+
+
+def batch(cells: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Columns of plain values."""
+    arrays = [pa.array(c, f.type) for c, f in zip(cells, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _schema(**types: pa.DataType) -> pa.Schema:
+    return pa.schema(list(types.items()))
+
+
+BLOCKS = _schema(kind=pa.string(), rows=pa.int64(), block=pa.binary())
+SLICES = _schema(
+    place=pa.int32(), bucket=pa.int32(), kind=pa.string(), rows=pa.int64(), block=pa.binary()
+)
+RECEIPTS = _schema(name=pa.string(), told=pa.string(), sum=pa.binary())
+
+
+class Writing:
+    """The files that one task writes: a table each, whole or not at all."""
+
+    def __init__(self, places: Mapping[str, Address], tables: Mapping[str, Table], bucket: int):
+        self.places, self.tables, self.bucket = places, tables, bucket
+        self._open: dict[str, TableWriter] = {}
+
+    def __enter__(self) -> Writing:
+        return self
+
+    def write(self, parcel: Mapping[str, pa.Table]) -> None:
+        """Append the rows of each table that is to be written."""
+        for name, table in self.tables.items():
+            rows = parcel.get(name)
+            if rows is None or not rows.num_rows:
+                continue
+            if name not in self._open:
+                file = self.places[name] / attempt(f"part-{self.bucket:05d}", ".parquet")
+                self._open[name] = TableWriter(file, table).__enter__()
+            self._open[name].write(rows)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for writer in self._open.values():
+            writer.__exit__(kind, error, trace)
+
+    def receipts(self) -> Batches:
+        """What was written."""
+        for name, writer in self._open.items():
+            part = Part(writer.file.name, self.bucket, writer.rows, writer.bytes)
+            yield receipt(name, json.dumps(part.plain()), None)
