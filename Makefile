@@ -1,7 +1,9 @@
-.PHONY: demo test lock
+.PHONY: demo test docs lock
 demo:
 	script/demo
 test:
 	script/test
+docs:
+	script/docs
 lock:
 	script/lock

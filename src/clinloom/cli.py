@@ -248,14 +248,16 @@ def _unexpected(error: BaseException) -> str:
         traceback.print_exception(error)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "clinloom" in f.filename]
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="clinloom-", suffix=".trace", delete=False
-    ) as file:
-        for line in traceback.format_tb(error.__traceback__):
-            file.write(line)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="clinloom-", suffix=".trace", delete=False
+        ) as file:
+            file.writelines(traceback.format_tb(error.__traceback__))
+        trace = f"the trace is in {file.name} (without values)"
+    except OSError:
+        trace = "no trace: temporary files cannot be written"
     return (
-        f"an unexpected {type(error).__name__} at {place}\n"
-        f"  → the trace is in {file.name} (without values); CLINLOOM_DEBUG=1 shows all"
+        f"an unexpected {type(error).__name__} at {place}\n  → {trace}; CLINLOOM_DEBUG=1 shows all"
     )
 
 

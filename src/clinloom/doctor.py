@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 PYTHON = (3, 11)
 SPARK = ((3, 5), (4, 4))  # from, and the first that is not supported
 DISK_GB, MEMORY_GB = 5, 4
+BLAS = "libblas.so.3"  # what pyspark.ml opens (dev.ludovic.netlib) unless told otherwise
 
 # The libraries of each extra, by distribution; a test holds this against pyproject.toml.
 EXTRAS = {
@@ -58,9 +59,30 @@ def checks(*, spark: bool = False, folder: Path | None = None) -> list[Check]:
     ``spark`` also starts a local session on the loopback address and counts ten rows with it, which
     takes some seconds; without it, nothing starts but ``java -version``.
     """
-    found = [_python(), _pyspark(), _java(), *_libraries(), *_extras()]
-    found += [_disk(folder or Path.cwd()), _memory(), _temporary(), _blas()]
-    return [*found, _session()] if spark else found
+    asked: list[tuple[str, Callable[[], Iterable[Check] | Check], bool]] = [
+        ("Python", _python, True),
+        ("PySpark", _pyspark, True),
+        ("Java", _java, True),
+        ("libraries", _libraries, True),
+        ("extras", _extras, False),
+        ("free disk", lambda: _disk(folder), True),
+        ("memory", _memory, False),
+        ("temporary files", _temporary, True),
+        ("BLAS", _blas, False),
+    ]
+    if spark:
+        asked.append(("Spark session", _session, True))
+    return [check for name, ask, required in asked for check in _told(name, ask, required)]
+
+
+def _told(name: str, ask: Callable[[], Iterable[Check] | Check], required: bool) -> Iterator[Check]:
+    """What a check finds; one that breaks is a finding itself, and the others are still asked."""
+    try:
+        found = ask()
+        yield from (found,) if isinstance(found, Check) else found
+    except Exception as error:  # a broken machine is what this is for
+        mend = "mend what else is wrong, or ask again in another folder"
+        yield Check(name, False, f"cannot be told: {type(error).__name__}", mend, required)
 
 
 def healthy(found: list[Check]) -> bool:
@@ -151,8 +173,8 @@ def _extras() -> Iterator[Check]:
         yield Check(f"extra {extra}", not lacking, detail, mend, required=False)
 
 
-def _disk(folder: Path) -> Check:
-    folder = folder.absolute()
+def _disk(folder: Path | None) -> Check:
+    folder = (folder or Path.cwd()).absolute()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free / 1e9
     return Check("free disk", free >= DISK_GB, f"{free:.0f} GB", f"free {DISK_GB} GB or more")
@@ -191,9 +213,17 @@ def _temporary() -> Check:
 
 
 def _blas() -> Check:
-    found = ctypes.util.find_library("openblas") or ctypes.util.find_library("blas")
+    """The library that Spark's own learning opens, by the name it opens it by.
+
+    ``ctypes.util.find_library`` would start a compiler, which wants a place for temporary files.
+    """
     mend = "models learn faster with one (Debian: apt-get install libopenblas0)"
-    return Check("BLAS", found is not None, found or "none", mend, required=False)
+    try:
+        found = ctypes.CDLL(BLAS)
+    except OSError:
+        return Check("BLAS", False, "none", mend, required=False)
+    kind = "OpenBLAS" if hasattr(found, "openblas_get_config") else "not OpenBLAS"
+    return Check("BLAS", True, f"{BLAS}, {kind}", mend, required=False)
 
 
 def _session() -> Check:

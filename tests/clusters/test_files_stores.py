@@ -17,7 +17,7 @@ import pytest
 from tests.clusters.stores import KEY, Server, azure, azurite, google, gs, hdfs, moto, name_node, s3
 
 from clinloom import files
-from clinloom.errors import StoreError
+from clinloom.errors import StoreError, UsageError
 from clinloom.files._drivers import _ordered
 
 pytestmark = pytest.mark.cluster
@@ -357,3 +357,26 @@ def test_threads_open_one_store_at_once(s3: Server):
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(read, range(8))) == {b"1"}
+
+
+def test_an_address_without_a_name_node_is_the_clusters_own(hdfs: Server):
+    files.write(hdfs.root / "x", b"1")
+    a = files.address(f"hdfs:/{hdfs.root.key}") / "x"
+    assert a == f"hdfs:///{hdfs.root.key}/x" and files.read(a) == b"1"
+    assert [e.address for e in files.listed(a.parent)] == [a]
+    files.use({})  # no cluster is configured: a fault of the study, told as one
+    with pytest.raises((UsageError, OSError)) as caught:
+        files.read(a)
+    assert not isinstance(caught.value, FileNotFoundError)
+
+
+def test_credentials_that_cannot_be_used_are_not_shown(monkeypatch):
+    for broken in ('{"canary": 1}', "{canary"):
+        monkeypatch.setenv("TEST_TOKEN", broken)
+        files.use({"gs": {"token": "env:TEST_TOKEN"}})
+        try:
+            with pytest.raises(UsageError, match="cannot be used") as caught:
+                files.read("gs://bucket/x")
+            assert "canary" not in str(caught.value)
+        finally:
+            files.use({})

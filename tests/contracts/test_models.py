@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -61,15 +59,12 @@ def folds(frame):
 
 @pytest.fixture(scope="module")
 def trained(folds, tmp_path_factory):
-    from clinloom import files
     from clinloom.learn.training import tune
-    from clinloom.spark.saved import nodes
 
-    place = files.address(tmp_path_factory.mktemp("trees"))
+    place = str(tmp_path_factory.mktemp("trees"))
 
     def make(name):
-        kept = partial(nodes, place=place / name)
-        return tune(name, quick(name), folds, seed=1, by="f1", saved=kept)
+        return tune(name, quick(name), folds, seed=1, by="f1", place=place)
 
     return {name: make(name) for name in MODELS}
 
@@ -110,7 +105,7 @@ def extras():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, name):
+def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, tmp_path, name):
     from clinloom.run.train import scorer_of
 
     scorer = scorer_of(trained[name])
@@ -169,16 +164,17 @@ def test_training_rows_keep_every_core_busy_where_there_are_enough():
     assert [spread(size * mega, 8) for size in (1, 40, 1000, 4000)] == [1, 3, 8, 16]
 
 
-def test_a_tree_model_without_nodes_is_refused(trained, tmp_path, monkeypatch):
+def test_a_tree_model_without_nodes_is_refused(trained, tmp_path):
     """Executors that write to a disk of their own leave the driver an empty model."""
-    from clinloom import files
-    from clinloom.spark import saved
+    from clinloom.spark import trees
 
     model = trained["decision_tree"].pipeline.stages[1]
-    assert saved.nodes(model, files.address(tmp_path / "model")).num_rows == model.numNodes
-    monkeypatch.setattr(saved, "save", lambda *_: (tmp_path / "other" / "data").mkdir(parents=True))
-    with pytest.raises(StoreError, match="did not come back"):
-        saved.nodes(model, files.address(tmp_path / "other"))
+    made = trees.nodes(model, str(tmp_path / "model"))
+    assert made.num_rows == model.numNodes
+    for file in (tmp_path / "model" / "data").glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(StoreError, match="without a node"):
+        trees.read(tmp_path / "model")
 
 
 def test_features_missing_from_the_same_rows_share_an_indicator():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from py4j.protocol import Py4JJavaError
 
-from clinloom import doctor
+from clinloom import cli, doctor
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +131,85 @@ def test_an_unwritable_place_for_temporary_files(monkeypatch):
     monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
     check = finding("temporary files")
     assert not check.ok and "TMPDIR" in check.mend
+
+
+def command_after(loss: str, *, cwd: Path) -> dict[str, dict]:
+    """What ``clinloom doctor`` finds in a process of its own that runs ``loss`` first."""
+    code = f"import sys, resource, os; {loss}; from clinloom.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "doctor", "--json"]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    assert list(found) == [check.name for check in doctor.checks()]
+    return found
+
+
+def test_the_command_answers_where_no_file_can_be_written(tmp_path):
+    # No file may hold a byte, root's neither: a full disk and a read-only folder end like this.
+    found = command_after("resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))", cwd=tmp_path)
+    assert not found["temporary files"]["ok"] and "TMPDIR" in found["temporary files"]["mend"]
+
+
+def test_the_command_answers_in_a_folder_that_is_gone(tmp_path):
+    found = command_after("os.rmdir(os.getcwd())", cwd=tmp_path)
+    assert not found["free disk"]["ok"] and "FileNotFoundError" in found["free disk"]["detail"]
+
+
+def test_an_unforeseen_error_is_told_where_its_trace_cannot_be_kept(monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
+    told = cli._unexpected(RuntimeError("somebody's name"))
+    assert "RuntimeError" in told and "no trace" in told and "somebody" not in told
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "required"),
+    [
+        ("_python", "Python", True),
+        ("_pyspark", "PySpark", True),
+        ("_java", "Java", True),
+        ("_libraries", "libraries", True),
+        ("_extras", "extras", False),
+        ("_disk", "free disk", True),
+        ("_memory", "memory", False),
+        ("_temporary", "temporary files", True),
+        ("_blas", "BLAS", False),
+        ("_session", "Spark session", True),
+    ],
+)
+def test_a_check_that_breaks_is_a_finding(monkeypatch, check: str, name: str, required: bool):
+    def breaks(*_):
+        raise RuntimeError("/home/of/somebody")
+
+    for other in ("_session", check):  # no test needs a session here
+        monkeypatch.setattr(doctor, other, breaks)
+    broken = finding(name, spark=True)
+    assert not broken.ok and broken.mend and broken.required is required
+    assert "RuntimeError" in broken.detail and "somebody" not in broken.detail + broken.mend
+
+
+def test_blas_is_told_without_a_program_or_a_file(monkeypatch):
+    """A compiler is nobody's business here, and asking one would take a temporary file."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a program was started or a file was made")
+
+    monkeypatch.setattr(doctor.subprocess, "Popen", refuse)
+    monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
+    assert doctor._blas().name == "BLAS"
+
+
+@pytest.mark.core
+def test_blas_is_the_one_that_spark_finds(spark):
+    native = spark._jvm.dev.ludovic.netlib.blas.NativeBLAS
+    try:
+        native.getInstance()
+        opened = True
+    except Py4JJavaError:
+        opened = False
+    assert finding("BLAS").ok is opened
 
 
 def test_the_extras_are_those_of_the_project_file():

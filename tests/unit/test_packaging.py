@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -92,7 +93,25 @@ def test_the_wheel_holds_the_whole_package(tmp_path):
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 
-SCRIPTS = ["script/setup", "script/demo", "script/test", "script/lock", ".ci/run"]
+SCRIPTS = [
+    "script/setup",
+    "script/demo",
+    "script/test",
+    "script/lock",
+    "script/fresh",
+    "script/docs",
+    ".ci/run",
+]
+
+
+def test_hooks_before_a_commit_are_our_own_programs():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repository["repo"] for repository in config["repos"]] == ["local"]
+    hooks = config["repos"][0]["hooks"]
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "mypy", "architecture"}
+    for hook in hooks:
+        assert hook["language"] == "system" and hook["entry"].startswith(".venv/bin/")
+        assert "additional_dependencies" not in hook
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -104,7 +123,7 @@ def test_scripts_are_runnable_and_parse(script: str):
 def programs(folder: Path, *, offered: str, sudo: bool) -> Path:
     """A path whose system has neither Python nor Java; apt-get and sudo write down their calls."""
     folder.mkdir()
-    for name in ("bash", "dirname", "awk", "grep", "cat", "env", "sha256sum"):
+    for name in ("bash", "dirname", "awk", "grep", "cat", "env", "sha256sum", "cut"):
         (folder / name).symlink_to(shutil.which(name))
     log = folder / "log"
     stubs = {
@@ -128,6 +147,16 @@ def bare_clone(tmp_path: Path) -> Path:
     text = (ROOT / "script" / "setup").read_text().replace(" /usr/bin/python3}", "}")
     (clone / "script" / "setup").write_text(text)
     return clone
+
+
+def with_python_and_java(path: Path, *, blas: bool) -> dict[str, str]:
+    """A Python that makes no environment, a Java of 17, and an OpenBLAS that loads or does not."""
+    python = f'case "$*" in *CDLL*) exit {0 if blas else 1};; *ensurepip*) exit 0;; esac; exit 7'
+    java = "echo 'openjdk version \"17.0.15\"' >&2"
+    for name, body in {"python": python, "java": java}.items():
+        (path / name).write_text(f"#!{shutil.which('bash')}\n{body}\n")
+        (path / name).chmod(0o755)
+    return {"PYTHON": str(path / "python")}
 
 
 def set_up(clone: Path, path: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
@@ -173,3 +202,82 @@ def test_setup_installs_nothing_where_java_home_is_wrong(tmp_path):
     done = set_up(bare_clone(tmp_path), path, PYTHON=sys.executable, JAVA_HOME="/nonexistent")
     assert done.returncode == 1 and "JAVA_HOME=/nonexistent" in done.stderr
     assert not (path / "log").exists()
+
+
+def test_setup_installs_openblas_where_java_is_there_already(tmp_path):
+    path = programs(tmp_path / "bin", offered="libopenblas0", sudo=True)
+    set_up(bare_clone(tmp_path), path, **with_python_and_java(path, blas=False))
+    [call] = (path / "log").read_text().splitlines()
+    assert call.endswith("libopenblas0") and "--no-upgrade" in call
+
+
+def test_setup_installs_nothing_where_nothing_is_missing(tmp_path):
+    path = programs(tmp_path / "bin", offered="libopenblas0", sudo=True)
+    set_up(bare_clone(tmp_path), path, **with_python_and_java(path, blas=True))
+    assert not (path / "log").exists()
+
+
+@pytest.mark.parametrize(("offered", "sudo"), [("libopenblas0", False), ("none", True)])
+def test_setup_goes_on_without_openblas(tmp_path, offered: str, sudo: bool):
+    path = programs(tmp_path / "bin", offered=offered, sudo=sudo)
+    done = set_up(bare_clone(tmp_path), path, **with_python_and_java(path, blas=False))
+    assert "apt-get install -y libopenblas0" in done.stderr
+    assert "making .venv" in done.stderr and done.returncode == 7  # the stub's own end
+
+
+def test_setup_for_clusters_installs_what_is_offered_and_tells_the_rest(tmp_path):
+    path = programs(tmp_path / "bin", offered="maven", sudo=True)
+    done = set_up(bare_clone(tmp_path), path, "cluster")
+    calls = (path / "log").read_text().splitlines()
+    assert [call.split()[-1] for call in calls if call.startswith("install")] == ["maven"]
+    left_out = done.stderr.splitlines()[-1]
+    assert done.returncode == 0 and "npm krb5-user" in left_out and "maven" not in left_out
+
+
+def test_setup_for_clusters_without_root_is_one_line_and_no_failure(tmp_path):
+    path = programs(tmp_path / "bin", offered="maven", sudo=False)
+    done = set_up(bare_clone(tmp_path), path, "cluster")
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1
+    assert not (path / "log").exists()
+
+
+def bare_systems(clone: Path, path: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [shutil.which("bash"), str(clone / "script" / "fresh"), *arguments],
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "changed"),
+    [
+        (None, "", False),
+        ("script/setup", "# more", True),
+        ("script/test", "# more", True),
+        (".ci/run", "# more", True),
+        ("requirements.lock", "# more", True),
+        ("pyproject.toml", '[project.urls]\nHome = "x"', True),
+        ("pyproject.toml", "[tool.other]\nsetting = 1", False),
+    ],
+)
+def test_bare_systems_are_tried_again_where_the_setup_changed(tmp_path, file, line, changed):
+    path = programs(tmp_path / "bin", offered="none", sudo=False)
+    clone = bare_clone(tmp_path)
+    (clone / ".ci").mkdir()
+    for name in ("script/test", "script/demo", "script/fresh", ".ci/run"):
+        shutil.copy(ROOT / name, clone / name)
+    [function] = re.findall(r"^sum\(\) \{.*?^\}", (clone / "script/fresh").read_text(), re.M | re.S)
+    command = [shutil.which("bash"), "-c", f"{function}\nsum >script/fresh.sum"]
+    subprocess.run(command, cwd=clone, env={"PATH": str(path)}, check=True)
+    if file is not None:
+        with (clone / file).open("a") as text:
+            text.write(f"\n{line}\n")
+    done = bare_systems(clone, path, "--if-changed")
+    if changed:
+        assert done.returncode == 1 and "needs root" in done.stderr  # it would have begun
+    else:
+        assert done.returncode == 0 and "has passed" in done.stdout
+    assert bare_systems(clone, path).returncode == 1  # asked by hand, it always begins

@@ -32,8 +32,8 @@ class Convert(Model):
     code: str = Field(description="a code or a pattern with *")
     from_: str = Field(alias="from", description="the unit that the source writes")
     to: str = Field(description="the code's canonical unit (UCUM)")
-    factor: float = 1.0
-    offset: float = 0.0
+    factor: float = Field(default=1.0, description="what a value is multiplied by")
+    offset: float = Field(default=0.0, description="what is added then")
 
     @model_serializer
     def _as_written(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ What the folds say comes back as groups of equal risk (``learn.risks``), never a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,7 +24,7 @@ from clinloom import plugins
 from clinloom.learn import calibration, risks
 from clinloom.learn.risks import Risks
 from clinloom.learn.stages import Calibration, Preparation, PreparationModel
-from clinloom.spark import workers
+from clinloom.spark import trees, workers
 from clinloom.spark.session import at_once
 
 KEYS = ("subject_id", "prediction_time")
@@ -155,13 +155,11 @@ def fit(name: str, options: Any, point: dict[str, Any], part: Part, *, seed: int
     return estimator.fit(train)
 
 
-def tune(
-    name: str, options: Any, folds: Folds, *, seed: int, by: str, saved: Callable[[Any], pa.Table]
-) -> Trained:
+def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: str) -> Trained:
     """The best point over the folds, recalibrated, with its threshold, fitted on all rows.
 
-    ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``saved``:
-    gives the nodes of a fitted tree model (``spark.saved.nodes``).
+    ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``place``: an
+    address that driver and workers share, for what Spark can tell of a model only by saving it.
     """
     module = plugins.load("models", name)
     parts = [folds.part(fold) for fold in range(folds.folds)]
@@ -185,8 +183,14 @@ def tune(
     whole = folds.part(None)
     model = fit(name, options, point, whole, seed=seed)
     stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
-    arrays = module.flatten(model, saved)
+    arrays = flattened(name, model, place)
     return Trained(name, point, aurocs, PipelineModel(stages), arrays, slope, intercept, threshold)
+
+
+def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
+    """The arrays of a fitted model; ``place``: see :func:`tune`."""
+    module = plugins.load("models", name)
+    return module.flatten(model, lambda: trees.nodes(model, f"{place}/{name}"))
 
 
 def outputs(model: Any, frame: DataFrame, parts: int) -> Risks:

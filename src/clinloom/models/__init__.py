@@ -3,8 +3,8 @@
 A file gives ``TITLE``, ``REQUIRES`` (the extra that installs what it needs, or None), ``Options``,
 ``QUICK`` (options of a grid of one point that fits in seconds: a first look, and what the contract
 tests try the model with), ``WEIGHTS`` (does the estimator take weights), ``grid(options)``,
-``estimator(options, point, features=, seed=)``, ``flatten(fitted, saved) -> arrays`` (``saved``
-gives the nodes of a fitted tree model), ``probability(arrays, x) -> (n,)`` in NumPy with Spark's
+``estimator(options, point, features=, seed=)``, ``flatten(fitted, saved) -> arrays`` (``saved()``
+gives the nodes of a tree model), ``probability(arrays, x) -> (n,)`` in NumPy with Spark's
 arithmetic, and ``importance(arrays, features)``. Nothing at a file's top imports Spark: the service
 loads it too.
 """

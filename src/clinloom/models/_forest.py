@@ -9,16 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Saved = Callable[[Any], pa.Table]  # the nodes of a fitted tree or ensemble, as Spark saves them
 
-
-def flatten(fitted: Any, saved: Saved) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
     """A fitted tree or ensemble as flat arrays over all nodes of all trees.
 
     ``feature`` (-1 at a leaf), ``threshold``, ``left``, ``right`` (node numbers), ``counts``
     (m, 2): class weights, ``prediction``, ``gain`` (times weight), ``root`` and ``weight`` a tree.
     """
-    found = saved(fitted)
+    found = saved()
     ensemble = "nodeData" in found.column_names
     nodes = found.column("nodeData").combine_chunks() if ensemble else found.to_struct_array()
     nodes = nodes if isinstance(nodes, pa.StructArray) else nodes.combine_chunks()

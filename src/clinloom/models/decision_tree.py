@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from clinloom.models import _forest
 from clinloom.study import Model
@@ -21,9 +22,13 @@ importance = _forest.importance
 class Options(Model):
     """The grid of depths."""
 
-    depth: tuple[int, ...] = (3, 5)
-    leaf: int = 20
-    imbalance: Literal["weight", "none"] = "weight"
+    depth: tuple[int, ...] = Field(
+        default=(3, 5), description="levels of a tree; each is tried in the folds"
+    )
+    leaf: int = Field(default=20, description="training rows that a leaf holds at least")
+    imbalance: Literal["weight", "none"] = Field(
+        default="weight", description="weight: both classes count the same in training"
+    )
 
 
 def grid(options: Options) -> list[dict[str, Any]]:

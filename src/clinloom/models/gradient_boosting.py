@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from clinloom.learn.calibration import sigmoid
 from clinloom.models import _forest
@@ -22,12 +23,16 @@ importance = _forest.importance
 class Options(Model):
     """The grid of depths, how many trees, and how fast they learn."""
 
-    trees: int = 100
-    depth: tuple[int, ...] = (2, 3)
-    rate: float = 0.1
-    sample: float = 0.8
-    leaf: int = 60
-    imbalance: Literal["weight", "none"] = "weight"
+    trees: int = Field(default=100, description="how many, one after the other")
+    depth: tuple[int, ...] = Field(
+        default=(2, 3), description="levels of a tree; each is tried in the folds"
+    )
+    rate: float = Field(default=0.1, description="how much of each tree is added")
+    sample: float = Field(default=0.8, description="part of the training rows that a tree sees")
+    leaf: int = Field(default=60, description="training rows that a leaf holds at least")
+    imbalance: Literal["weight", "none"] = Field(
+        default="weight", description="weight: both classes count the same in training"
+    )
 
 
 def grid(options: Options) -> list[dict[str, Any]]:

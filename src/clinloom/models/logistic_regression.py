@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+from pydantic import Field
 
 from clinloom.learn.calibration import sigmoid
 from clinloom.study import Model
@@ -18,10 +21,16 @@ QUICK: dict[str, Any] = {"penalty": (0.01,), "elastic_net": (0.5,)}
 class Options(Model):
     """The grid of penalties: their weight, and the share of the lasso in each."""
 
-    penalty: tuple[float, ...] = (0.01, 0.1)
-    elastic_net: tuple[float, ...] = (0.0, 0.5)
-    iterations: int = 60
-    imbalance: Literal["weight", "none"] = "weight"
+    penalty: tuple[float, ...] = Field(
+        default=(0.01, 0.1), description="the penalty's weight; each is tried in the folds"
+    )
+    elastic_net: tuple[float, ...] = Field(
+        default=(0.0, 0.5), description="the lasso's share, 0 to 1; each is tried with each penalty"
+    )
+    iterations: int = Field(default=60, description="at most")
+    imbalance: Literal["weight", "none"] = Field(
+        default="weight", description="weight: both classes count the same in training"
+    )
 
 
 def grid(options: Options) -> list[dict[str, Any]]:
@@ -38,7 +47,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return LogisticRegression(maxIter=options.iterations, standardization=False, **point)
 
 
-def flatten(fitted: Any, saved: Any) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
     """Coefficients (f,) and intercept."""
     return {
         "coefficients": np.asarray(fitted.coefficients.toArray(), np.float64),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+from pydantic import Field
 
 from clinloom.learn.calibration import sigmoid
 from clinloom.study import Model
@@ -18,9 +21,15 @@ QUICK: dict[str, Any] = {"hidden": ((4,),), "iterations": (15,)}
 class Options(Model):
     """The grid of hidden layers and iterations; to stop early keeps it from overfitting."""
 
-    hidden: tuple[tuple[int, ...], ...] = ((8,),)
-    iterations: tuple[int, ...] = (6, 12, 24)
-    imbalance: Literal["weight", "none"] = "weight"
+    hidden: tuple[tuple[int, ...], ...] = Field(
+        default=((8,),), description="units of each hidden layer; each list is tried in the folds"
+    )
+    iterations: tuple[int, ...] = Field(
+        default=(6, 12, 24), description="when to stop; each is tried in the folds"
+    )
+    imbalance: Literal["weight", "none"] = Field(
+        default="weight", description="weight: both classes count the same in training"
+    )
 
 
 def grid(options: Options) -> list[dict[str, Any]]:
@@ -40,7 +49,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return MultilayerPerceptronClassifier(layers=layers, maxIter=point["iterations"], seed=seed)
 
 
-def flatten(fitted: Any, saved: Any) -> dict[str, np.ndarray]:
+def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
     """The layers' sizes and all weights: a layer's (in, out) matrix by columns, then its bias."""
     return {
         "layers": np.asarray(fitted.getLayers(), np.int64),

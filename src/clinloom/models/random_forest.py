@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from clinloom.models import _forest
 from clinloom.study import Model
@@ -21,10 +22,14 @@ importance = _forest.importance
 class Options(Model):
     """The grid of depths, and how many trees."""
 
-    trees: int = 80
-    depth: tuple[int, ...] = (6, 9)
-    leaf: int = 5
-    imbalance: Literal["weight", "none"] = "weight"
+    trees: int = Field(default=80, description="how many")
+    depth: tuple[int, ...] = Field(
+        default=(6, 9), description="levels of a tree; each is tried in the folds"
+    )
+    leaf: int = Field(default=5, description="training rows that a leaf holds at least")
+    imbalance: Literal["weight", "none"] = Field(
+        default="weight", description="weight: both classes count the same in training"
+    )
 
 
 def grid(options: Options) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from clinloom.deploy.scorer import Scorer, parity
 from clinloom.features import Feature
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
-from clinloom.store import Pending, Stored, attempt
+from clinloom.store import Pending, Stored
 from clinloom.study import Study
 from clinloom.tables import DATASET, matrix
 
@@ -102,7 +102,7 @@ def _train(
         shared.folds(),
         seed=study.seed,
         by=study.evaluate.threshold,
-        saved=nodes_in(out),
+        place=str(out.scratch("trees")),
     )
     scorer = scorer_of(trained)
     worst = _agree(work, dataset, trained, scorer)
@@ -118,11 +118,6 @@ def _train(
         "parity": worst,
     }
     out.put(model, "trained.json", json.dumps(found))
-
-
-def nodes_in(out: Pending) -> Callable[[Any], Any]:
-    """Gives the nodes of a fitted tree model, saved where executors and driver both look."""
-    return lambda fitted: saved.nodes(fitted, out.scratch("trees") / attempt("model"))
 
 
 def selected(models: Mapping[str, Tables]) -> str:
@@ -169,13 +164,13 @@ def modalities(
     def do(out: Pending) -> None:
         from clinloom.learn import training
 
-        point, module = told(models, name)["point"], plugins.load("models", name)
+        point, place = told(models, name)["point"], out.scratch("trees")
         for kind in MODALITIES:
             shared = Shared(work, study, dataset, features)
             try:
                 part = shared.folds(use[kind]).part(None)
                 model = training.fit(name, study.models[name], point, part, seed=study.seed)
-                arrays = module.flatten(model, nodes_in(out))
+                arrays = training.flattened(name, model, str(place / kind))
             finally:
                 shared.close()
             made = Scorer(name, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)

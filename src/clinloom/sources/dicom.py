@@ -50,7 +50,7 @@ TIMES = ("Acquisition", "Content", "Series", "Study")
 class Options(Model):
     """DICOM instances; measurements become events at the time of acquisition."""
 
-    type: Literal["dicom"] = "dicom"
+    type: Literal["dicom"] = Field(default="dicom", description="which kind of source")
     path: StudyPath = Field(description="a folder, a zip archive or a file")
     include: str = Field(default="*", description="only files named like this")
     undated: Literal["reject", "static"] = Field(

@@ -34,7 +34,7 @@ RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number
 class Options(Model):
     """FHIR files and how their codes and identifiers are chosen."""
 
-    type: Literal["fhir"] = "fhir"
+    type: Literal["fhir"] = Field(default="fhir", description="which kind of source")
     path: StudyPath = Field(description="a file, a folder or a zip archive")
     include: str = Field(default="*", description="only files named like this")
     identifier_system: str | None = Field(

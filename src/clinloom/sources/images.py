@@ -34,7 +34,7 @@ SPLITTABLE = False
 class TimeSpec(Model):
     """When an image was available: a column of the manifest, or one moment for all."""
 
-    column: str | None = None
+    column: str | None = Field(default=None, description="the column that holds it")
     format: str | None = Field(default=None, description="as in strptime; none: ISO 8601")
     at: dt.datetime | None = Field(default=None, description="the same moment for every image")
 
@@ -48,7 +48,7 @@ class TimeSpec(Model):
 class Options(Model):
     """Image files and the manifest that names their patients."""
 
-    type: Literal["images"] = "images"
+    type: Literal["images"] = Field(default="images", description="which kind of source")
     path: StudyPath = Field(description="a folder or zip archive of images")
     include: str = Field(default="*", description="only files named like this")
     manifest: StudyPath = Field(description="a CSV or Parquet file with a row an image")

@@ -49,15 +49,15 @@ class PatientIn(Model):
 class Coded(Model):
     """The column of codes in a long table, and what to put before each."""
 
-    column: str
-    prefix: str = ""
+    column: str = Field(description="the column of codes")
+    prefix: str = Field(default="", description="what to put before each, such as LOINC//")
 
 
 class When(Model):
     """Only rows in which ``column`` holds ``equals``."""
 
-    column: str
-    equals: Text
+    column: str = Field(description="the column that is looked at")
+    equals: Text = Field(description="what it must hold")
 
 
 class Said(Model):
@@ -86,12 +86,16 @@ class Said(Model):
 class Options(Model):
     """Files of rows and what their columns mean."""
 
-    type: Literal["table"] = "table"
+    type: Literal["table"] = Field(default="table", description="which kind of source")
     path: StudyPath = Field(description="a file, a folder or a zip archive")
     include: str = Field(default="*", description="only files named like this")
-    format: Literal["auto", "csv", "parquet"] = "auto"
+    format: Literal["auto", "csv", "parquet"] = Field(
+        default="auto", description="auto: by the file's name"
+    )
     delimiter: str = Field(default="auto", description="auto: of , tab ; | the commonest")
-    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    encoding: Literal["utf-8", "latin-1", "cp1252"] = Field(
+        default="utf-8", description="how a CSV file's text is written"
+    )
     patient: str | PatientIn = Field(description="the column of the patient's identifier")
     missing: Tokens = Field(default=(), description="texts or numbers that mean: no value")
     time: TimeSpec | None = Field(default=None, description="when each event was known")

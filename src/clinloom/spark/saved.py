@@ -1,4 +1,4 @@
-"""Fitted models on storage that driver and executors share, and the nodes of trees read back.
+"""Fitted models on storage that driver and executors share.
 
 Spark's executors write a model's parts, so it is saved at an address of the store, never in the
 driver's own temporary folder: on two machines that would come back empty.
@@ -11,12 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from clinloom import files
 from clinloom.errors import StoreError
 from clinloom.files import Address
-from clinloom.store.stored import read
 
 NO_CONNECTOR = ("No FileSystem for scheme", "ClassNotFoundException", "UnsupportedFileSystem")
 
@@ -54,28 +51,6 @@ def copy(source: Address, target: Address) -> None:
         name = entry.address.relative_to(source)
         if not name.rsplit("/", 1)[-1].startswith("."):  # Hadoop's local checksums are not content
             files.write(target / name, files.read(entry.address))
-
-
-def nodes(fitted: Any, place: Address) -> pa.Table:
-    """The nodes of a fitted tree or ensemble, saved at ``place`` and read back.
-
-    Columns as Spark writes them (``treeID``, ``nodeData``, or a tree's own). Raises StoreError
-    where none came back: the executors wrote where this process does not look.
-    """
-    save(fitted, place)
-    parts = [
-        read(str(entry.address), coded=False)
-        for entry in files.listed(place / "data")
-        if entry.address.suffix == ".parquet"
-    ]
-    found = pa.concat_tables([part for part in parts if part.num_rows]) if parts else None
-    if found is None or not found.num_rows:
-        raise StoreError(
-            "the model's trees did not come back: executors and driver do not share this storage",
-            where=str(place),
-            mend="give an --out that every machine reaches, such as hdfs:, s3: or abfss:",
-        )
-    return found
 
 
 def _alone() -> bool:

@@ -108,42 +108,48 @@ class IndexTime(Model):
     """When the prediction is made."""
 
     at: Codes = Field(description="the event that starts it; codes or patterns with *")
-    which: Literal["first", "last", "every"] = "first"
+    which: Literal["first", "last", "every"] = Field(
+        default="first", description="which of a patient's such events start a prediction"
+    )
     plus: Duration = Field(default=0, description="this long after the event")
 
 
 class Criterion(Model):
     """A patient must (or must not) have one of these codes before the index time."""
 
-    name: str
-    codes: Codes
+    name: str = Field(description="what the report calls it")
+    codes: Codes = Field(description="codes or patterns with *; one of them is enough")
     within: Duration | None = Field(default=None, description="how far back; none: ever")
 
 
 class Eligibility(Model):
     """Who is in the cohort."""
 
-    age_at_least: float | None = None
-    age_at_most: float | None = None
-    require: tuple[Criterion, ...] = ()
-    exclude: tuple[Criterion, ...] = ()
+    age_at_least: float | None = Field(default=None, description="years at the index time")
+    age_at_most: float | None = Field(default=None, description="years at the index time")
+    require: tuple[Criterion, ...] = Field(default=(), description="what each patient must have")
+    exclude: tuple[Criterion, ...] = Field(default=(), description="what no patient may have")
 
 
 class Outcome(Model):
     """What is predicted, and until how long after the index time (or its time at risk's start)."""
 
-    codes: Codes
-    within: Duration
-    value_above: float | None = None
-    value_below: float | None = None
+    codes: Codes = Field(description="codes or patterns with *; one of them is enough")
+    within: Duration = Field(description="until how long after the index time")
+    value_above: float | None = Field(default=None, description="only values above this")
+    value_below: float | None = Field(default=None, description="only values below this")
 
 
 class TimeAtRisk(Model):
     """When an outcome counts: from index + starts to index + outcome.within."""
 
-    starts: Duration = 0
-    start: Literal["exclusive", "inclusive"] = "exclusive"
-    end: Literal["inclusive", "exclusive"] = "inclusive"
+    starts: Duration = Field(default=0, description="how long after the index time it begins")
+    start: Literal["exclusive", "inclusive"] = Field(
+        default="exclusive", description="whether an outcome at its very beginning counts"
+    )
+    end: Literal["inclusive", "exclusive"] = Field(
+        default="inclusive", description="whether an outcome at its very end counts"
+    )
     follow_up: Literal["assumed", "required"] = Field(
         default="assumed",
         description="required: rows whose record ends before the time at risk does, without an"
@@ -166,11 +172,15 @@ class Cohort(Model):
 class Split(Model):
     """Which patients train and which test. A patient is never in both."""
 
-    by: Literal["random", "time"] = "random"
-    train: float = Field(default=0.7, gt=0)
-    test: float = Field(default=0.3, gt=0)
+    by: Literal["random", "time"] = Field(
+        default="random", description="patients at random, or by when their index time is"
+    )
+    train: float = Field(default=0.7, gt=0, description="train's weight against test's")
+    test: float = Field(default=0.3, gt=0, description="test's weight against train's")
     cutoff: dt.datetime | None = Field(default=None, description="by time: the test starts here")
-    folds: int = Field(default=3, ge=2, le=20)
+    folds: int = Field(
+        default=3, ge=2, le=20, description="parts of the training patients, for tuning"
+    )
 
     @model_validator(mode="after")
     def _cut(self) -> Split:
@@ -182,9 +192,15 @@ class Split(Model):
 class Evaluate(Model):
     """How the models are judged on the test rows."""
 
-    bootstrap: int = Field(default=500, ge=20, le=10_000)
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    threshold: Literal["f1", "youden"] = "f1"
+    bootstrap: int = Field(
+        default=500, ge=20, le=10_000, description="resamples of patients behind each interval"
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="the part of resamples that an interval holds"
+    )
+    threshold: Literal["f1", "youden"] = Field(
+        default="f1", description="what a flag's threshold makes greatest, in the folds"
+    )
     modalities: bool = Field(default=True, description="also records only and images only")
 
 
@@ -199,10 +215,10 @@ class Deploy(Model):
 class Study(Model):
     """A whole study, resolved."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
-    title: str = ""
-    description: str = ""
-    seed: int = 0
+    name: str = Field(pattern=r"^[\w.-]+$", description="letters, digits, '.', '-' and '_'")
+    title: str = Field(default="", description="the report's heading")
+    description: str = Field(default="", description="the question in a sentence, for the report")
+    seed: int = Field(default=0, description="of the split, the folds, the models, the bootstrap")
     sources: dict[str, SerializeAsAny[Model]]
     clean: dict[str, SerializeAsAny[Model]]
     cohort: Cohort

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from clinloom.errors import UsageError
 from clinloom.files.registry import Store, library
 
 from ._objects import MARK, Head, Objects, Refused
@@ -46,9 +47,16 @@ def connect(authority: str, options: dict[str, Any]) -> Store:
     given = dict(options)
     if given.pop("anon", False):
         given["token"] = "anon"  # noqa: S105 - the library's word for none
-    elif str(given.get("token", "")).startswith("{"):
-        given["token"] = json.loads(given["token"])
-    fs = core.GCSFileSystem(**given, use_listings_cache=False, skip_instance_cache=True)
+    try:
+        if str(given.get("token", "")).startswith("{"):
+            given["token"] = json.loads(given["token"])
+        fs = core.GCSFileSystem(**given, use_listings_cache=False, skip_instance_cache=True)
+    except Exception as error:  # the library's own message may hold the token
+        raise UsageError(
+            f"the credentials of Google cannot be used ({type(error).__name__})",
+            where="storage.gs",
+            mend="token is the JSON of a service account, or the path of its file",
+        ) from None
     return Gcs(fs, authority)
 
 
@@ -103,7 +111,6 @@ class Gcs(Objects):
                 **asked,
             )
         except Exception as error:
-            # Over a version that was removed meanwhile the answer is 404 as for a missing bucket.
             if expected is not None and self.status(error) == 412:
                 raise Refused from None
             raise

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from clinloom.errors import StoreError
+from clinloom.errors import StoreError, UsageError
 from clinloom.files.address import Address
 from clinloom.files.registry import Entry, Store, library
 
@@ -63,7 +63,15 @@ def connect(authority: str, options: dict[str, Any]) -> Store:
     _opened_by.add(os.getpid())
     config = {name: str(value) for name, value in options.items() if takes(name)}
     rest = {name: str(value) for name, value in options.items() if not takes(name)}
-    return Hdfs(native, native.Client(f"hdfs://{authority}", config or None, **rest))
+    try:
+        client = native.Client(f"hdfs://{authority}" if authority else None, config or None, **rest)
+    except (OSError, RuntimeError, ValueError):
+        raise UsageError(
+            "HDFS cannot be opened as it is configured",
+            where="storage.hdfs",
+            mend="does HADOOP_CONF_DIR (or config_dir) hold the cluster's core-site.xml?",
+        ) from None
+    return Hdfs(native, client)
 
 
 class Hdfs:
@@ -196,8 +204,8 @@ class Hdfs:
             raise told(a, 403) from None
         except (OSError, RuntimeError) as error:
             name = re.search(r"(\w+Exception)", str(error))
-            if name and name[1] in ("AccessControlException", "AuthorizationException"):
-                raise told(a, 403) from None
+            if re.search(r"AccessControlException|AuthorizationException|GSSAPI", str(error)):
+                raise told(a, 403) from None  # the last: no ticket
             what = name[1] if name else type(error).__name__
             raise OSError(errno.EIO, f"HDFS answered {what}", str(a)) from None
 

@@ -122,7 +122,8 @@ class S3(Objects):
         named = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         answer = await self._call("delete_objects", Delete=named)
         for fault in answer.get("Errors", []):
-            raise PermissionError(fault.get("Code")) from None
+            code = fault.get("Code")
+            raise PermissionError(code) if code == "AccessDenied" else OSError(code)
 
     def status(self, error: Exception) -> int | None:
         """botocore's, as s3fs wraps it."""

@@ -1,0 +1,115 @@
+"""HDFS under Kerberos: a KDC of Hadoop's own, keytabs, and what a client with a ticket needs."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.clusters import hadoop, parts
+from tests.clusters.daemons import JAVA_OPTIONS, Daemons, free_ports, started
+
+REALM = "EXAMPLE.COM"
+KDC = "org.apache.hadoop.minikdc.MiniKdc"
+SERVERS = ("nn/localhost", "dn/localhost", "HTTP/localhost")
+PATIENT_DATA = "keeper"  # the user who may read and write
+STRANGER = "stranger"  # has a ticket, and no right
+
+
+@dataclass(frozen=True)
+class Kerberos:
+    """A running HDFS that answers only who has a ticket."""
+
+    daemons: Daemons
+    address: str  # hdfs://localhost:PORT
+    conf_dir: Path
+    krb5: Path
+    keytab: Path
+
+    def client(self, user: str | None = PATIENT_DATA) -> dict[str, str]:
+        """The environment of a client with the keytab of ``user``, or (None) with no ticket.
+
+        MIT's library fetches the ticket by itself, from the keytab into the cache; no ``kinit`` is
+        needed, only ``libgssapi_krb5.so.2``.
+        """
+        env = {
+            "HADOOP_CONF_DIR": str(self.conf_dir),
+            "KRB5_CONFIG": str(self.krb5),
+            "KRB5CCNAME": f"FILE:{self.daemons.folder / f'tickets-{user}'}",
+        }
+        if user:
+            env["KRB5_CLIENT_KTNAME"] = str(self.daemons.folder / f"{user}.keytab")
+        return env
+
+
+def kerberos() -> AbstractContextManager[Kerberos]:
+    """Start a KDC and an HDFS that trusts it. Raises Missing, NotReady."""
+    return started("kerberos", _start)
+
+
+def _start(daemons: Daemons) -> Kerberos:
+    folder = daemons.folder
+    krb5, keytab = _start_kdc(daemons)
+    ports, conf_dir = free_ports(hadoop.PORTS), folder / "conf"
+    more = {
+        "fs.defaultFS": f"hdfs://localhost:{ports[0]}",
+        "hadoop.security.authentication": "kerberos",
+        "hadoop.security.authorization": "true",
+        "hadoop.rpc.protection": "privacy",
+        "dfs.permissions.enabled": "true",
+        # These users are Kerberos's alone: this machine's groups do not know them.
+        "hadoop.user.group.static.mapping.overrides": f"{PATIENT_DATA}=readers;{STRANGER}=;nn=;dn=",
+        "dfs.permissions.superusergroup": "readers",
+        "dfs.block.access.token.enable": "true",
+        "dfs.data.transfer.protection": "privacy",
+        "ignore.secure.ports.for.testing": "true",
+        "dfs.namenode.kerberos.principal": f"nn/localhost@{REALM}",
+        "dfs.datanode.kerberos.principal": f"dn/localhost@{REALM}",
+        "dfs.namenode.keytab.file": str(keytab),
+        "dfs.datanode.keytab.file": str(keytab),
+        "dfs.web.authentication.kerberos.principal": f"HTTP/localhost@{REALM}",
+        "dfs.web.authentication.kerberos.keytab": str(keytab),
+    }
+    hadoop.write_configuration(folder, conf_dir, ports, more=more)
+    java = hadoop.java(folder, f"-Djava.security.krb5.conf={krb5}")
+    hadoop.start_hdfs(daemons, java)
+    hadoop.await_hdfs(daemons, ports[1])
+    return Kerberos(daemons, f"hdfs://localhost:{ports[0]}", conf_dir, krb5, keytab)
+
+
+def _start_kdc(daemons: Daemons) -> tuple[Path, Path]:
+    """Start the KDC; answers with its krb5.conf and the servers' keytab."""
+    folder = daemons.folder
+    keytab, settings = folder / "all.keytab", folder / "kdc.properties"
+    settings.write_text("kdc.bind.address=127.0.0.1\norg.name=EXAMPLE\norg.domain=COM\n")
+    (folder / "kdc").mkdir()
+    java = [parts.java(), "-Xmx128m", *JAVA_OPTIONS, "-cp", parts.KDC.class_path(), KDC]
+    who = [*SERVERS, PATIENT_DATA, STRANGER]
+    daemons.start("kdc", [*java, folder / "kdc", settings, keytab, *who])
+    daemons.await_ready(lambda: keytab.is_file() and "<CTRL-C>" in daemons.tail("kdc"), what="KDC")
+    for user in (PATIENT_DATA, STRANGER):
+        (folder / f"{user}.keytab").write_bytes(keys_of(user, keytab.read_bytes()))
+    return next((folder / "kdc").rglob("krb5.conf")), keytab
+
+
+def keys_of(user: str, keytab: bytes) -> bytes:
+    """A keytab with this principal's keys alone (MIT's file format, version 2)."""
+    kept, at = keytab[:2], 2
+    while at + 4 <= len(keytab):
+        size = abs(int.from_bytes(keytab[at : at + 4], "big", signed=True))
+        entry = keytab[at : at + 4 + size]
+        if _principal(entry[4:]) == user:
+            kept += entry
+        at += 4 + size
+    return kept
+
+
+def _principal(entry: bytes) -> str:
+    """``name`` or ``name/host`` of a keytab's entry: a count, the realm, then the components."""
+    parts_left, at, texts = int.from_bytes(entry[:2], "big") + 1, 2, []
+    for _ in range(parts_left):
+        size = int.from_bytes(entry[at : at + 2], "big")
+        texts.append(entry[at + 2 : at + 2 + size].decode())
+        at += 2 + size
+    return "/".join(texts[1:])

@@ -1,0 +1,59 @@
+"""What every cluster tells a Spark client: an environment and a ``spark-defaults.conf``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyspark
+from tests.clusters.daemons import ROOT, own_environment
+
+HOME = Path(pyspark.__file__).parent
+SCALA = next(HOME.glob("jars/spark-core_*.jar")).name.split("_")[1].split("-")[0]
+SUBMIT = HOME / "bin" / "spark-submit"
+TREE = f"{ROOT / 'src'}:{ROOT}"  # what a Python worker must import: the tree under test
+QUIET = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.driver.memory": "1g",
+}
+_number = itertools.count()
+
+
+def client(
+    folder: Path, conf: Mapping[str, str], *, env: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment in which any Spark program is a client with these settings.
+
+    ``conf`` goes to a ``spark-defaults.conf`` in a new folder below ``folder``, so it holds for
+    ``spark-submit``, for ``python program.py`` and for the command line alike; what a program
+    sets in its own session comes before it.
+    """
+    conf_dir = folder / f"spark-conf-{next(_number)}"
+    conf_dir.mkdir(parents=True)
+    lines = (f"{key} {value}\n" for key, value in {**QUIET, **conf}.items())
+    (conf_dir / "spark-defaults.conf").write_text("".join(lines))
+    here = {
+        "PYTHONPATH": TREE,
+        "SPARK_HOME": str(HOME),
+        "SPARK_CONF_DIR": str(conf_dir),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_HOSTNAME": "localhost",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+    }
+    return own_environment(**{**here, **(env or {})})
+
+
+def hadoop_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Hadoop's own settings as Spark takes them."""
+    return {f"spark.hadoop.{key}": value for key, value in settings.items()}
+
+
+def python_bin() -> str:
+    """The folder of this environment's programs."""
+    return os.path.dirname(sys.executable)
