@@ -277,7 +277,7 @@ def _digest(mean: Floats, weight: Floats, *, sort: bool = True) -> tuple[Floats,
     heavy = (end - begin) * k >= 1
     cell = np.minimum((_scale((upto - weight / 2) / known[row]) * k).astype(np.int64), k - 1)
     slot = row * 2 * k + 2 * cell + heavy
-    made = np.bincount(slot, weight, features * 2 * k)
+    made = np.bincount(slot, weight, features * 2 * k).astype(np.float64)
     summed = np.bincount(slot, weight * mean, features * 2 * k)
     middle = np.divide(summed, made, out=np.full(made.shape, np.nan), where=made > 0)
     middle[slot[heavy]] = mean[heavy]
@@ -308,7 +308,7 @@ def _risen(mean: Floats, weight: Floats) -> tuple[Floats, Floats]:
 def _scale(q: Floats) -> Floats:
     """0 to 1, rising with the rank ``q`` (0 to 1), steep at both ends."""
     width = np.log1p(1 / EDGE)
-    return (np.log((q + EDGE) / (1 - q + EDGE)) / width + 1) / 2
+    return np.asarray((np.log((q + EDGE) / (1 - q + EDGE)) / width + 1) / 2)
 
 
 def _list(values: npt.NDArray[np.generic], kind: pa.DataType) -> pa.Array:
