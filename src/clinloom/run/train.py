@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from clinloom import files, plugins
 from clinloom.cohort.split import FOLDS
-from clinloom.deploy.scorer import Scorer, parity
+from clinloom.deploy.scorer import Scorer, difference, held
 from clinloom.features import Feature
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
@@ -199,12 +201,21 @@ def scorer_of(trained: Trained) -> Scorer:
 
 
 def _agree(work: Work, dataset: Tables, trained: Trained, scorer: Scorer) -> float:
-    """The parity gate: the scorer against ``PipelineModel.transform`` on bounded rows."""
-    from clinloom.spark.session import to_arrow
-
+    """The parity gate: the scorer against ``PipelineModel.transform``, in workers."""
     frame = workers.read(work.spark, dataset["dataset"], DATASET).limit(PARITY_ROWS)
-    made = to_arrow(
-        trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
-    )
-    expected = made.column("predicted_boolean_probability").to_numpy()
-    return parity(scorer, matrix(made), expected)
+    made = trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
+    found = workers.summed(made, partial(_off, scorer=scorer), _worst, parts=1)
+    return held(scorer, found.column("worst")[0].as_py() if found is not None else 0.0)
+
+
+def _off(tables: Iterable[pa.Table], *, scorer: Scorer) -> pa.Table:
+    """How far the scorer's risks of some rows lie from Spark's, at most; NaN where one is."""
+    found = [
+        difference(scorer, matrix(rows), rows.column("predicted_boolean_probability").to_numpy())
+        for rows in tables
+    ]
+    return pa.table({"worst": [float(np.max([0.0, *found]))]})
+
+
+def _worst(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.table({"worst": [float(np.max(pa.concat_tables(tables).column("worst").to_numpy()))]})
