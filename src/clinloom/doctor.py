@@ -10,9 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from clinloom.checks import Check
+
+__all__ = ["Check", "checks", "healthy"]
 
 PYTHON = (3, 11)
 SPARK = ((3, 5), (4, 4))  # from, and the first that is not supported
@@ -37,20 +40,6 @@ EXTRAS = {
     "hdfs": ("hdfs-native",),
     "yarn": ("venv-pack",),
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding: ``detail`` is what was found, ``mend`` what to do where it is not ok.
-
-    A check that is not ``required`` takes a feature away where it fails, and nothing else.
-    """
-
-    name: str
-    ok: bool
-    detail: str
-    mend: str = ""
-    required: bool = True
 
 
 def checks(*, spark: bool = False, folder: Path | None = None) -> list[Check]:

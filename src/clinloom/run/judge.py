@@ -184,7 +184,7 @@ def bundle(
         bundles.publish(
             out.place("bundle"),
             scorer=scorer_at(model),
-            study=study.resolved(),
+            study=study.portable(),
             features=features,
             evidence={
                 "selected": selected,
@@ -195,7 +195,7 @@ def bundle(
         )
         out.took("bundle", [Part(bundles.DOCUMENT, name=bundles.DOCUMENT)])
 
-    work.step("bundle", do, options=study.resolved(), inputs={"evaluate": work.keys["evaluate"]})
+    work.step("bundle", do, options=study.portable(), inputs={"evaluate": work.keys["evaluate"]})
 
 
 def scorer_at(model: Stored) -> Scorer:
