@@ -21,7 +21,19 @@ from clinloom.study import Model
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["SUBMITTED", "Check", "Outcome", "Platform", "Site", "Task", "inside", "load", "site"]
+__all__ = [
+    "SUBMITTED",
+    "Check",
+    "Outcome",
+    "Platform",
+    "Site",
+    "Task",
+    "described",
+    "inside",
+    "load",
+    "site",
+    "worker_checks",
+]
 
 SUBMITTED = "CLINLOOM_SUBMITTED"  # set where a command already runs on its platform
 
@@ -42,6 +54,7 @@ class Outcome:
 
     code: int
     report: Address | None
+    told: bool = True  # whether its own output came to this process's
 
 
 class Platform(Protocol):
@@ -106,6 +119,13 @@ def site(
         return None
     options = file.get(name) or told.get(name) or load(name).Options()
     return Site(name, options)
+
+
+def worker_checks(spark: SparkSession) -> Iterator[Check]:
+    """What a session's Python workers are, asked by a small job."""
+    from clinloom.platforms import _probe
+
+    return _probe.workers(spark)
 
 
 def described(path: str | None) -> tuple[dict[str, Model], dict[str, Any]]:

@@ -107,7 +107,8 @@ def submit(task: Task, options: Options, *, note: Callable[[str], None]) -> Outc
             words = [*task.command, *(() if "--json" in task.command else ("--json",))]
             application = Application(hadoop, note=note)
             code = application.follow([*command, "driver.py", *words], env=env, cwd=name)
-    return Outcome(code, task.report if code == 0 else None)
+    report = task.report if code == 0 else None
+    return Outcome(code, report, told=options.mode == "client")
 
 
 def checks(options: Options) -> Iterator[Check]:
