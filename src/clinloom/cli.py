@@ -49,12 +49,12 @@ def doctor(args: argparse.Namespace) -> Any:
     if storage:
         files.use(storage)
     if args.storage:
-        checks = room.storage_checks(args.storage)
+        asked = room.storage_checks(args.storage)
     else:
         site = platforms.site(args.on, told={}, file=file)
-        checks = room.checks(spark=args.spark, site=site)
+        asked = room.asked(spark=args.spark, site=site)
     found = []
-    for check in checks:
+    for check in asked:
         found.append(check)
         if not args.json:
             print(f"{'ok ' if check.ok else 'NO '} {check.name:<22} {check.detail}", flush=True)

@@ -20,7 +20,7 @@ from clinloom.errors import ClinloomError
 if TYPE_CHECKING:
     from clinloom.platforms import Site
 
-__all__ = ["Check", "checks", "healthy", "storage_checks"]
+__all__ = ["Check", "asked", "checks", "healthy", "storage_checks"]
 
 PYTHON = (3, 11)
 SPARK = ((3, 5), (4, 4))  # from, and the first that is not supported
@@ -49,8 +49,15 @@ EXTRAS = {
 
 def checks(
     *, spark: bool = False, folder: Path | None = None, site: Site | None = None
+) -> list[Check]:
+    """Every check of :func:`asked`, when the last has answered."""
+    return list(asked(spark=spark, folder=folder, site=site))
+
+
+def asked(
+    *, spark: bool = False, folder: Path | None = None, site: Site | None = None
 ) -> Iterator[Check]:
-    """Every check in reading order. ``folder`` is where results will be written (default: here).
+    """Every check in reading order, each when it has answered. ``folder`` is where results will be written (default: here).
 
     ``spark`` also starts a local session on the loopback address and counts ten rows with it, which
     takes some seconds; without it, nothing starts but ``java -version``. With ``site`` the platform
@@ -59,7 +66,7 @@ def checks(
     if site is not None:
         yield from _site(site, spark=spark)
         return
-    asked: list[tuple[str, Callable[[], Iterable[Check] | Check], bool]] = [
+    wanted: list[tuple[str, Callable[[], Iterable[Check] | Check], bool]] = [
         ("Python", _python, True),
         ("PySpark", _pyspark, True),
         ("Java", _java, True),
@@ -71,8 +78,8 @@ def checks(
         ("BLAS", _blas, False),
     ]
     if spark:
-        asked.append(("Spark session", _session, True))
-    for name, ask, required in asked:
+        wanted.append(("Spark session", _session, True))
+    for name, ask, required in wanted:
         yield from _told(name, ask, required)
 
 
@@ -108,9 +115,9 @@ def storage_checks(address: str) -> Iterator[Check]:
 
     Raises UsageError where the address is none.
     """
-    from clinloom.files.probe import checks as asked
+    from clinloom.files.probe import checks as tried
 
-    yield from asked(address)
+    yield from tried(address)
 
 
 def _told(name: str, ask: Callable[[], Iterable[Check] | Check], required: bool) -> Iterator[Check]:

@@ -27,7 +27,7 @@ class Progress:
             print(json.dumps({"note": text}), file=self.stream, flush=True)
 
     def relay(self, line: str) -> None:
-        """A note, or what another process's progress wrote as a line of JSON, as if it were ours."""
+        """A note; or a line of JSON that another process's progress wrote, as if it were ours."""
         try:
             told = json.loads(line)
         except ValueError:
