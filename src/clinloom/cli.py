@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clinloom import __version__
+from clinloom import __version__, files, platforms, tasks
 from clinloom.errors import ClinloomError, UsageError, nearest
+from clinloom.platforms import Site, Task
 from clinloom.run.progress import Progress
 from clinloom.store import disk_full
 
@@ -41,18 +42,28 @@ class Parser(argparse.ArgumentParser):
 
 
 def doctor(args: argparse.Namespace) -> Any:
-    """Tell what is missing and how to mend it."""
+    """Tell what is missing here, on a platform or of a storage, and how to mend it."""
     from clinloom import doctor as room
 
-    checks = room.checks(spark=args.spark)
-    for check in checks if not args.json else ():
-        print(f"{'ok ' if check.ok else 'NO '} {check.name:<22} {check.detail}")
-        if not check.ok and check.mend:
-            print(f"      → {check.mend}")
-    failed = [c for c in checks if not c.ok and c.required]
+    file, storage = platforms.described(args.platform)
+    if storage:
+        files.use(storage)
+    if args.storage:
+        asked = room.storage_checks(args.storage)
+    else:
+        site = platforms.site(args.on, told={}, file=file)
+        asked = room.asked(spark=args.spark, site=site)
+    found = []
+    for check in asked:
+        found.append(check)
+        if not args.json:
+            print(f"{'ok ' if check.ok else 'NO '} {check.name:<22} {check.detail}", flush=True)
+            if not check.ok and check.mend:
+                print(f"      → {check.mend}")
+    failed = [c for c in found if not c.ok and c.required]
     if failed and not args.json:
-        raise ClinloomError(f"{len(failed)} of {len(checks)} checks failed")
-    return [c.__dict__ for c in checks] if args.json else None
+        raise ClinloomError(f"{len(failed)} of {len(found)} checks failed")
+    return [c.__dict__ for c in found] if args.json else None
 
 
 def synth(args: argparse.Namespace) -> Any:
@@ -62,6 +73,7 @@ def synth(args: argparse.Namespace) -> Any:
 
     if args.patients < 1:
         raise UsageError("--patients is at least 1")
+    tasks.where(args)
     truth = synthesise(
         session(),
         args.directory,
@@ -90,29 +102,67 @@ def validate(args: argparse.Namespace) -> Any:
 
         print(json.dumps(schema(plugins), indent=1))
         return None
-    return {"study": study.name, "valid": True, "hash": study.hash}
+    notes = run.lacking(study)
+    lines = {"note" if len(notes) == 1 else f"note {n}": text for n, text in enumerate(notes, 1)}
+    found = {"study": study.name, "valid": True, "hash": study.hash}
+    return {**found, **({"notes": notes} if args.json else lines)}
 
 
 def run_(args: argparse.Namespace) -> Any:
     """Run a study, from files to report and bundle."""
     from clinloom.run import api as run
 
-    done = run.run(args.study, out=args.out, overrides=args.set, progress=_progress(args))
-    return done.summary()
+    file, changes = tasks.where(args)
+    study = run.read_study(args.study, overrides=changes)
+    site = platforms.site(args.on, told=study.platform, file=file)
+    progress = _progress(args)
+    if site is None:
+        return run.run(study, out=args.out, progress=progress).summary()
+    out = files.address(args.out)
+    return _submitted(site, tasks.of_run(args, study), progress) or run.Run(out).summary()
 
 
 def report(args: argparse.Namespace) -> Any:
     """Render the report of a finished run again."""
     from clinloom.run import api as run
 
+    tasks.where(args)
     return {"report": str(run.render(args.directory))}
+
+
+def sweep(args: argparse.Namespace) -> Any:
+    """Remove what killed runs and attempts left behind: what no commit names."""
+    from clinloom.run import api as run
+
+    tasks.where(args)
+    return run.sweep(args.directory)
 
 
 def score(args: argparse.Namespace) -> Any:
     """Score new patients in batch with a bundle."""
     from clinloom.run import api as run
 
-    return run.score(args.bundle, out=args.out, overrides=args.set, progress=_progress(args))
+    file, changes = tasks.where(args)
+    site = platforms.site(args.on, told={}, file=file)
+    progress = _progress(args)
+    if site is None:
+        return run.score(args.bundle, out=args.out, overrides=changes, progress=progress)
+    task = tasks.of_score(args, changes)
+    return _submitted(site, task, progress) or {"predictions": str(task.places["--out"])}
+
+
+def _submitted(site: Site, task: Task, progress: Progress) -> Any:
+    """Run a command on its platform; None where its result is still to be shown here.
+
+    Ends this process with the command's own exit code where that is not 0, and where it has told
+    its result itself.
+    """
+    outcome = site.platform.submit(task, site.options, note=progress.relay)
+    if outcome.code or outcome.told:
+        raise SystemExit(outcome.code)
+    if outcome.report:
+        progress.note(f"the report: {outcome.report}")
+    return None
 
 
 def plugins_(args: argparse.Namespace) -> Any:
@@ -134,16 +184,23 @@ def demo(args: argparse.Namespace) -> Any:
     """Synthesise a cohort and run the whole study on it."""
     from clinloom.run import api as run
 
-    done = run.demo(args.out, patients=args.patients, seed=args.seed, progress=_progress(args))
-    return done.summary()
+    file, changes = tasks.where(args)
+    site = platforms.site(args.on, told={}, file=file)
+    progress = _progress(args)
+    if site is None:
+        asked = {"patients": args.patients, "seed": args.seed}
+        return run.demo(args.out, **asked, overrides=changes, progress=progress).summary()
+    out = files.address(args.out)
+    return _submitted(site, tasks.of_demo(args, changes), progress) or run.Run(out).summary()
 
 
 COMMANDS = {
-    "doctor": (doctor, "clinloom doctor"),
+    "doctor": (doctor, "clinloom doctor --on yarn --platform site.yaml"),
     "synth": (synth, "clinloom synth data/synthetic --patients 2000 --seed 7"),
     "validate": (validate, "clinloom validate study.yaml --set cohort.outcome.within=60d"),
-    "run": (run_, "clinloom run examples/synthetic.yaml --out out"),
+    "run": (run_, "clinloom run examples/synthetic.yaml --out hdfs:///user/me/out --on yarn"),
     "report": (report, "clinloom report out"),
+    "sweep": (sweep, "clinloom sweep s3://bucket/out"),
     "score": (
         score,
         "clinloom score out/bundle --set sources.ehr.path=new/fhir --out risk.parquet",
@@ -176,22 +233,30 @@ def parser() -> Parser:
         sub.set_defaults(function=function)
         if name in ("synth", "run", "score", "demo"):
             sub.add_argument("--quiet", action="store_true", help="no progress")
-        if name in ("validate", "run", "score"):
+        if name in ("run", "score", "demo", "doctor"):
+            sub.add_argument("--on", metavar="NAME", help="the platform: local, connect, yarn …")
+        if name in ("run", "score", "demo", "doctor", "report", "sweep", "synth"):
+            sub.add_argument(
+                "--platform", metavar="FILE", help="a YAML file with `platform` and `storage`"
+            )
+        if name in ("validate", "run", "score", "demo"):
             sub.add_argument(
                 "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key"
             )
     made["doctor"].add_argument("--spark", action="store_true", help="also start a Spark session")
-    made["synth"].add_argument("directory", type=Path, help="where fhir/, dicom/, truth.json go")
+    made["doctor"].add_argument("--storage", metavar="ADDRESS", help="try a storage instead")
+    made["synth"].add_argument("directory", help="the folder of fhir/, dicom/, truth.json")
     made["synth"].add_argument("--images", type=int, help="patients with a radiograph")
     made["synth"].add_argument("--no-images", dest="with_images", action="store_false")
     for name in ("validate", "run"):
-        made[name].add_argument("study", help="a study file (YAML)")
+        made[name].add_argument("study", help="a study file (YAML), at any address")
     made["validate"].add_argument("--schema", action="store_true", help="print the JSON Schema")
-    made["run"].add_argument("--out", required=True, help="the output folder")
-    made["report"].add_argument("directory", help="the output folder of a run")
-    made["score"].add_argument("bundle", help="the bundle folder of a run")
-    made["score"].add_argument("--out", required=True, help="a Parquet file")
-    made["demo"].add_argument("--out", default="demo-out", help="the output folder")
+    made["run"].add_argument("--out", required=True, help="the output's address")
+    for name in ("report", "sweep"):
+        made[name].add_argument("directory", metavar="OUT", help="the output of a run, an address")
+    made["score"].add_argument("bundle", help="the bundle of a run, an address")
+    made["score"].add_argument("--out", required=True, help="the address of a Parquet file")
+    made["demo"].add_argument("--out", default="demo-out", help="the output's address")
     for name, patients in (("synth", 2000), ("demo", 2000)):
         made[name].add_argument("--patients", type=int, default=patients)
         made[name].add_argument("--seed", type=int, default=7)
@@ -220,6 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _show(args.function(args), as_json=args.json)
         return 0
+    except SystemExit as ended:  # with the exit code of a command on its platform
+        return int(ended.code or 0)
     except ClinloomError as error:
         print(f"clinloom: {error}", file=sys.stderr)
         return error.exit_code

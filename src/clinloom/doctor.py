@@ -10,9 +10,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clinloom.checks import Check
+from clinloom.errors import ClinloomError
+
+if TYPE_CHECKING:
+    from clinloom.platforms import Site
+
+__all__ = ["Check", "asked", "checks", "healthy", "storage_checks"]
 
 PYTHON = (3, 11)
 SPARK = ((3, 5), (4, 4))  # from, and the first that is not supported
@@ -39,27 +47,27 @@ EXTRAS = {
 }
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding: ``detail`` is what was found, ``mend`` what to do where it is not ok.
-
-    A check that is not ``required`` takes a feature away where it fails, and nothing else.
-    """
-
-    name: str
-    ok: bool
-    detail: str
-    mend: str = ""
-    required: bool = True
+def checks(
+    *, spark: bool = False, folder: Path | None = None, site: Site | None = None
+) -> list[Check]:
+    """Every check of :func:`asked`, when the last has answered."""
+    return list(asked(spark=spark, folder=folder, site=site))
 
 
-def checks(*, spark: bool = False, folder: Path | None = None) -> list[Check]:
-    """Every check in reading order. ``folder`` is where results will be written (default: here).
+def asked(
+    *, spark: bool = False, folder: Path | None = None, site: Site | None = None
+) -> Iterator[Check]:
+    """Every check in reading order, each when it has answered.
 
+    ``folder`` is where results will be written (default: here).
     ``spark`` also starts a local session on the loopback address and counts ten rows with it, which
-    takes some seconds; without it, nothing starts but ``java -version``.
+    takes some seconds; without it, nothing starts but ``java -version``. With ``site`` the platform
+    is asked instead, and ``spark`` starts a session of it.
     """
-    asked: list[tuple[str, Callable[[], Iterable[Check] | Check], bool]] = [
+    if site is not None:
+        yield from _site(site, spark=spark)
+        return
+    wanted: list[tuple[str, Callable[[], Iterable[Check] | Check], bool]] = [
         ("Python", _python, True),
         ("PySpark", _pyspark, True),
         ("Java", _java, True),
@@ -71,8 +79,46 @@ def checks(*, spark: bool = False, folder: Path | None = None) -> list[Check]:
         ("BLAS", _blas, False),
     ]
     if spark:
-        asked.append(("Spark session", _session, True))
-    return [check for name, ask, required in asked for check in _told(name, ask, required)]
+        wanted.append(("Spark session", _session, True))
+    for name, ask, required in wanted:
+        yield from _told(name, ask, required)
+
+
+def _site(site: Site, *, spark: bool) -> Iterator[Check]:
+    """What a platform lacks, and with ``spark`` what a session of it finds in its workers."""
+    try:
+        platform = site.platform
+    except ClinloomError as error:
+        yield Check(site.name, False, error.message, error.mend or "")
+        return
+    sound = True
+    for check in _told(site.name, lambda: platform.checks(site.options), True):
+        sound = sound and (check.ok or not check.required)
+        yield check
+    if not (spark and sound):
+        return
+    try:
+        made = platform.session(site.options)
+    except Exception as error:  # whatever Spark, py4j or the system raises is the finding
+        yield Check("Spark session", False, type(error).__name__, "see Spark's own messages above")
+        return
+    try:
+        from clinloom.platforms import worker_checks
+
+        yield Check("Spark session", True, f"Spark {made.version}")
+        yield from _told("Python workers", lambda: worker_checks(made), True)
+    finally:
+        made.stop()
+
+
+def storage_checks(address: str) -> Iterator[Check]:
+    """What a storage lets this process do: a probe is written, swapped, listed and removed.
+
+    Raises UsageError where the address is none.
+    """
+    from clinloom.files.probe import checks as tried
+
+    yield from tried(address)
 
 
 def _told(name: str, ask: Callable[[], Iterable[Check] | Check], required: bool) -> Iterator[Check]:
@@ -85,7 +131,7 @@ def _told(name: str, ask: Callable[[], Iterable[Check] | Check], required: bool)
         yield Check(name, False, f"cannot be told: {type(error).__name__}", mend, required)
 
 
-def healthy(found: list[Check]) -> bool:
+def healthy(found: Iterable[Check]) -> bool:
     """Whether every required check passed."""
     return all(check.ok or not check.required for check in found)
 

@@ -19,7 +19,7 @@ from types import ModuleType
 from clinloom.errors import MissingDependency, UsageError, nearest
 from clinloom.study import Model
 
-ROOMS = ("sources", "clean", "features", "models")
+ROOMS = ("sources", "clean", "features", "models", "platforms")
 
 
 @cache

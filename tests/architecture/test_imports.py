@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "clinloom"
-GROUND = {"errors", "hashing", "tables", "events", "plugins", "vocabulary"}
+GROUND = {"errors", "checks", "hashing", "tables", "events", "plugins", "vocabulary"}
 STAGES = {"sources", "clean", "cohort", "features", "models", "evaluate", "report", "synth"}
 KERNELS = {"clean", "cohort", "features", "radiomics", "evaluate", "report"}
 LAYERS = [  # from the ground up; a room imports its own layer's rooms or those below
-    {"errors", "hashing", "vocabulary"},
+    {"errors", "checks", "hashing", "vocabulary"},
     {"tables"},
     {"events"},
     {"files"},
@@ -29,12 +29,13 @@ LAYERS = [  # from the ground up; a room imports its own layer's rooms or those 
     {"deploy"},
     {"run"},
     {"platforms"},
-    {"doctor", "cli"},
+    {"doctor", "tasks", "cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 SPARKLESS = KERNELS | {"deploy", "store", "files", "guard", "study"} | GROUND
-LAZY = {"sources", "models", "identity"}  # pyspark inside functions only: the service loads them
+# pyspark inside functions only: the service, or a client without Spark, loads them
+LAZY = {"sources", "models", "identity", "platforms"}
 
 
 def room_of(path: Path) -> str:
@@ -128,6 +129,8 @@ def test_the_house_keeps_its_laws(path: Path):
         ("deploy/new", "def f():\n    import pyspark", "knows Spark"),
         ("features/new", "import pyspark.sql", "knows Spark"),
         ("models/new", "from pyspark.ml import Pipeline", "loads Spark when it is imported"),
+        ("platforms/new", "from pyspark.sql import SparkSession", "loads Spark when it is"),
+        ("run/new", "from clinloom import platforms", "lies above it"),
         ("run/new", "from clinloom.models import _forest", "a private part of models"),
         ("run/new", "frame.mapInArrow(f, 'a int')", "hands data to Python workers"),
         ("learn/new", "spark._jvm.System", "knows the JVM"),

@@ -199,3 +199,22 @@ def test_the_demo_runs_the_example():
     from clinloom.run.api import DEMO
 
     assert DEMO.read_bytes() == (ROOT / "examples" / "synthetic.yaml").read_bytes()
+
+
+def test_a_half_made_hospital_is_ours_and_made_again(spark, tmp_path, monkeypatch):
+    from clinloom.spark import workers
+
+    def broken(*args):
+        each(*args)
+        raise KeyboardInterrupt
+
+    each = workers.each
+    monkeypatch.setattr(workers, "each", broken)
+    with pytest.raises(KeyboardInterrupt):
+        synthesise(spark, tmp_path / "a", patients=40, seed=1, images=4)
+    assert (tmp_path / "a" / "fhir").is_dir() and not (tmp_path / "a" / "truth.json").exists()
+    (tmp_path / "a" / "fhir" / "Patient.9999.ndjson").write_text("of the broken attempt")
+    monkeypatch.undo()
+    for name in ("a", "b"):
+        synthesise(spark, tmp_path / name, patients=40, seed=1, images=4)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")

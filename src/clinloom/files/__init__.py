@@ -33,7 +33,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clinloom.files.address import Address, address
-from clinloom.files.options import settings, use
+from clinloom.files.options import Options, checked, named, settings, storages, use
 from clinloom.files.pieces import GROUP, RANGE, Piece, fingerprint, groups, listing
 from clinloom.files.registry import Entry
 from clinloom.files.stores import store
@@ -43,9 +43,11 @@ __all__ = [
     "RANGE",
     "Address",
     "Entry",
+    "Options",
     "Piece",
     "address",
     "building",
+    "checked",
     "create",
     "entry",
     "exists",
@@ -54,10 +56,12 @@ __all__ = [
     "groups",
     "listed",
     "listing",
+    "named",
     "random",
     "read",
     "remove",
     "settings",
+    "storages",
     "swap",
     "use",
     "version",

@@ -23,14 +23,27 @@ def use(options: Mapping[str, Mapping[str, str | int | bool]]) -> None:
     or ``file:``; any other option may be one. Without options each cloud's own chain of
     credentials holds. Raises UsageError for an unknown scheme or option and for a secret in clear.
     """
-    checked: dict[str, Options] = {}
+    made = checked(options)
+    _held.clear()
+    _held.update(made)
+
+
+def checked(options: Mapping[str, Mapping[str, str | int | bool]]) -> dict[str, Options]:
+    """The options by the first name of their storage. Raises UsageError as :func:`use` does."""
+    made: dict[str, Options] = {}
     for scheme, given in options.items():
         driver = registry.driver(scheme)
         for name, value in given.items():
             _check(scheme, name, value, driver)
-        checked.setdefault(driver.SCHEMES[0], {}).update(given)
-    _held.clear()
-    _held.update(checked)
+        made.setdefault(driver.SCHEMES[0], {}).update(given)
+    return made
+
+
+def storages() -> dict[str, registry.Driver]:
+    """Every storage that has options, by its first name."""
+    names = dict.fromkeys(registry.names().values())
+    found = {name: registry.driver(name) for name in names}
+    return {name: d for name, d in found.items() if name == d.SCHEMES[0] and d.OPTIONS}
 
 
 def settings() -> dict[str, Options]:
@@ -70,6 +83,11 @@ def resolved(given: Options, scheme: str) -> Options:
     Raises UsageError where a variable is not set or a file cannot be read.
     """
     return {name: _value(value, f"storage.{scheme}.{name}") for name, value in given.items()}
+
+
+def named(reference: str, *, where: str) -> str:
+    """The secret that ``env:NAME`` or ``file:PATH`` refers to. Raises UsageError."""
+    return str(_value(reference, where))
 
 
 def _value(value: str | int | bool, where: str) -> str | int | bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import yaml
 
 from clinloom import files, plugins
 from clinloom import study as studies
-from clinloom.errors import StoreError, UsageError, nearest
+from clinloom.errors import MissingDependency, StoreError, UsageError, nearest
 from clinloom.files import Address
 from clinloom.run import acquire, dataset, judge, record, train
 from clinloom.run import score as scores
@@ -37,11 +37,12 @@ def run(
 ) -> Run:
     """Run a study into the output ``out``, an address; go on after the last committed stage.
 
-    Raises StudyError, SourceError, DataError, MissingDependency, StoreError or ParityError, each
-    with its mend.
+    The study's ``storage`` holds in this process from then on. Raises StudyError, SourceError,
+    DataError, MissingDependency, StoreError or ParityError, each with its mend.
     """
     study = study if isinstance(study, Study) else read_study(study, overrides=overrides)
     check(study)
+    files.use({**files.settings(), **files.checked(study.storage)})
     store = Store(files.address(out), note=progress.note if progress else None)
     work = Work(study, store, progress=progress, spark=spark)
     try:
@@ -63,11 +64,27 @@ def run(
 
 def check(study: Study) -> None:
     """Raise MissingDependency where a plug-in that the study names lacks a library."""
-    for options in study.sources.values():
-        plugins.check("sources", options.type)  # type: ignore[attr-defined]
-    for room in ("clean", "features", "models"):
-        for name in getattr(study, room):
+    for room, name in named(study):
+        plugins.check(room, name)
+
+
+def lacking(study: Study) -> list[str]:
+    """What a run of the study would lack here, a line a plug-in."""
+    found = []
+    for room, name in named(study):
+        try:
             plugins.check(room, name)
+        except MissingDependency as error:
+            found.append(f"{error.message}: {error.mend}")
+    return found
+
+
+def named(study: Study) -> Iterator[tuple[str, str]]:
+    """Every plug-in that the study names, as (room, name)."""
+    for kind in dict.fromkeys(o.type for o in study.sources.values()):  # type: ignore[attr-defined]
+        yield "sources", kind
+    for room in ("clean", "features", "models"):
+        yield from ((room, name) for name in getattr(study, room))
 
 
 def read_study(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> Study:
@@ -113,28 +130,32 @@ DEMO = Path(__file__).parents[1] / "synth" / "study.yaml"
 
 
 def demo(
-    out: str | Path,
+    out: str | os.PathLike[str],
     *,
     patients: int = 2000,
     seed: int = 7,
+    overrides: Sequence[str] = (),
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> Run:
-    """Make a synthetic hospital below ``out`` and run the whole study on it."""
+    """Make a synthetic hospital below ``out``, an address, and run the whole study on it."""
     from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
     progress = progress or Progress(form="quiet")
-    data = Path(out) / "data"
-    made = data / "truth.json"
-    asked = {"patients": patients, "seed": seed}
+    at = files.address(out)
+    data = at / "data"
+    changes = [f"sources.ehr.path={data / 'fhir'}", f"sources.cxr.path={data / 'dicom'}"]
+    study = read_study(DEMO, overrides=[*changes, *overrides])
+    files.use({**files.settings(), **files.checked(study.storage)})
+    asked = json.dumps({"patients": patients, "seed": seed}).encode()
     stamp = data / "asked.json"
-    if not (made.exists() and stamp.exists() and json.loads(stamp.read_text()) == asked):
+    made = all(files.exists(data / name) for name in ("truth.json", "asked.json"))
+    if not made or files.read(stamp) != asked:
         progress.note(f"making {patients:,} patients in {data}")
         synthesise(spark or session(), data, patients=patients, seed=seed, log=progress.note)
-        stamp.write_text(json.dumps(asked))
-    overrides = [f"sources.ehr.path={data / 'fhir'}", f"sources.cxr.path={data / 'dicom'}"]
-    return run(DEMO, out=Path(out), overrides=overrides, progress=progress, spark=spark)
+        files.write(stamp, asked)
+    return run(study, out=at, progress=progress, spark=spark)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def bundle(
         bundles.publish(
             out.place("bundle"),
             scorer=train.scorer(models, selected),
-            study=study.resolved(),
+            study=study.portable(),
             features=features,
             evidence={
                 "selected": selected,
@@ -180,4 +180,4 @@ def bundle(
         )
         out.took("bundle", [Part(bundles.DOCUMENT, name=bundles.DOCUMENT)])
 
-    work.step("bundle", do, options=study.resolved(), inputs={"evaluate": work.keys["evaluate"]})
+    work.step("bundle", do, options=study.portable(), inputs={"evaluate": work.keys["evaluate"]})

@@ -26,6 +26,21 @@ class Progress:
         elif self.form == "json":
             print(json.dumps({"note": text}), file=self.stream, flush=True)
 
+    def relay(self, line: str) -> None:
+        """A note; or a line of JSON that another process's progress wrote, as if it were ours."""
+        try:
+            told = json.loads(line)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            self.note(line)
+        elif told.keys() >= {"stage", "rows", "seconds", "reused"}:
+            self.done(
+                told["stage"], rows=told["rows"], seconds=told["seconds"], reused=told["reused"]
+            )
+        elif "note" in told:
+            self.note(str(told["note"]))
+
     def done(self, stage: str, *, rows: int | None, seconds: float, reused: bool) -> None:
         """A stage ended (or was reused from an earlier run)."""
         elapsed = time.monotonic() - self.begun

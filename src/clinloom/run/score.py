@@ -14,7 +14,7 @@ from clinloom import cohort as cohorts
 from clinloom import files, plugins
 from clinloom import study as studies
 from clinloom.deploy.bundle import Bundle
-from clinloom.errors import StoreError
+from clinloom.errors import StoreError, UsageError
 from clinloom.files import Address
 from clinloom.run import dataset
 from clinloom.run.acquire import acquire
@@ -47,6 +47,7 @@ def score(
     input. A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
     are addresses.
     """
+    files.use({**files.settings(), **_storage(overrides)})
     loaded = Bundle.load(bundle)
     study = _study(loaded.study, overrides)
     target = files.address(out)
@@ -62,6 +63,18 @@ def score(
         work.close()
         files.remove(folder)
     return {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
+
+
+def _storage(overrides: Sequence[str]) -> dict[str, files.Options]:
+    """How storages are opened: the bundle itself may need it, so it is read before the bundle."""
+    document: dict[str, Any] = {}
+    for change in overrides:
+        if change.partition("=")[0].split(".")[0] == "storage":
+            studies.override(document, change)
+    given = document.get("storage") or {}
+    if not isinstance(given, dict) or not all(isinstance(part, dict) for part in given.values()):
+        raise UsageError("storage is a mapping from schemes to options", where="storage")
+    return files.checked(given)
 
 
 def _study(resolved: Mapping[str, Any], overrides: Sequence[str]) -> Study:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from clinloom import files
 from clinloom.errors import MissingDependency
 
 if TYPE_CHECKING:
@@ -41,23 +42,34 @@ ALONE = {  # and on this machine alone
 }
 
 
-def session(*, master: str | None = None, settings: dict[str, str] | None = None) -> SparkSession:
+def session(
+    *,
+    master: str | None = None,
+    remote: str | None = None,
+    token: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> SparkSession:
     """The active session, the one that ``spark-submit`` asks for, else a new local one.
 
-    ``CLINLOOM_SPARK_MASTER`` or ``master`` names another master; ``CLINLOOM_SPARK_REMOTE`` a Spark
-    Connect server. What the caller or the platform has set stays; :func:`settled` sets what a run
-    needs while it runs. Raises MissingDependency without Java.
+    ``CLINLOOM_SPARK_MASTER`` or ``master`` names another master; ``CLINLOOM_SPARK_REMOTE`` or
+    ``remote`` a Spark Connect server (an empty one: none), ``CLINLOOM_SPARK_TOKEN`` or ``token``
+    refers (``env:``, ``file:``) to its bearer token. What the caller or the platform has set stays;
+    :func:`settled` sets what a run needs while it runs. Raises MissingDependency without Java.
     """
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    remote = os.environ.get("CLINLOOM_SPARK_REMOTE")
+    if remote is None:
+        remote = os.environ.get("CLINLOOM_SPARK_REMOTE")
+    token = token or os.environ.get("CLINLOOM_SPARK_TOKEN")
     active = SparkSession.getActiveSession()
     try:
         if active is not None:
             return active
         if remote:
+            if token:  # resolved here: no file, variable or log holds it
+                remote = f"{remote.rstrip('/')}/;token={files.named(token, where='platform.token')}"
             return SparkSession.builder.remote(remote).getOrCreate()
         return _started(master or os.environ.get("CLINLOOM_SPARK_MASTER"), settings or {})
     except Exception as error:
@@ -68,7 +80,7 @@ def session(*, master: str | None = None, settings: dict[str, str] | None = None
         raise
 
 
-def _started(master: str | None, settings: dict[str, str]) -> SparkSession:
+def _started(master: str | None, settings: Mapping[str, str]) -> SparkSession:
     from pyspark.sql import SparkSession
 
     wanted = {**STARTED, **settings}

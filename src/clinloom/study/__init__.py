@@ -3,10 +3,12 @@
 What resolved (defaults, absolute paths, seed) is a value of its own, stored with every result.
 """
 
-from clinloom.study.reading import parse, read, schema
+from clinloom.study.overrides import override, placed
+from clinloom.study.reading import parse, read, schema, site
 from clinloom.study.schema import (
     MICROSECONDS,
     PLACES,
+    SITE,
     Codes,
     Cohort,
     Criterion,
@@ -30,6 +32,7 @@ from clinloom.study.schema import (
 __all__ = [
     "MICROSECONDS",
     "PLACES",
+    "SITE",
     "Codes",
     "Cohort",
     "Criterion",
@@ -46,9 +49,12 @@ __all__ = [
     "TimeAtRisk",
     "digest",
     "duration",
+    "override",
     "parse",
+    "placed",
     "read",
     "schema",
+    "site",
     "without_places",
     "written",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import yaml
 
 from clinloom.errors import UsageError
@@ -11,6 +14,24 @@ from clinloom.study.schema import PLACES, expanded
 
 def override(document: dict, change: str) -> None:
     """Set ``a.b.c=value`` in the document; the value is read as YAML."""
+    steps, value = _read(change)
+    for step in steps[:-1]:
+        inner = document.get(step)
+        if not isinstance(inner, dict):
+            inner = document[step] = {}
+        document = inner
+    document[steps[-1]] = value
+
+
+def placed(change: str) -> tuple[str, str | None]:
+    """The change with a relative place made absolute, and that place, where it names one."""
+    steps, value = _read(change)
+    if steps[-1] in PLACES and isinstance(value, str):
+        return f"{'.'.join(steps)}={json.dumps(value)}", value
+    return change, None
+
+
+def _read(change: str) -> tuple[list[str], Any]:
     key, equals, text = change.partition("=")
     steps = key.strip().split(".")
     if not equals or not all(steps):
@@ -20,9 +41,4 @@ def override(document: dict, change: str) -> None:
     value = yaml.safe_load(text) if text else None
     if steps[-1] in PLACES and isinstance(value, str):
         value = str(address(expanded(value)))
-    for step in steps[:-1]:
-        inner = document.get(step)
-        if not isinstance(inner, dict):
-            inner = document[step] = {}
-        document = inner
-    document[steps[-1]] = value
+    return steps, value

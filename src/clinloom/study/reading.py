@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from clinloom import files
 from clinloom.errors import StudyError, UsageError, nearest
 from clinloom.study.overrides import override
-from clinloom.study.schema import Model, Study
+from clinloom.study.schema import SITE, Model, Study
 
 Rooms = Mapping[str, Callable[[str], type[Model]]]
 ROOMS = ("sources", "clean", "features", "models")
@@ -25,14 +25,26 @@ def read(path: str | os.PathLike[str], *, rooms: Any, overrides: Sequence[str] =
     ``overrides`` are ``key.path=value`` strings; their relative paths are the caller's.
     Raises StudyError with all faults.
     """
+    document, lines, file = _document(path, "study")
+    return parse(
+        document, rooms=rooms, base=file.parent, overrides=overrides, where=str(path), lines=lines
+    )
+
+
+def _document(
+    path: str | os.PathLike[str], what: str
+) -> tuple[dict[str, Any], dict[tuple, int], files.Address]:
+    """A YAML file's mapping, the line of each key, and the file's address."""
     file = files.address(path)
     try:
         text = files.read(file).decode()
     except (FileNotFoundError, IsADirectoryError):
         mend = "give the path or address of a .yaml file"
-        raise UsageError(f"there is no study file '{path}'", mend=mend) from None
+        raise UsageError(
+            f"there is no {'study file' if what == 'study' else what} '{path}'", mend=mend
+        ) from None
     except UnicodeDecodeError:
-        raise StudyError("the study is not a text in UTF-8", where=str(path)) from None
+        raise StudyError(f"the {what} is not a text in UTF-8", where=str(path)) from None
     try:
         document = yaml.safe_load(text)
         lines = _lines(yaml.compose(text))
@@ -41,13 +53,12 @@ def read(path: str | os.PathLike[str], *, rooms: Any, overrides: Sequence[str] =
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise StudyError(
-            "the study is not valid YAML", faults=[line + problem], where=str(path)
+            f"the {what} is not valid YAML", faults=[line + problem], where=str(path)
         ) from None
     if not isinstance(document, dict):
-        raise StudyError("a study is a mapping with keys such as `sources`", where=str(path))
-    return parse(
-        document, rooms=rooms, base=file.parent, overrides=overrides, where=str(path), lines=lines
-    )
+        keys = "`sources`" if what == "study" else "`platform`"
+        raise StudyError(f"a {what} is a mapping with keys such as {keys}", where=str(path))
+    return document, lines, file
 
 
 def parse(
@@ -65,55 +76,109 @@ def parse(
         override(document, change)
     faults: list[tuple[tuple, str]] = []
     context = {"base": str(base)}
-    parts: dict[str, dict[str, Model]] = {}
+    parts: dict[str, dict[str, Any]] = {}
     for room in ROOMS:
         parts[room] = _room(room, document.get(room), rooms, context, faults)
+    parts |= _site(document, rooms, context, faults, one=True)
     try:
-        kept = {k: v for k, v in document.items() if k not in ROOMS}
+        kept = {k: v for k, v in document.items() if k not in (*ROOMS, *SITE)}
         study = Study.model_validate({**kept, **parts}, context=context)
     except ValidationError as error:
         faults += _faults(error, (), Study)
-    if faults:
-        listed = [_line(key, text, lines or {}) for key, text in faults]
-        count = f"{len(listed)} faults" if len(listed) > 1 else "a fault"
-        raise StudyError(f"the study has {count}:", faults=listed, where=where)
+    _refuse(faults, "study", where, lines or {})
     return study
 
 
-def _room(room: str, given: Any, rooms: Any, context: dict, faults: list) -> dict[str, Model]:
-    """The options of every plug-in that the study names in ``room``."""
+def _refuse(
+    faults: Sequence[tuple[tuple, str]], what: str, where: str, lines: Mapping[tuple, int]
+) -> None:
+    if faults:
+        listed = [_line(key, text, lines) for key, text in faults]
+        count = f"{len(listed)} faults" if len(listed) > 1 else "a fault"
+        raise StudyError(f"the {what} has {count}:", faults=listed, where=where)
+
+
+def site(path: str | os.PathLike[str], *, rooms: Any) -> tuple[dict[str, Model], dict[str, Any]]:
+    """The platforms and storages of a file of their own, with a study's keys for them.
+
+    Raises UsageError where there is no file, StudyError with every fault.
+    """
+    document, lines, file = _document(path, "platform file")
+    faults: list[tuple[tuple, str]] = [
+        ((key,), "a platform file holds `platform` and `storage`")
+        for key in document
+        if key not in SITE
+    ]
+    found = _site(document, rooms, {"base": str(file.parent)}, faults, one=False)
+    _refuse(faults, "platform file", str(path), lines)
+    return found["platform"], found["storage"]
+
+
+def _site(
+    document: Mapping[str, Any], rooms: Any, context: dict, faults: list, *, one: bool
+) -> dict[str, dict[str, Any]]:
+    """Where a study runs, and how its storages are opened."""
+    given = document.get("platform") or {}
+    before = len(faults)
+    platform = _room("platforms", given, rooms, context, faults, key="platform")
+    if one and len(given) > 1 and len(faults) == before:
+        faults.append((("platform",), f"is one of {', '.join(map(str, given))}, not several"))
+    storage = document.get("storage") or {}
+    if not isinstance(storage, dict):
+        faults.append((("storage",), "is a mapping from schemes to options"))
+        return {"platform": platform, "storage": {}}
+    for scheme, options in storage.items():
+        if not isinstance(options, dict):
+            faults.append((("storage", scheme), "is a mapping of options"))
+            continue
+        for name, value in options.items() or [(None, None)]:
+            try:
+                files.checked({scheme: {name: value} if name is not None else {}})
+            except UsageError as error:
+                key = (error.where or f"storage.{scheme}").split(".", 2)
+                text = f"{error.message}; {error.mend}" if error.mend else error.message
+                if (tuple(key), text) not in faults:
+                    faults.append((tuple(key), text))
+    return {"platform": platform, "storage": storage}
+
+
+def _room(
+    room: str, given: Any, rooms: Any, context: dict, faults: list, *, key: str | None = None
+) -> dict[str, Model]:
+    """The options of every plug-in that the study names in ``room``, under the key of its name."""
+    at = key or room
     if given is None:
         if room in ("sources", "features", "models"):
-            faults.append(((room,), "is required"))
+            faults.append(((at,), "is required"))
             return {}
         given = {}
     if isinstance(given, list):
         given = dict.fromkeys(given)
     if not isinstance(given, dict):
-        faults.append(((room,), "is a mapping from names to options"))
+        faults.append(((at,), "is a mapping from names to options"))
         return {}
     if room == "clean":  # every cleaning rule runs unless it is switched off
         given = {**dict.fromkeys(rooms.choices("clean")), **given}
     out: dict[str, Model] = {}
     for name, raw in given.items():
         raw = {} if raw is None else raw
-        key: tuple = (room, name)
+        place: tuple = (at, name)
         if not isinstance(raw, dict):
-            faults.append((key, "is a mapping of options"))
+            faults.append((place, "is a mapping of options"))
             continue
         kind = raw.get("type") if room == "sources" else name
         if kind is None:
-            faults.append((key, f"needs `type`: one of {', '.join(rooms.choices(room))}"))
+            faults.append((place, f"needs `type`: one of {', '.join(rooms.choices(room))}"))
             continue
         if kind not in rooms.choices(room):
             near = nearest(kind, rooms.choices(room))
             hint = f"; did you mean '{near}'?" if near else ""
-            faults.append((key, f"'{kind}' is none of {', '.join(rooms.choices(room))}{hint}"))
+            faults.append((place, f"'{kind}' is none of {', '.join(rooms.choices(room))}{hint}"))
             continue
         try:
             out[name] = rooms.options(room, kind).model_validate(raw, context=context)
         except ValidationError as error:
-            faults += _faults(error, key, rooms.options(room, kind))
+            faults += _faults(error, place, rooms.options(room, kind))
     return out
 
 
@@ -175,7 +240,7 @@ def schema(rooms: Any) -> dict[str, Any]:
     """A JSON Schema of the study file, for editors."""
     out = Study.model_json_schema()
     out["required"] = [name for name in out["required"] if name != "clean"]
-    for room in ROOMS:
+    for room in (*ROOMS, "platforms"):
         options = {}
         for name in rooms.choices(room):
             text = json.dumps(rooms.options(room, name).model_json_schema())
@@ -187,7 +252,30 @@ def schema(rooms: Any) -> dict[str, Any]:
             out["properties"][room] = {"type": "object", "additionalProperties": choice}
             continue
         keys = {name: {"anyOf": [found, {"type": "null"}]} for name, found in options.items()}
+        if room == "platforms":
+            out["properties"]["platform"] |= {
+                "properties": keys,
+                "additionalProperties": False,
+                "maxProperties": 1,
+            }
+            continue
         named = {"type": "object", "properties": keys, "additionalProperties": False}
         listed = {"type": "array", "items": {"enum": list(options)}}
         out["properties"][room] = {"anyOf": [named, listed]}
+    out["properties"]["storage"] |= {"properties": _storages(), "additionalProperties": False}
     return out
+
+
+def _storages() -> dict[str, Any]:
+    """The options of each storage, as a JSON Schema."""
+    value = {"anyOf": [{"type": kind} for kind in ("string", "integer", "boolean")]}
+    return {
+        scheme: {
+            "type": "object",
+            "title": f"storage of {scheme}",
+            "description": (driver.__doc__ or "").strip().split("\n")[0],
+            "properties": {n: {**value, "description": d} for n, d in driver.OPTIONS.items()},
+        }
+        for name, driver in files.storages().items()
+        for scheme in driver.SCHEMES
+    }

@@ -227,18 +227,33 @@ class Study(Model):
     models: dict[str, SerializeAsAny[Model]]
     evaluate: Evaluate = Evaluate()
     deploy: Deploy = Deploy()
+    platform: dict[str, SerializeAsAny[Model]] = Field(
+        default={}, description="where it runs: one platform with its options; changes no result"
+    )
+    storage: dict[str, dict[str, bool | int | str]] = Field(
+        default={},
+        description="how a storage is opened, by scheme; secrets only as env:NAME or file:PATH",
+    )
 
     def resolved(self) -> dict[str, Any]:
         """The study as plain data, as it is stored; reading it again gives the same study."""
         return self.model_dump(mode="json")
 
+    def portable(self) -> dict[str, Any]:
+        """The resolved study without where it ran and how its storages were opened.
+
+        That is what results depend on (with the places of its files) and what a bundle carries.
+        """
+        return {k: v for k, v in self.resolved().items() if k not in SITE}
+
     @property
     def hash(self) -> str:
-        """A hash of everything in the study but the places of its files."""
-        return digest(without_places(self.resolved()))
+        """A hash of everything in the study but the places of its files and of its run."""
+        return digest(without_places(self.portable()))
 
 
 PLACES = ("path", "manifest")
+SITE = ("platform", "storage")
 
 
 def without_places(part: Any) -> Any:

@@ -6,17 +6,19 @@ the same seed gives the same bytes, whatever the number of cores, and memory doe
 
 from __future__ import annotations
 
+import io
 import json
-import shutil
-import uuid
+import os
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from clinloom import files
 from clinloom.errors import MissingDependency, UsageError
+from clinloom.files import Address
 from clinloom.spark import workers
 from clinloom.synth import _radiographs, _risk
 from clinloom.synth._population import Population, population
@@ -32,18 +34,19 @@ FILES = 64  # at most as many files of a resource type
 IMAGED = 0.3  # the share of patients with a radiograph, unless told
 BROKEN = 0.02  # truncated files, and as many without pixels, a radiograph
 MADE = ("fhir", "dicom", "truth.json")
+MAKING = ".making"  # what workers hand on; it is there until the hospital is whole
 
 
 def synthesise(
     spark: SparkSession,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     *,
     patients: int,
     seed: int,
     images: bool | int = True,
     log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Write ``fhir/*.ndjson``, ``dicom/`` and ``truth.json`` below ``directory``; give the truth.
+    """Write ``fhir/*.ndjson``, ``dicom/`` and ``truth.json`` below an address; give the truth.
 
     ``images``: how many patients have a radiograph; True is 30 %, False none. The truth holds
     ``bayes_auroc`` (records, images, both), ``dirt`` (planted, by kind), ``prevalence`` and
@@ -55,32 +58,29 @@ def synthesise(
     wanted = round(IMAGED * patients) if images is True else min(int(images), patients)
     if wanted:
         _needs_pydicom()
-    place = _free(Path(directory).absolute())
-    making = place / f".making-{uuid.uuid4().hex[:8]}"
-    parts = making / "parts"
+    place = _free(files.address(directory))
+    making = place / MAKING
     try:
-        for folder in ("fhir", *(("dicom",) if wanted else ()), "parts"):
-            (making / folder).mkdir(parents=True)
-        chunks = -(-patients // CHUNK)
-        groups = [list(g) for g in np.array_split(np.arange(chunks), min(chunks, FILES))]
-        target = str(making)
+        files.write(making / "begun", b"")
+        for name in MADE[::-1]:  # the truth first: without it nothing counts as made
+            files.remove(place / name)
+        for name in ("fhir", *(("dicom",) if wanted else ())):
+            files.folder(place / name)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"cannot be written ({reason})", where=str(place)) from None
+    chunks = -(-patients // CHUNK)
+    groups = [list(g) for g in np.array_split(np.arange(chunks), min(chunks, FILES))]
 
-        def work(group: int) -> None:
-            _group(Path(target), group, groups[group], patients, wanted, seed)
+    def work(group: int) -> None:
+        _group(place, group, groups[group], patients, wanted, seed)
 
-        if log:
-            log(f"{patients:,} patients, {wanted:,} with a radiograph, in {len(groups)} pieces")
-        workers.each(spark, len(groups), work)
-        truth = _truth(parts, patients=patients, seed=seed, radiographs=wanted)
-        shutil.rmtree(parts)
-        (making / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
-        for name in MADE:
-            old = place / name
-            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-        for made in making.iterdir():
-            made.rename(place / made.name)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+    if log:
+        log(f"{patients:,} patients, {wanted:,} with a radiograph, in {len(groups)} pieces")
+    workers.each(spark, len(groups), work)
+    truth = _truth(place, len(groups), patients=patients, seed=seed, radiographs=wanted)
+    files.write(place / "truth.json", json.dumps(truth).encode())
+    files.remove(making)
     return truth
 
 
@@ -94,29 +94,27 @@ def _needs_pydicom() -> None:
         ) from None
 
 
-def _free(place: Path) -> Path:
-    """The folder, unless it holds somebody else's records."""
-    if not (place / "truth.json").exists():
-        held = [name for name in MADE if (place / name).exists()]
-        if held or place.is_file():
+def _free(place: Address) -> Address:
+    """The folder, unless it holds somebody else's records; a half-made hospital is ours."""
+    if not files.exists(place / "truth.json") and not files.exists(place / MAKING / "begun"):
+        held = [name for name in MADE if files.exists(place / name)]
+        if held or (place.local and place.path.is_file()):
             raise UsageError(
                 f"'{held[0] if held else place.name}' is there and was not made here",
                 where=str(place),
                 mend="choose an empty folder",
             )
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot be written ({error.strerror})", where=str(place)) from None
     return place
 
 
-def _group(place: Path, group: int, chunks: list[int], patients: int, imaged: int, seed: int):
-    """Write the files of some chunks, and their part of the truth."""
+def _group(
+    place: Address, group: int, chunks: list[int], patients: int, imaged: int, seed: int
+) -> None:
+    """Write the files of some chunks, each whole or not at all, and their part of the truth."""
     dirt: Counter[str] = Counter()
     risks: list[Population] = []
-    open_ = {}
-    try:
+    open_: dict[str, TextIO] = {}
+    with ExitStack() as building:
         for chunk in chunks:
             first = int(chunk) * CHUNK
             count = min(CHUNK, patients - first)
@@ -128,26 +126,34 @@ def _group(place: Path, group: int, chunks: list[int], patients: int, imaged: in
                 if export.lines[kind]:
                     if kind not in open_:
                         name = place / "fhir" / f"{kind}.{group:04d}.ndjson"
-                        open_[kind] = open(name, "w", encoding="utf-8")
+                        path = building.enter_context(files.building(name))
+                        open_[kind] = building.enter_context(path.open("w", encoding="utf-8"))
                     open_[kind].write(text(export.lines[kind]))
             if share:
                 dirt += _images(place / "dicom" / f"{chunk:05d}", export, generator)
             dirt += export.dirt
             risks.append(people)
-    finally:
-        for file in open_.values():
-            file.close()
     arrays = {
         name: np.concatenate([getattr(p, name) for p in risks])
         for name in ("number", "records", "severity", "risk", "outcome")
     }
-    np.savez(place / "parts" / f"{group:04d}.npz", **arrays)
-    (place / "parts" / f"{group:04d}.json").write_text(json.dumps(dirt))
+    held = io.BytesIO()
+    np.savez(held, **arrays)
+    _put(place / MAKING / f"{group:04d}.npz", held.getvalue())
+    _put(place / MAKING / f"{group:04d}.json", json.dumps(dirt).encode())
 
 
-def _images(folder: Path, export: Export, generator: np.random.Generator) -> Counter[str]:
+def _put(a: Address, data: bytes) -> None:
+    """Write a file, whole or not at all, and no more surely than a copy: it can be made again."""
+    if not a.local:
+        files.write(a, data)
+        return
+    with files.building(a) as path:
+        path.write_bytes(data)
+
+
+def _images(folder: Address, export: Export, generator: np.random.Generator) -> Counter[str]:
     """Write a chunk's radiographs, and a few broken ones beside them."""
-    folder.mkdir()
     people, seed = export.people, export.seed
     chosen = np.flatnonzero(np.isfinite(people.severity))
     broken = max(1, int(BROKEN * len(chosen)))
@@ -164,29 +170,32 @@ def _images(folder: Path, export: Export, generator: np.random.Generator) -> Cou
         syntax = _radiographs.SYNTAXES[number % len(_radiographs.SYNTAXES)]
         uids = (*series, uid(seed, number, "1"))
         file = _radiographs.instance(pixels, uids=uids, syntax=syntax, **common)
-        (folder / f"{number:07d}-1.dcm").write_bytes(file)
+        _put(folder / f"{number:07d}-1.dcm", file)
         if turn < broken:  # an exposure that broke off, and one whose pixels were left out
             spoilt = [(*series, uid(seed, number, name)) for name in ("2", "3")]
             plain = _radiographs.EXPLICIT
             two, three = (
                 _radiographs.instance(pixels, uids=u, syntax=plain, **common) for u in spoilt
             )
-            (folder / f"{number:07d}-2.dcm").write_bytes(two[: len(two) * 3 // 5])
-            (folder / f"{number:07d}-3.dcm").write_bytes(_radiographs.pixelless(three))
+            _put(folder / f"{number:07d}-2.dcm", two[: len(two) * 3 // 5])
+            _put(folder / f"{number:07d}-3.dcm", _radiographs.pixelless(three))
     return Counter(
         truncated_dicom=min(broken, len(chosen)), pixelless_dicom=min(broken, len(chosen))
     )
 
 
-def _truth(parts: Path, *, patients: int, seed: int, radiographs: int) -> dict[str, Any]:
-    held = [np.load(file) for file in sorted(parts.glob("*.npz"))]
+def _truth(
+    place: Address, groups: int, *, patients: int, seed: int, radiographs: int
+) -> dict[str, Any]:
+    parts = [place / MAKING / f"{group:04d}" for group in range(groups)]
+    held = [np.load(io.BytesIO(files.read(f"{part}.npz"))) for part in parts]
     number, records, severity, risk, outcome = (
         np.concatenate([part[name] for part in held])
         for name in ("number", "records", "severity", "risk", "outcome")
     )
     dirt: Counter[str] = Counter()
-    for file in sorted(parts.glob("*.json")):
-        dirt.update(json.loads(file.read_text()))
+    for part in parts:
+        dirt.update(json.loads(files.read(f"{part}.json")))
     return {
         "patients": patients,
         "radiographs": radiographs,

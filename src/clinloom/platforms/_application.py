@@ -1,0 +1,183 @@
+"""An application on YARN, followed from spark-submit's log and from its driver's own."""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from clinloom.platforms._hadoop import YARN, Hadoop, fetched
+
+REPORT = re.compile(r"Application report for (application_\d+_\d+) \(state: (\w+)\)")
+SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
+STATUS = re.compile(r"(?:exited with status|exitCode:) (\d+)")
+FINAL = re.compile(r"final status: (\w+)")
+CONTAINER = re.compile(r"container_[\w]+")
+EVERY = 1.0  # seconds between two looks at the driver's log
+LOG4J = Path(__file__).parent / "submit.properties"
+
+
+class Application:
+    """One application: ``follow`` returns when it has ended."""
+
+    def __init__(self, hadoop: Hadoop, *, note: Callable[[str], None]):
+        self.hadoop, self.note = hadoop, note
+        self.id: str | None = None
+        self.state = self.final = ""
+        self.status: int | None = None
+        self._told = 0  # lines of the driver's log that were handed on
+        self._page: str | None = None
+        self._complaint: list[str] = []
+        self._ours = False  # whether the line before was of our own message
+
+    def follow(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str) -> int:
+        """Submit and follow; the exit code of what ran there.
+
+        Ctrl-C kills the application on the cluster, and is raised again.
+        """
+        child = subprocess.Popen(  # noqa: S603 - spark-submit
+            command,
+            env=dict(env),
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # the terminal's Ctrl-C is answered here
+        )
+        lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=_read, args=(child, lines), daemon=True).start()
+        try:
+            self._listen(lines)
+            code = child.wait()
+        except KeyboardInterrupt:
+            self._kill(env)
+            raise
+        finally:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        return self._code(code)
+
+    def _listen(self, lines: queue.Queue[str | None]) -> None:
+        looked = time.monotonic()
+        while True:
+            try:
+                line = lines.get(timeout=EVERY)
+            except queue.Empty:
+                line = ""
+            if line is None:
+                break
+            self._hear(line)
+            if self.state == "RUNNING" and time.monotonic() - looked > EVERY:
+                self._look()
+                looked = time.monotonic()
+        if self.id:
+            self._look(last=True)
+
+    def _hear(self, line: str) -> None:
+        """A line of spark-submit's."""
+        if found := SUBMITTED.search(line):
+            self.id = found[1]
+            self.note(f"YARN: {self.id} submitted")
+        elif found := REPORT.search(line):
+            self.id = found[1]
+            if found[2] != self.state:
+                self.state = found[2]
+                self.note(f"YARN: {self.id} {self.state.lower()}")
+        elif re.search(r"ERROR|Exception|Caused by", line):
+            self._complaint.append(line.strip()[:300])
+        if found := STATUS.search(line):
+            self.status = int(found[1])
+        if found := FINAL.search(line):
+            self.final = found[1]
+
+    def _look(self, *, last: bool = False) -> None:
+        """Hand on what the driver has written since the last look."""
+        text = self._log(last)
+        if text is None:
+            if last and not self._told:
+                self.note(f"the driver's log: yarn logs -applicationId {self.id}")
+            return
+        lines = text.splitlines()
+        whole = len(lines) if last else max(0, len(lines) - 1)  # the last may grow still
+        for line in lines[self._told : whole]:
+            self._relay(line)
+        self._told = max(self._told, whole)
+
+    def _relay(self, line: str) -> None:
+        if line.startswith("{"):
+            try:
+                json.loads(line)
+            except ValueError:
+                return
+            self.note(line)
+        elif line.startswith("clinloom: ") or (self._ours and line.startswith("  ")):
+            self.note(line.removeprefix("clinloom: "))
+            self._ours = True
+            return
+        self._ours = False
+
+    def _log(self, last: bool) -> str | None:
+        """What the driver's container has written to its stderr so far."""
+        page = self._page or self._found()
+        if page is not None:
+            try:
+                return _contents(fetched(page).decode("utf-8", "replace"))
+            except OSError:
+                pass
+        if not last or self.id is None:
+            return None
+        status, text = self.hadoop.program(
+            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", "stderr"
+        )
+        return _contents(text) if status == 0 else None
+
+    def _found(self) -> str | None:
+        answer = self.hadoop.ask(f"apps/{self.id}") or {}
+        where = answer.get("app", {}).get("amContainerLogs") or ""
+        container, at = CONTAINER.search(where), urlsplit(where)
+        if container is None:
+            return None
+        base = f"{at.scheme}://{at.netloc}/ws/v1/node/containers/{container[0]}/logs"
+        self._page = f"{base}/stderr"
+        return self._page
+
+    def _kill(self, env: Mapping[str, str]) -> None:
+        if self.id is None:
+            self.note("stopped before YARN had the application")
+            return
+        self.note(f"YARN: killing {self.id}")
+        status, _ = self.hadoop.program(f"{YARN}.ApplicationCLI", "-kill", self.id, env=env)
+        if status:
+            self.note(f"it may run still: yarn application -kill {self.id}")
+
+    def _code(self, code: int) -> int:
+        """The command's own exit code: YARN's diagnostics name it."""
+        if code == 0 and self.final in ("", "SUCCEEDED"):
+            return 0
+        if self.status is None and self.id is not None:
+            app = (self.hadoop.ask(f"apps/{self.id}") or {}).get("app", {})
+            found = STATUS.search(str(app.get("diagnostics", "")))
+            self.status = int(found[1]) if found else None
+        if self.status is None:
+            for line in self._complaint[-3:]:
+                self.note(line)
+        return self.status or 1
+
+
+def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    for line in child.stdout or ():
+        lines.put(line)
+    lines.put(None)
+
+
+def _contents(text: str) -> str:
+    """A log without what YARN's web service writes around it."""
+    _, found, inner = text.partition("LogContents:\n")
+    return inner.rpartition("\nEnd of LogType:")[0] or inner if found else text

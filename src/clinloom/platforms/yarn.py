@@ -1,0 +1,185 @@
+"""A YARN cluster with HDFS, by the spark-submit of the pyspark that is installed here.
+
+In cluster mode the driver runs on the cluster, too: every place is an address that each node can
+open, and this environment travels as archives. HADOOP_CONF_DIR names the cluster. Ctrl-C kills the
+application through the ResourceManager, as ``yarn application -kill`` does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from clinloom.errors import UsageError
+from clinloom.files import Address
+from clinloom.platforms import SUBMITTED, Check, Outcome, Task, _archive, _child, _hadoop
+from clinloom.platforms._application import LOG4J, Application
+from clinloom.study import Model, StudyPath
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+REQUIRES: str | None = "yarn"
+SIZE = r"^\d+[kmgt]$"
+UNPACKED = "./environment/bin/python"
+HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
+DRIVER = "from clinloom.cli import main\n\nraise SystemExit(main())\n"
+
+
+class Options(Model):
+    """How an application on YARN is cut, and who it is."""
+
+    mode: Literal["cluster", "client"] = Field(
+        default="cluster", description="where the driver runs: on the cluster, or here"
+    )
+    queue: str | None = Field(default=None, description="YARN's queue; none: the cluster's default")
+    executors: int = Field(default=2, ge=1, description="how many executors")
+    cores: int = Field(default=2, ge=1, description="tasks at once of each executor")
+    memory: str = Field(default="4g", pattern=SIZE, description="of each executor's JVM")
+    overhead: str = Field(
+        default="2g", pattern=SIZE, description="beside each executor's JVM: its Python workers'"
+    )
+    driver_memory: str = Field(default="2g", pattern=SIZE, description="of the driver's JVM")
+    principal: str | None = Field(default=None, description="Kerberos: who it is, with `keytab`")
+    keytab: StudyPath | None = Field(default=None, description="the file of the principal's keys")
+    archive: StudyPath | None = Field(
+        default=None,
+        description="a packed environment with Clinloom, an address or a local file; none: this"
+        " environment is packed and kept",
+    )
+    python: str | None = Field(
+        default=None, description="the Python with Clinloom of every node, in place of an archive"
+    )
+    shared: tuple[str, ...] = Field(
+        default=(), description="local folders that every node mounts at the same place"
+    )
+    conf: dict[str, str] = Field(default={}, description="more of Spark's settings, by name")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Options:
+        if (self.principal is None) != (self.keytab is None):
+            raise ValueError("`principal` and `keytab` go together")
+        if self.archive and self.python:
+            raise ValueError("`archive` or `python`, not both")
+        return self
+
+
+def session(options: Options) -> SparkSession:
+    """A session whose driver is this process and whose executors are YARN's."""
+    from clinloom.spark import session as spark
+
+    hadoop = _hadoop.here()
+    folder = Path(tempfile.mkdtemp(prefix="clinloom-"))  # what it holds travels with the session
+    settings, python = _settings(options, folder, lambda text: None)
+    os.environ.update({**_hadoop.environment(hadoop.folder), "PYSPARK_PYTHON": python})
+    return spark.session(master="yarn", remote="", settings=settings)
+
+
+def submit(task: Task, options: Options, *, note: Callable[[str], None]) -> Outcome:
+    """Hand the command to spark-submit and follow it: states, progress, exit code, report."""
+    hadoop = _hadoop.here()
+    if options.mode == "cluster":
+        _refuse_local(task, options)
+    with tempfile.TemporaryDirectory(prefix="clinloom-") as name:
+        folder = Path(name)
+        _child.laid(task, folder)
+        (folder / "driver.py").write_text(DRIVER)
+        settings, python = _settings(options, folder, note)
+        env = _child.environment(_hadoop.environment(hadoop.folder))
+        command = [str(_hadoop.home() / "bin" / "spark-submit"), "--master", "yarn"]
+        command += ["--deploy-mode", options.mode, "--name", f"clinloom {task.command[0]}"]
+        for key, value in settings.items():
+            command += ["--conf", f"{key}={value}"]
+        if options.mode == "client":
+            env |= {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": sys.executable}
+            command += ["--driver-java-options", f"-Dlog4j2.configurationFile={_quiet()}"]
+            code = _child.run([*command, "driver.py", *task.command], env=env, cwd=name)
+        else:
+            if task.files:
+                command += ["--files", ",".join(str(folder / name) for name in task.files)]
+            env["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"
+            words = [*task.command, *(() if "--json" in task.command else ("--json",))]
+            application = Application(hadoop, note=note)
+            code = application.follow([*command, "driver.py", *words], env=env, cwd=name)
+    report = task.report if code == 0 else None
+    return Outcome(code, report, told=options.mode == "client")
+
+
+def checks(options: Options) -> Iterator[Check]:
+    """Configuration, ResourceManager, queue, NameNode, staging folder, archive and ticket."""
+    from clinloom.platforms import _yarn_checks
+
+    yield from _yarn_checks.checks(options)
+
+
+def _refuse_local(task: Task, options: Options) -> None:
+    """Raise UsageError with every place that a node would look for on a disk of its own."""
+    shared = tuple(folder.rstrip("/") + "/" for folder in options.shared)
+    local = {key: place for key, place in task.places.items() if place.local}
+    wrong = [f"{k}: {p}" for k, p in local.items() if not f"{p}/".startswith(shared or ("\0",))]
+    if wrong:
+        raise UsageError(
+            "on YARN the driver and the workers do not see this machine's disk:\n  "
+            + "\n  ".join(wrong),
+            mend="give addresses (hdfs:, s3:, …), or name the folders that every node mounts at"
+            " the same place in platform.yarn.shared",
+        )
+
+
+def _settings(
+    options: Options, folder: Path, note: Callable[[str], None]
+) -> tuple[dict[str, str], str]:
+    """Spark's settings of the application, and the Python of its workers."""
+    made = {
+        "spark.submit.deployMode": options.mode,
+        "spark.executor.instances": str(options.executors),
+        "spark.executor.cores": str(options.cores),
+        "spark.executor.memory": options.memory,
+        "spark.executor.memoryOverhead": options.overhead,
+        "spark.driver.memory": options.driver_memory,
+        "spark.yarn.maxAppAttempts": "1",  # a run goes on by itself when it is started again
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if options.queue:
+        made["spark.yarn.queue"] = options.queue
+    if options.principal:
+        made |= {
+            "spark.kerberos.principal": options.principal,
+            "spark.kerberos.keytab": str(options.keytab),
+        }
+    there = {SUBMITTED: "1", "HADOOP_CONF_DIR": HADOOP_THERE}
+    if options.python:
+        python = options.python
+    else:
+        python = UNPACKED
+        archives, path = _archives(options, folder, note)
+        made["spark.yarn.dist.archives"] = archives
+        there["PYTHONPATH"] = path
+    there["PYSPARK_PYTHON"] = python
+    for kind in ("spark.yarn.appMasterEnv", "spark.executorEnv"):
+        made |= {f"{kind}.{name}": value for name, value in there.items()}
+    made["spark.yarn.appMasterEnv.PYSPARK_DRIVER_PYTHON"] = python
+    made["spark.pyspark.python"] = python
+    made["spark.pyspark.driver.python"] = python if options.mode == "cluster" else sys.executable
+    return {**made, **options.conf}, python
+
+
+def _archives(options: Options, folder: Path, note: Callable[[str], None]) -> tuple[str, str]:
+    """The archives that executors unpack, and the path of Clinloom in them."""
+    if options.archive:
+        return f"{Address(options.archive).uri}#environment", "."
+    packed = _archive.environment(note)
+    source = _archive.source(folder)
+    return f"{packed.as_uri()}#environment,{source.as_uri()}#source", "./source"
+
+
+def _quiet() -> Any:
+    from clinloom.spark.session import QUIET
+
+    return QUIET.as_uri()
