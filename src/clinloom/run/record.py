@@ -13,7 +13,7 @@ from clinloom import __version__, files
 from clinloom.files import Address
 from clinloom.report import render as page
 from clinloom.run.work import Work
-from clinloom.store import finished
+from clinloom.store import Pending, finished
 from clinloom.study import Study
 
 LEDGERS = ("ledger", "preparation_ledger")
@@ -21,8 +21,8 @@ LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
 
 
 def tell(work: Work, study: Study) -> None:
-    """Write the run's record beside the tables, and the report."""
-    record = {
+    """Write the run's record and the report: a stage, done again where anything before it was."""
+    told = {
         "study": {
             "name": study.name,
             "title": study.title or study.name,
@@ -31,18 +31,21 @@ def tell(work: Work, study: Study) -> None:
             "intervals": f"{study.evaluate.confidence:.0%}, {study.evaluate.bootstrap} resamples",
             "hash": study.hash,
         },
-        "versions": versions(),
-        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "stages": work.stages,
         "kinds": {name: source.type for name, source in study.sources.items()},  # type: ignore[attr-defined]
     }
     root = work.store.root
-    if all(stage["reused"] for stage in work.stages) and files.exists(root / "report.html"):
-        kept = json.loads(files.read(root / "run.json"))
-        if kept["study"] == record["study"]:
-            return  # nothing was done, so there is nothing new to tell
-    work.store.write_text("run.json", json.dumps(record, indent=1))
-    work.store.write_text("report.html", page(gather(root)))
+
+    def do(out: Pending) -> None:
+        created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        record = {**told, "versions": versions(), "created": created, "stages": work.stages}
+        text = json.dumps(record, indent=1)
+        out.put("record", "run.json", text)
+        work.store.write_text("run.json", text)
+        render(root)
+
+    work.step("report", do, options=told, inputs=dict(work.keys))
+    if not files.exists(root / "report.html"):
+        render(root)
 
 
 def render(root: Address) -> Address:
