@@ -143,7 +143,7 @@ def test_a_bucket_too_large_to_sort_at_once_comes_out_the_same(monkeypatch):
     def merged(parts):
         bucket = blocks.Bucket()
         for part in parts:
-            bucket.add(sums.packed(part), part.num_rows)
+            bucket.add(sums.packed(part), part.num_rows, part.nbytes)
         return pa.concat_tables(bucket.sorted()).to_pylist()
 
     whole = merged(slices)

@@ -25,6 +25,7 @@ from clinloom.spark.temporary import temporary_folder
 HELD = 1 << 20  # rows, and
 BYTES = 1 << 27  # bytes that a worker holds before it cuts them
 ROW = 1 << 20  # bytes of a slice, before compression: larger values burden the JVM's collector
+MEMORY = 1 << 29  # bytes, and
 SORTED = 1 << 22  # rows of a bucket that are sorted at once
 SLICE = 1 << 19  # sorted rows that are handed on at once
 RANGES = 64  # the parts of a bucket too large to sort at once
@@ -71,15 +72,18 @@ class Cutter:
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
 
-    def add(self, rows: pa.Table) -> Iterator[tuple[int, int, bytes]]:
-        """Take rows, which must conform to the schema; yields (bucket, rows, block) when full."""
+    def add(self, rows: pa.Table) -> Iterator[tuple[int, int, int, bytes]]:
+        """Take rows, which must conform to the schema.
+
+        Yields (bucket, rows, size, block) when there are enough.
+        """
         shaped = _shaped(rows, self.schema)
         self._held.append(shaped)
         self._rows, self._bytes = self._rows + shaped.num_rows, self._bytes + shaped.nbytes
         if self._rows >= HELD or self._bytes >= BYTES:
             yield from self.rest()
 
-    def rest(self) -> Iterator[tuple[int, int, bytes]]:
+    def rest(self) -> Iterator[tuple[int, int, int, bytes]]:
         """What is still held."""
         if self._rows:
             whole = _joined(self._held)
@@ -87,7 +91,7 @@ class Cutter:
             for bucket, part in cut(whole, self.buckets):
                 for begin in range(0, part.num_rows, most):
                     some = part.slice(begin, most)
-                    yield bucket, some.num_rows, packed(some)
+                    yield bucket, some.num_rows, some.nbytes, packed(some)
         self._held, self._rows, self._bytes = [], 0, 0
 
 
@@ -169,15 +173,15 @@ class Bucket:
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
-        self._rows = 0
+        self._rows = self._size = 0
         self._spilt: list[Path] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def add(self, block: bytes, rows: int) -> None:
-        """Take a slice's block."""
+    def add(self, block: bytes, rows: int, size: int) -> None:
+        """Take a slice's block; ``size``: its bytes when it is unpacked."""
         self._blocks.append(block)
-        self._rows += rows
-        if self._rows > SORTED:
+        self._rows, self._size = self._rows + rows, self._size + size
+        if self._rows > SORTED or self._size > MEMORY:
             self._spill()
 
     def _spill(self) -> None:

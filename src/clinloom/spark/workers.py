@@ -69,7 +69,7 @@ def by_unit(
                         if name in cutters and rows.num_rows:
                             yield from receipts.slices(name, cutters[name].add(rows), spots)
             except Exception as error:
-                yield from receipts.slices(PROBLEM, [(0, 0, _lasting(error).encode())], spots)
+                yield from receipts.slices(PROBLEM, [(0, 0, 0, _lasting(error).encode())], spots)
                 continue
             for name, cutter in cutters.items():
                 yield from receipts.slices(name, cutter.rest(), spots)
@@ -95,7 +95,7 @@ def unpacked(frame: DataFrame, kind: str, kernel: RowKernel, columns: str) -> Da
     """The rows in the blocks of one kind, through ``kernel``."""
 
     def work(batches: Batches) -> Batches:
-        for _, _, _, block in receipts.of_slices(batches):
+        for *_, block in receipts.of_slices(batches):
             yield from kernel(sums.unpacked(block)).combine_chunks().to_batches()
 
     return frame.where(f"kind = '{kind}'").mapInArrow(_armed(work), columns)
@@ -127,7 +127,7 @@ def held(
     """The driver's few rows as slices of one kind."""
     cutter, spots = blocks.Cutter(coded(table), buckets), placing.keys(buckets)
     made = [*cutter.add(rows), *cutter.rest()]
-    cells = [(spots[bucket], bucket, kind, count, block) for bucket, count, block in made]
+    cells = [(spots[b], b, kind, count, size, block) for b, count, size, block in made]
     return spark.createDataFrame(cells, SLICE)
 
 
@@ -171,7 +171,7 @@ def cluster(
 
     def renamed(batches: Batches) -> Batches:
         cutters = {kind: blocks.Cutter(schema, buckets) for kind, schema in schemas.items()}
-        for kind, _, _, block in receipts.of_slices(batches):
+        for kind, *_, block in receipts.of_slices(batches):
             rows = blocks.renamed(sums.unpacked(block), _moved(moved))
             yield from receipts.slices(kind, cutters[kind].add(rows), spots)
         for kind, cutter in cutters.items():
@@ -180,13 +180,13 @@ def cluster(
     def merge(batches: Batches) -> Batches:
         held: dict[tuple[int, str], blocks.Bucket] = {}
         added: dict[str, list[pa.Table]] = {}
-        for kind, bucket, count, block in receipts.of_slices(batches):
+        for kind, bucket, count, size, block in receipts.of_slices(batches):
             if kind == PROBLEM:
                 yield receipts.receipt(PROBLEM, block.decode(), None)
             elif kind in adding:
                 added.setdefault(kind, []).append(sums.unpacked(block))
             else:
-                held.setdefault((bucket, kind), blocks.Bucket()).add(block, count)
+                held.setdefault((bucket, kind), blocks.Bucket()).add(block, count, size)
         for kind, tallies in added.items():
             yield receipts.receipt(kind, None, sums.packed(adding[kind](tallies)))
         try:
