@@ -17,7 +17,8 @@ from clinloom.platforms._hadoop import YARN, Hadoop, fetched
 
 REPORT = re.compile(r"Application report for (application_\d+_\d+) \(state: (\w+)\)")
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
-STATUS = re.compile(r"(?:exited with status|exitCode:) (\d+)")
+STATUS = re.compile(r"exited with status (\d+)")  # the command's own, not the container's
+LOG = "stdout"  # where Spark's runner of Python lets a driver's messages go, too
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
 EVERY = 1.0  # seconds between two looks at the driver's log
@@ -124,7 +125,7 @@ class Application:
         self._ours = False
 
     def _log(self, last: bool) -> str | None:
-        """What the driver's container has written to its stderr so far."""
+        """What the driver has written so far."""
         page = self._page or self._found()
         if page is not None:
             try:
@@ -134,7 +135,7 @@ class Application:
         if not last or self.id is None:
             return None
         status, text = self.hadoop.program(
-            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", "stderr"
+            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", LOG
         )
         return _contents(text) if status == 0 else None
 
@@ -145,7 +146,7 @@ class Application:
         if container is None:
             return None
         base = f"{at.scheme}://{at.netloc}/ws/v1/node/containers/{container[0]}/logs"
-        self._page = f"{base}/stderr"
+        self._page = f"{base}/{LOG}"
         return self._page
 
     def _kill(self, env: Mapping[str, str]) -> None:
