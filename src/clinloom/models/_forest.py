@@ -53,7 +53,8 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
 
 
 def _numbers(nodes: pa.StructArray, name: str) -> np.ndarray:
-    return nodes.field(name).to_numpy(zero_copy_only=False)
+    numbers: np.ndarray = nodes.field(name).to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def leaves(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -46,4 +46,5 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
 def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) of the outcome for prepared rows ``x`` (n, f): the leaf's share."""
     counts = arrays["counts"][_forest.leaves(arrays, x)[:, 0]]
-    return counts[:, 1] / counts.sum(axis=1)
+    share: np.ndarray = counts[:, 1] / counts.sum(axis=1)
+    return share

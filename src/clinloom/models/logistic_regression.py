@@ -63,4 +63,5 @@ def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
 
 def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
     """Absolute standardised coefficients (f,)."""
-    return np.abs(arrays["coefficients"])
+    sizes: np.ndarray = np.abs(arrays["coefficients"])
+    return sizes

@@ -76,7 +76,8 @@ def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         if number < len(matrices) - 1:
             x = sigmoid(x)
     shifted = np.exp(x - x.max(axis=1, keepdims=True))
-    return shifted[:, 1] / shifted.sum(axis=1)
+    risk: np.ndarray = shifted[:, 1] / shifted.sum(axis=1)
+    return risk
 
 
 def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
@@ -84,4 +85,5 @@ def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
     through = np.abs(_matrices(arrays)[-1][0])
     for matrix, _ in reversed(_matrices(arrays)[:-1]):
         through = np.abs(matrix) @ through
-    return through.sum(axis=1)
+    weights: np.ndarray = through.sum(axis=1)
+    return weights

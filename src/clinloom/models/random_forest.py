@@ -51,4 +51,5 @@ def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     counts = arrays["counts"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-300)
     votes = share[_forest.leaves(arrays, x)].sum(axis=1)
-    return votes[:, 1] / votes.sum(axis=1)
+    risk: np.ndarray = votes[:, 1] / votes.sum(axis=1)
+    return risk

@@ -1,0 +1,44 @@
+"""mypy, strict and with nothing left out, finds nothing: a test, so that one command says all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+needed = pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
+
+
+def checked(*more: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", "--cache-dir", cache]
+    return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@needed
+def test_mypy_finds_nothing(tmp_path: Path):
+    done = checked(cache=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needed
+def test_mypy_finds_what_is_wrong(tmp_path: Path):
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("def f(n: int) -> str:\n    return n\n\n\ndef g(n):\n    return n\n")
+    done = checked(wrong, cache=tmp_path / "cache")
+    assert done.returncode == 1
+    assert "[return-value]" in done.stdout and "[no-untyped-def]" in done.stdout
+
+
+def test_no_room_is_eased_or_left_out():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings.pop("strict") is True
+    assert settings.pop("files") == ["src/clinloom"]
+    for override in settings.pop("overrides"):
+        assert not [m for m in override.pop("module") if m.startswith("clinloom")]
+        assert override == {"ignore_missing_imports": True}
+    assert settings == {"python_version": "3.11"}
