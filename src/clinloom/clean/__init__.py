@@ -21,7 +21,10 @@ class Rule(Protocol):
 
     REQUIRES: str | None
     ORDER: int  # families run in ascending order
-    Options: type[RuleModel]
+
+    @property
+    def Options(self) -> type[RuleModel]:
+        """What a study may set."""
 
     def apply(self, sheet: Sheet, options: Any) -> None:
         """Convert, refuse or remove events of the sheet, and note each."""

@@ -9,7 +9,7 @@ from clinloom.clean._sheet import Sheet
 from clinloom.events import coded
 from clinloom.study import RuleModel
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 50
 
 

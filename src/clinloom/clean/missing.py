@@ -11,7 +11,7 @@ from clinloom import events
 from clinloom.clean._sheet import Sheet
 from clinloom.study import RuleModel
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 20
 
 

@@ -14,7 +14,7 @@ from clinloom.clean._sheet import Sheet
 from clinloom.study import RuleModel
 from clinloom.vocabulary.bounds import BY_CODE, Bounds
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 40
 
 

@@ -15,7 +15,7 @@ from clinloom.clean._sheet import Sheet
 from clinloom.study import RuleModel
 from clinloom.tables import TIME
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 10
 
 FORMATS = (

@@ -13,7 +13,7 @@ from clinloom.clean._sheet import Sheet
 from clinloom.study import Model, RuleModel
 from clinloom.vocabulary.quantities import BY_CODE, Quantity, plain
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 30
 
 RESPELLED, CONVERTED, ASSUMED, UNKNOWN = 1, 2, 3, 4

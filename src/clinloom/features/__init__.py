@@ -34,7 +34,10 @@ class Family(Protocol):
     NUMERIC: bool  # only events with a number are candidates
     STATIC: bool  # facts without a time are candidates too
     EXCLUDED: tuple[str, ...]  # patterns of codes that belong to other families
-    Options: type[Model]
+
+    @property
+    def Options(self) -> type[Model]:
+        """What a study may set."""
 
     def candidates(self, options: Any) -> Sequence[str]:
         """The patterns of the codes that the family may use."""

@@ -14,11 +14,11 @@ from clinloom.features._past import Past
 from clinloom.features._summaries import fill_counts
 from clinloom.study import Codes, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = False
 STATIC = True  # a fact without a time holds at every moment, in every window
-EXCLUDED = ("IMAGE//*", "GENDER//*", "MEDS_BIRTH")
+EXCLUDED: tuple[str, ...] = ("IMAGE//*", "GENDER//*", "MEDS_BIRTH")
 
 
 class Options(Model):

@@ -14,7 +14,7 @@ from clinloom.features._past import Past
 from clinloom.features._summaries import Bins
 from clinloom.study import MICROSECONDS, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = False
 STATIC = True

@@ -14,7 +14,7 @@ from clinloom.features._past import Past
 from clinloom.features._summaries import fill_numbers
 from clinloom.study import Codes, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "images"
 NUMERIC = True
 STATIC = False

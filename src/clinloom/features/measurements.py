@@ -14,11 +14,11 @@ from clinloom.features._past import Past
 from clinloom.features._summaries import fill_numbers
 from clinloom.study import MICROSECONDS, Codes, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = True  # only events with a number are candidates
 STATIC = False  # facts without a time are not measurements
-EXCLUDED = ("IMAGE//*",)  # what is measured on images belongs to `imaging`
+EXCLUDED: tuple[str, ...] = ("IMAGE//*",)  # what is measured on images belongs to `imaging`
 
 
 class Options(Model):

@@ -22,7 +22,10 @@ class Algorithm(Protocol):
     TITLE: str  # what the report calls it
     WEIGHTS: bool  # whether the estimator takes weights
     QUICK: dict[str, Any]  # options of a grid of one point that fits in seconds
-    Options: type[Model]
+
+    @property
+    def Options(self) -> type[Model]:
+        """What a study may set."""
 
     def grid(self, options: Any) -> list[dict[str, Any]]:
         """Every point of the grid."""

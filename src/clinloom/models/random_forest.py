@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -46,7 +47,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     )
 
 
-def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) for prepared rows ``x`` (n, f): the mean of the leaves' shares."""
     counts = arrays["counts"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-300)

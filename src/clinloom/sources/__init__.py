@@ -23,7 +23,10 @@ class Source(Protocol):
     REQUIRES: str | None
     SPLITTABLE: bool
     LINKS: bool
-    Options: type[SourceModel]
+
+    @property
+    def Options(self) -> type[SourceModel]:
+        """What a study may set."""
 
     def read(
         self, pieces: Sequence[Piece], options: Any, source: str
