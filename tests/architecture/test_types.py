@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from clinloom import plugins
+
 ROOT = Path(__file__).parents[2]
 needed = pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
 
@@ -32,6 +34,36 @@ def test_mypy_finds_what_is_wrong(tmp_path: Path):
     done = checked(wrong, cache=tmp_path / "cache")
     assert done.returncode == 1
     assert "[return-value]" in done.stdout and "[no-untyped-def]" in done.stdout
+
+
+SEAMS = {  # what a room's files owe, and where it is written
+    "clean": ("clinloom.clean", "Rule"),
+    "features": ("clinloom.features", "Family"),
+    "models": ("clinloom.learn.algorithm", "Algorithm"),
+    "platforms": ("clinloom.platforms", "Platform"),
+    "sources": ("clinloom.sources", "Source"),
+}
+
+
+@needed
+def test_every_plug_in_keeps_its_rooms_protocol(tmp_path: Path):
+    assert set(SEAMS) == set(plugins.ROOMS)
+    lines = []
+    for room, (module, protocol) in SEAMS.items():
+        lines.append(f"from {module} import {protocol}")
+        for name in plugins.choices(room):
+            lines += [f"import clinloom.{room}.{name}"]
+            lines += [f"{room}_{name}: {protocol} = clinloom.{room}.{name}"]
+    written = tmp_path / "seams.py"
+    written.write_text("\n".join([*lines, ""]))
+    done = checked(written, cache=tmp_path / "cache")
+    assert done.returncode == 0, done.stdout
+
+    written.write_text("\n".join([*lines, "broken: Source = clinloom.clean.units", ""]))
+    done = checked(written, cache=tmp_path / "cache")
+    assert done.returncode == 1
+    [fault] = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert 'variable has type "Source"' in fault
 
 
 def test_no_room_is_eased_or_left_out():
