@@ -91,9 +91,7 @@ def _drops(override: str) -> bool:
     return key.startswith("sources.") and key.count(".") == 1 and value.strip() in ("null", "~", "")
 
 
-def predict(
-    work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: str
-) -> Tables:
+def predict(work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: str) -> Tables:
     """The predictions of every patient's moments, by bucket."""
     last = events["extent"].read().column("last").cast("int64")[0].as_py() or 0
     inputs = {"events": (events["events"], EVENTS)}
