@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import BlobServiceClient
 from tests.clusters.buckets import Azure
 from tests.clusters.daemons import own_environment
 from tests.clusters.sparks import TREE
@@ -37,6 +36,8 @@ print(json.dumps(rows))
 
 
 def test_sources_output_and_bundle_on_azure(hospital: Path, local: Path, azure_server: Azure):
+    from azure.storage.blob import BlobServiceClient  # not in the environment of Spark 3.5
+
     root = azure_server.container("hospital")
     name = root.removeprefix("abfs://").partition("@")[0]
     with BlobServiceClient.from_connection_string(azure_server.connection) as service:
