@@ -124,7 +124,7 @@ class Application:
         self._ours = False
 
     def _log(self, last: bool) -> str | None:
-        """What the driver's container has written to its stderr so far."""
+        """What the driver has written so far."""
         page = self._page or self._found()
         if page is not None:
             try:
@@ -134,7 +134,7 @@ class Application:
         if not last or self.id is None:
             return None
         status, text = self.hadoop.program(
-            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", "stderr"
+            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", "stdout"
         )
         return _contents(text) if status == 0 else None
 
@@ -145,7 +145,7 @@ class Application:
         if container is None:
             return None
         base = f"{at.scheme}://{at.netloc}/ws/v1/node/containers/{container[0]}/logs"
-        self._page = f"{base}/stderr"
+        self._page = f"{base}/stdout"  # Spark hands on there all that a Python driver writes
         return self._page
 
     def _kill(self, env: Mapping[str, str]) -> None:
