@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def watched(command: list[str], env: dict[str, str]) -> tuple[str, float]:
-    """What a command prints, and the peak of its processes' anonymous memory, GB."""
+    """What a command prints, and the peak of its processes' anonymous memory together, GB."""
     peak = 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         while process.poll() is None:
@@ -19,6 +19,28 @@ def watched(command: list[str], env: dict[str, str]) -> tuple[str, float]:
     if process.returncode:
         raise SystemExit(process.returncode)
     return text, peak
+
+
+def parts(command: list[str], env: dict[str, str]) -> dict[str, float]:
+    """The peak anonymous memory, GB, of the command itself, of a JVM, and of the largest worker."""
+    peak = {"driver": 0.0, "java": 0.0, "worker": 0.0}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env) as process:
+        while process.poll() is None:
+            for one in family(process.pid):
+                name = "driver" if one == process.pid else called(one)
+                peak[name] = max(peak[name], anonymous(one))
+            time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return peak
+
+
+def called(process: int) -> str:
+    """Whether a process is a JVM or a worker."""
+    try:
+        return "java" if Path(f"/proc/{process}/comm").read_text().strip() == "java" else "worker"
+    except OSError:
+        return "worker"
 
 
 def family(process: int) -> list[int]:

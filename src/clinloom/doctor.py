@@ -57,8 +57,9 @@ def checks(
 def asked(
     *, spark: bool = False, folder: Path | None = None, site: Site | None = None
 ) -> Iterator[Check]:
-    """Every check in reading order, each when it has answered. ``folder`` is where results will be written (default: here).
+    """Every check in reading order, each when it has answered.
 
+    ``folder`` is where results will be written (default: here).
     ``spark`` also starts a local session on the loopback address and counts ten rows with it, which
     takes some seconds; without it, nothing starts but ``java -version``. With ``site`` the platform
     is asked instead, and ``spark`` starts a session of it.

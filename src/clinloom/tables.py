@@ -241,6 +241,29 @@ SCORES = Table(
     PREDICTIONS.key,
 )
 
+RISKS = Table(
+    "risks",
+    "the test rows as every model sees them: what the bootstrap draws from",
+    (
+        _subject,
+        Column("boolean_value", pa.bool_(), "the outcome in the time at risk", False),
+        Column("values", pa.list_(_double), "one risk a model", False),
+    ),
+    ("subject_id",),
+)
+GROUPS = Table(
+    "groups",
+    "the test rows of each model by risk, at most 65,536 groups: what metrics and curves need",
+    (
+        Column("model", _string, "which model", nullable=False),
+        Column("score", _double, "mean risk of the group's rows", nullable=False),
+        Column("positive", _long, "rows with the outcome", nullable=False),
+        Column("total", _long, "rows", nullable=False),
+        Column("low", _double, "least risk in the group", nullable=False),
+        Column("high", _double, "greatest risk in the group", nullable=False),
+    ),
+)
+
 # What a source kernel yields before identities are resolved: `patient` instead of `subject_id`.
 PARCEL_EVENTS = Table("events", ACQUIRED.why, (_patient, *_fact, _time_text))
 PARCEL_IMAGES = Table("images", IMAGES.why, (_patient, *_image))

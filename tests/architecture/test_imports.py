@@ -34,7 +34,8 @@ LAYERS = [  # from the ground up; a room imports its own layer's rooms or those 
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 SPARKLESS = KERNELS | {"deploy", "store", "files", "guard", "study"} | GROUND
-LAZY = {"sources", "models", "identity", "platforms"}  # pyspark inside functions only: the service loads them
+# pyspark inside functions only: the service, or a client without Spark, loads them
+LAZY = {"sources", "models", "identity", "platforms"}
 
 
 def room_of(path: Path) -> str:

@@ -1,8 +1,8 @@
 """A process that sees this machine as another machine would: its own /tmp, no test's files.
 
-``unshare --mount`` gives it a view of its own of the file system, in which the temporary folder, and
-with it all that a test writes, is a folder of that process's own; the checkout, the environment and
-the cache of packages stay where they are, as installed software. Needs root or user namespaces.
+``unshare --mount`` gives it a view of its own of the file system. In it the temporary folder, where
+tests write, is a folder of that process's own; the checkout, the environment and the cache of
+packages stay where they are, as installed software. Needs root or user namespaces.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Object stores in processes of their own, with what Spark and Python need to reach them.
 
-moto serves S3, Azurite serves Azure Blob Storage. Both are driven by a cluster's drivers and workers
-alike: ``settings`` goes to a Spark client, ``env`` to a process that is no worker of Spark.
+moto serves S3, Azurite serves Azure Blob Storage. ``settings`` goes to a Spark client and through
+it to its workers, ``env`` to a process that Spark does not start.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class S3:
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",  # else a wrong key asks an address off this machine
+            "AWS_EC2_METADATA_DISABLED": "true",  # it is asked off this machine
         }
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,10 @@ class Connect:
         return env
 
 
-def connect(conf: Mapping[str, str] | None = None) -> AbstractContextManager[Connect]:
-    """Start a server with ``local[2]`` and these settings. Raises Missing, NotReady."""
+def connect(
+    conf: Callable[[], Mapping[str, str]] = dict, *, env: Mapping[str, str] | None = None
+) -> AbstractContextManager[Connect]:
+    """Start a server with ``local[2]`` and this ``conf`` and ``env``. Raises Missing, NotReady."""
 
     def start(daemons: Daemons) -> Connect:
         (port,) = free_ports(1)
@@ -49,12 +51,12 @@ def connect(conf: Mapping[str, str] | None = None) -> AbstractContextManager[Con
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
         }
-        env = sparks.client(daemons.folder, {**settings, **(conf or {})})
+        own = sparks.client(daemons.folder, {**settings, **conf()}, env=env)
         tmp = daemons.folder / "server"
         tmp.mkdir()
         prefix = apart(tmp, seen=[ROOT, parts.cache(), daemons.folder])
         command = [*prefix, sparks.SUBMIT, "--class", SERVER, "spark-internal"]
-        daemons.start("connect", command, env=env)
+        daemons.start("connect", command, env=own)
         daemons.await_ready(lambda: listens(port), what="the Spark Connect server")
         return Connect(daemons, f"sc://127.0.0.1:{port}", bool(prefix))
 

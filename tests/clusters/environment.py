@@ -1,7 +1,8 @@
 """This Python environment and the tree under test as archives that a cluster can unpack.
 
-What Clinloom's jobs need (not the tests' tools, and not pyspark, which a cluster has) is laid out as an environment of its own and packed by venv-pack once for each set of versions; the tree
-changes with every edit and is a small archive beside it.
+What Clinloom's jobs need, not the tests' tools and not pyspark, which a cluster has, is laid out as
+an environment of its own and packed by venv-pack once for each set of versions. The tree changes
+with every edit and is a small archive beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
-
 from tests.clusters.daemons import ROOT
 from tests.clusters.parts import Missing, kept
 

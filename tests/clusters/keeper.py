@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-GRACE = 4.0  # seconds from TERM to KILL: a NodeManager alone would take up to 45
+GRACE = 2.0  # seconds from TERM to KILL: a NodeManager would take up to 45, and nothing is kept
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 

@@ -14,7 +14,7 @@ REALM = "EXAMPLE.COM"
 GSSAPI = "libgssapi_krb5.so.2"
 KDC = "org.apache.hadoop.minikdc.MiniKdc"
 SERVERS = ("nn/localhost", "dn/localhost", "HTTP/localhost")
-PATIENT_DATA = "keeper"  # the user who may read and write
+OWNER = "keeper"  # the user who may read and write
 STRANGER = "stranger"  # has a ticket, and no right
 
 
@@ -28,12 +28,12 @@ class Kerberos:
     krb5: Path
     keytab: Path
 
-    def client(self, user: str | None = PATIENT_DATA) -> dict[str, str]:
+    def client(self, user: str | None = OWNER) -> dict[str, str]:
         """The environment of a client with the keytab of ``user``, or (None) with no ticket.
 
         MIT's library fetches the ticket by itself, from the keytab into the cache; no ``kinit`` is
-        needed, only ``libgssapi_krb5.so.2``. It is read from this process's environment: C code sees
-        what a process was started with, so give it to a process of its own.
+        needed, only ``libgssapi_krb5.so.2``. It reads the environment that a process began with:
+        give this to a process of its own.
         """
         env = {
             "PYTHONPATH": sparks.TREE,
@@ -68,7 +68,7 @@ def _start(daemons: Daemons) -> Kerberos:
         "hadoop.rpc.protection": "privacy",
         "dfs.permissions.enabled": "true",
         # These users are Kerberos's alone: this machine's groups do not know them.
-        "hadoop.user.group.static.mapping.overrides": f"{PATIENT_DATA}=readers;{STRANGER}=;nn=;dn=",
+        "hadoop.user.group.static.mapping.overrides": f"{OWNER}=readers;{STRANGER}=;nn=;dn=",
         "dfs.permissions.superusergroup": "readers",
         "dfs.block.access.token.enable": "true",
         "dfs.data.transfer.protection": "privacy",
@@ -94,10 +94,10 @@ def _start_kdc(daemons: Daemons) -> tuple[Path, Path]:
     settings.write_text("kdc.bind.address=127.0.0.1\norg.name=EXAMPLE\norg.domain=COM\n")
     (folder / "kdc").mkdir()
     java = [parts.java(), "-Xmx128m", *JAVA_OPTIONS, "-cp", parts.KDC.class_path(), KDC]
-    who = [*SERVERS, PATIENT_DATA, STRANGER]
+    who = [*SERVERS, OWNER, STRANGER]
     daemons.start("kdc", [*java, folder / "kdc", settings, keytab, *who])
     daemons.await_ready(lambda: keytab.is_file() and "<CTRL-C>" in daemons.tail("kdc"), what="KDC")
-    for user in (PATIENT_DATA, STRANGER):
+    for user in (OWNER, STRANGER):
         (folder / f"{user}.keytab").write_bytes(keys_of(user, keytab.read_bytes()))
     return next((folder / "kdc").rglob("krb5.conf")), keytab
 

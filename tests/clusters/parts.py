@@ -37,9 +37,7 @@ class Jars:
 
     def pom(self) -> str:
         """The project that Maven resolves."""
-        dropped = "".join(
-            f"<exclusion>{_coordinates(name)}</exclusion>" for name in self.without
-        )
+        dropped = "".join(f"<exclusion>{_coordinates(name)}</exclusion>" for name in self.without)
         dependencies = "".join(
             f"<dependency>{_coordinates(name)}<exclusions>{dropped}</exclusions></dependency>\n"
             for name in self.wanted

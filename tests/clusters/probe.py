@@ -2,9 +2,9 @@
 
 Each of ``tasks`` tasks leaves a file ``seen-PART-ATTEMPT`` in its working folder, sleeps ``sleep``
 seconds (the first attempt of part ``slow``: ``slow_sleep``) and answers with where it ran, which
-``clinloom`` it imports and whether it sees ``path``. With ``address`` the rows are written there and
-read again. The answer is one line: ``PROBE`` and JSON. It imports nothing of the tests, so that it
-runs where they are not.
+``clinloom`` it imports and whether it sees ``path``. With ``address`` the rows are written there
+and read again. The answer is one line: ``PROBE`` and JSON. It imports nothing of the tests, so that
+it runs where they are not.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def task(options: dict[str, Any]) -> Callable[[Iterator[pa.RecordBatch]], Iterat
     """What a worker does with its part of a range."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import clinloom
         from pyspark import TaskContext
+
+        import clinloom
 
         context = TaskContext.get()
         attempt = context.attemptNumber()

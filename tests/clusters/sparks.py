@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyspark
 from tests.clusters.daemons import ROOT, own_environment
@@ -14,12 +17,18 @@ HOME = Path(pyspark.__file__).parent
 SCALA = next(HOME.glob("jars/spark-core_*.jar")).name.split("_")[1].split("-")[0]
 SUBMIT = HOME / "bin" / "spark-submit"
 TREE = f"{ROOT / 'src'}:{ROOT}"  # what a Python worker must import: the tree under test
+# A job of a few seconds is over before the second compiler pays; a benchmark gives others.
+QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 QUIET = {
+    "spark.driver.extraJavaOptions": QUICK,
+    "spark.executor.extraJavaOptions": QUICK,
+    "spark.yarn.am.extraJavaOptions": QUICK,
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "4",
     "spark.driver.memory": "1g",
 }
+PROBE = Path(__file__).with_name("probe.py")
 _number = itertools.count()
 
 
@@ -51,3 +60,39 @@ def client(
 def hadoop_settings(settings: Mapping[str, str]) -> dict[str, str]:
     """Hadoop's own settings as Spark takes them."""
     return {f"spark.hadoop.{key}": value for key, value in settings.items()}
+
+
+def probe(
+    env: Mapping[str, str], folder: Path, *, submit: tuple[str, ...] = (), **options: Any
+) -> str:
+    """Run ``probe.py`` in a process of its own, by ``spark-submit`` if it is given arguments.
+
+    Answers with what it printed. Raises AssertionError with the end of its complaint.
+    """
+    done = probing(env, folder, submit=submit, **options)
+    printed, complaint = done.communicate(timeout=240)
+    assert done.returncode == 0, complaint[-3000:]
+    return printed
+
+
+def probing(
+    env: Mapping[str, str], folder: Path, *, submit: tuple[str, ...] = (), **options: Any
+) -> subprocess.Popen[str]:
+    """``probe.py`` as it runs in ``folder``."""
+    program = [str(SUBMIT), *submit] if submit else [sys.executable]
+    return subprocess.Popen(
+        [*program, str(PROBE), json.dumps(options)],
+        cwd=folder,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def rows(printed: str) -> list[dict[str, Any]]:
+    """The rows that ``probe.py`` printed, among whatever else was."""
+    (line,) = [line for line in printed.splitlines() if line.startswith("PROBE ")]
+    found: list[dict[str, Any]] = json.loads(line.removeprefix("PROBE "))["rows"]
+    return sorted(found, key=lambda row: row["part"])

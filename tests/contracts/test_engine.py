@@ -56,22 +56,23 @@ def clustered(spark, tmp_path, buckets, *, rows=None, size=300, moved=None):
     out = Pending(files.address(tmp_path / f"{buckets}-{size}"))
     units = [{"start": n, "size": size} for n in range(0, rows.num_rows, size)]
     spool = Spool(out.scratch("units") / "units.json", units)
-    blocks = workers.by_unit(spark, spool, partial(tell, rows=rows), tables={"events": ACQUIRED})
-    blocks = blocks.persist(workers.ON_DISK)
-    assert workers.settle(blocks) == {"events": rows.num_rows}
+    slices = workers.by_unit(
+        spark, spool, partial(tell, rows=rows), tables={"events": ACQUIRED}, buckets=buckets
+    ).persist(workers.ON_DISK)
+    assert workers.settle(slices) == {"events": rows.num_rows}
     places = ()
     if moved is not None:
         out.write(MOVED, pa.table({"own": moved[0], "true": moved[1]}))
         places = (out.place("moved") / out.parts["moved"][0].file,)
     found = workers.cluster(
-        blocks,
+        slices,
         out=out,
         tables={"events": ("acquired", ACQUIRED)},
         buckets=buckets,
         moved=places,
         counting=(counted, added),
-    )
-    blocks.unpersist()
+    )["counts"]
+    slices.unpersist()
     assert sum(row["rows"] for row in found.to_pylist()) == rows.num_rows
     return Stored("acquired", out.place("acquired"), "k", None, tuple(out.parts["acquired"]))
 
@@ -142,7 +143,7 @@ def test_a_bucket_too_large_to_sort_at_once_comes_out_the_same(monkeypatch):
     def merged(parts):
         bucket = blocks.Bucket()
         for part in parts:
-            bucket.add(sums.packed(part), part.num_rows)
+            bucket.add(sums.packed(part), part.num_rows, part.nbytes)
         return pa.concat_tables(bucket.sorted()).to_pylist()
 
     whole = merged(slices)
@@ -186,6 +187,20 @@ def linked(unit):
     yield {"links": pa.table(list(zip(*unit, strict=True)), schema=LINKS.arrow)}
 
 
+def test_identifiers_that_stand_for_themselves_are_in_the_crosswalk_once():
+    links = pa.table([["b", "a", "b"], ["b", "a", "b"]], schema=LINKS.arrow)
+    rows = crosswalk.themselves(links)
+    assert rows.num_rows == 2
+    twice = pa.concat_tables([rows, rows]).sort_by("subject_id")
+    for cut in range(5):
+        parts = [twice.slice(0, cut), twice.slice(cut)]
+        found = pa.concat_tables(crosswalk.distinct(part for part in parts if part.num_rows))
+        assert sorted(found.column("identifier").to_pylist()) == ["a", "b"]
+    clash = rows.set_column(1, rows.schema.field(1), pa.array([5, 5]))
+    with pytest.raises(DataError, match="the same hash"):
+        list(crosswalk.distinct([clash]))
+
+
 @pytest.mark.parametrize("few", [0, 100])
 def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypatch, few):
     monkeypatch.setattr(crosswalk, "FEW", few)
@@ -193,12 +208,12 @@ def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypat
     chain = [(f"n{n}", f"n{n + 1}") for n in range(10, 40)]
     out = Pending(files.address(tmp_path / "out"))
     spool = Spool(out.scratch("units") / "u", [pairs, chain])
-    made = workers.by_unit(spark, spool, linked, tables={"links": LINKS}).persist()
-    found = crosswalk.resolve(spark, made, len(pairs) + len(chain), out, parts=2)
+    made = workers.by_unit(spark, spool, linked, tables={"links": LINKS}, buckets=3).persist()
+    found = crosswalk.resolve(spark, made, len(pairs) + len(chain), out, buckets=3, parts=2)
     subject = dict(
         zip("aPmz", subjects.hashed(pa.array(["a", "Patient/1", "m", "z"])), strict=True)
     )
-    rows = [r for b in found.blocks.collect() for r in sums.unpacked(bytes(b["block"])).to_pylist()]
+    rows = [r for part in workers.gathered(found.known, "crosswalk") for r in part.to_pylist()]
     known = {r["identifier"]: r["subject_id"] for r in rows}
     assert {k: v for k, v in known.items() if not k.startswith("n")} == {
         "a": subject["a"],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clinloom.evaluate import METRICS, curves, evaluate
-from clinloom.report import figures, names, render
+from clinloom.report import baseline, figures, names, render
 from clinloom.report.baseline import table_one
 from clinloom.report.charts import above, bars, forest, ticks
 
@@ -302,3 +302,39 @@ def test_figures():
     assert figures.interval({"low": -0.2, "high": 0.1}, 1) == "−0.2 to 0.1"
     assert [figures.of_hundred(s) for s in (0, 0.001, 0.5, 0.999, 1)] == [0, 1, 50, 99, 100]
     assert figures.seconds(3725) == "1 h 2 min" and figures.moment("soon") == "soon"
+
+
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_table_one_is_the_same_of_parts_as_of_all_rows(count):
+    rng = np.random.default_rng(4)
+    values = np.stack(
+        [rng.normal(50, 9, 600), rng.integers(0, 2, 600), rng.poisson(3, 600)], axis=1
+    )
+    values[rng.random((600, 3)) < 0.2] = np.nan
+    values[3, 0] = np.inf  # not known either
+    label, order = rng.random(600) < 0.3, np.arange(600)
+    names = ["a|X//1|last|all", "a|X//2|last|all", "a|X//3|last|all"]
+    cuts = np.array_split(rng.permutation(600), count)
+    parts = [baseline.summary(values[cut], label[cut], order[cut]) for cut in cuts]
+    halves = [baseline.merged(parts[::2]), *parts[1::2]]
+    assert baseline.told(names, baseline.merged(halves)) == table_one(names, values, label)
+
+
+def test_table_one_of_many_rows_keeps_its_counts_and_nearly_its_quartiles():
+    rng = np.random.default_rng(5)
+    values = np.stack([rng.normal(500, 90, 40_000), rng.random(40_000) < 0.003], axis=1)
+    values[rng.random((40_000, 2)) < 0.2] = np.nan
+    label = rng.random(40_000) < 0.1
+    names = ["a|X//1|last|all", "a|X//2|last|all"]
+    found = baseline.summary(values, label, np.arange(40_000))
+    groups = [baseline.Group.merge(baseline._groups(found, one)) for one in (False, True)]
+    rough = [
+        baseline.Group(group.sketch.compressed(), group.zeros, group.ones, group.broken).table(one)
+        for group, one in zip(groups, (False, True), strict=True)
+    ]
+    told = baseline.told(names, baseline.merged(rough))
+    exact = table_one(names, values, label)
+    assert told[0] == exact[0] and told[2] == exact[2]  # sizes and counts
+    for part in ("overall", "without", "with"):
+        near, true = ([float(n) for n in re.findall(r"\d+", row[1][part])] for row in (told, exact))
+        assert near == pytest.approx(true, abs=1.5)

@@ -74,8 +74,16 @@ def parity(scorer: Scorer, values: np.ndarray, expected: np.ndarray) -> float:
 
     Raises ParityError above 1e-9.
     """
-    found = scorer.score(values)
-    worst = float(np.abs(found - expected).max()) if len(found) else 0.0
+    return held(scorer, difference(scorer, values, expected))
+
+
+def difference(scorer: Scorer, values: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of the scorer's risks of ``values`` (n, f) to ``expected`` (n,)."""
+    return float(np.abs(scorer.score(values) - expected).max()) if len(expected) else 0.0
+
+
+def held(scorer: Scorer, worst: float) -> float:
+    """The difference, where a scorer may have it. Raises ParityError above 1e-9."""
     if not worst <= TOLERANCE:
         raise ParityError(
             f"the scorer differs from Spark by {worst:.2e}, more than {TOLERANCE:g}",

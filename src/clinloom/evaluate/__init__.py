@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from clinloom.evaluate import bootstrap, calibration, discrimination, utility
 from clinloom.evaluate.bootstrap import ONCE, Tally
 from clinloom.learn.risks import Risks
 
-__all__ = ["METRICS", "Judged", "blocks", "curves", "evaluate", "replicated", "told"]
+__all__ = ["METRICS", "Judged", "Rows", "blocks", "curves", "evaluate", "replicated", "told"]
 
 METRICS = (
     "auroc",
@@ -103,9 +104,10 @@ def blocks(replicates: int, groups: int, *, least: int = 1) -> list[range]:
 
     ``groups``: those of all models together.
     """
-    size = max(BLOCK, CELLS // max(1, groups))
-    size = max(1, min(size, -(-(replicates + 1) // least)))
-    return [range(at, min(at + size, replicates + 1)) for at in range(0, replicates + 1, size)]
+    every = replicates + 1
+    count = min(every, max(least, -(-every // max(BLOCK, CELLS // max(1, groups)))))
+    cuts = [every * at // count for at in range(count + 1)]
+    return [range(begin, end) for begin, end in pairwise(cuts)]
 
 
 def replicated(

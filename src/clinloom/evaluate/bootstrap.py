@@ -38,7 +38,7 @@ THRESHOLDS = _thresholds()
 
 def times(subject: Ints, replicates: Sequence[int], *, seed: int) -> Floats:
     """(b, n): how often each row's patient counts in each replicate; 1 in replicate ``ONCE``."""
-    begins = np.flatnonzero(np.r_[True, subject[1:] != subject[:-1]]) if subject.size else []
+    begins = np.flatnonzero(np.r_[True, subject[1:] != subject[:-1]][: subject.size])
     first = hashing.words(subject[begins], seed=seed)
     spans = np.diff(np.r_[begins, subject.size])
     out = np.empty((len(replicates), subject.size))

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from clinloom.learn.rowwise import product
+
 EDGE = 1e-7  # risks of 0 and 1 have no logit
 STEPS = 60
 LEAP = 4.0  # the most that one step of Newton's may move a row's log odds
@@ -26,7 +28,7 @@ def believable(
     saves steps.
     """
     found = fit(score, positive, total, start=start)
-    loss = _sums(positive, (1 - score) ** 2) + _sums(total - positive, score**2)
+    loss = product(positive, (1 - score) ** 2) + product(total - positive, score**2)
     rows = total.sum(axis=1)
     return {
         "brier": np.divide(loss, rows, out=np.full(rows.shape, np.nan), where=rows > 0),
@@ -73,7 +75,7 @@ def _newton(
         g0, h00 = rest.sum(axis=1), spread.sum(axis=1)
         step = np.zeros_like(at)
         if slope:
-            g1, h01, h11 = _sums(rest, x), _sums(spread, x), _sums(spread, square)
+            g1, h01, h11 = product(rest, x), product(spread, x), product(spread, square)
             det = h00 * h11 - h01 * h01
             sound = det > 1e-12 * np.maximum(h00 * h11, 1e-300)
             det = np.where(sound, det, 1)
@@ -91,12 +93,6 @@ def _newton(
         out[open_[done]] = now[open_[done]]
         open_ = open_[sound & ~done]
     return out
-
-
-def _sums(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(b, g) by (g,) summed row by row: unlike a product of matrices it rounds the same however
-    many rows there are, so that blocks of replicates change no bit."""
-    return (weight * x).sum(axis=1)
 
 
 def tenths(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> list[dict[str, Any]]:

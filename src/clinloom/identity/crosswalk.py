@@ -8,7 +8,7 @@ of their own identifier until it is known who stands for whom.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 FEW = 200_000  # links that the driver resolves by itself
 ROUNDS = 40  # of spreading labels; each about doubles how far one has spread
+WALKED = Table(
+    "walked",
+    "the crosswalk, and the hash of each identifier",
+    (*CROSSWALK.columns, MOVED.columns[0]),
+)
 EDGES = Table("edges", "two identifiers of one patient", LINKS.columns)
 PAIRS = "patient string, other string"
 RECORD = "Patient/"  # a FHIR patient's own record, beside whom identifiers stand
@@ -38,12 +43,12 @@ RECORD = "Patient/"  # a FHIR patient's own record, beside whom identifiers stan
 class Crosswalk:
     """What is known of identities.
 
-    ``blocks``: the crosswalk's rows, packed, to be clustered with the events; ``moved``: files of
+    ``known``: the crosswalk's rows as slices, to be clustered with the events; ``moved``: files of
     subjects by their own identifiers (``own``, ascending) and their true subjects (``true``);
     ``merged``: how many records turned out to be of a patient who had another.
     """
 
-    blocks: DataFrame
+    known: DataFrame
     moved: tuple[Address, ...]
     merged: int
 
@@ -59,42 +64,77 @@ def named(parcel: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     return out
 
 
+def themselves(links: pa.Table) -> pa.Table:
+    """The crosswalk's rows (CROSSWALK) of identifiers of which each stands for itself."""
+    known = pc.unique(links.column("patient")).cast(pa.string())
+    return pa.table([known, pa.array(hashed(known))], schema=CROSSWALK.arrow)
+
+
+def distinct(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """A bucket's sorted rows of the crosswalk, each once.
+
+    Raises DataError where a subject has two identifiers, each of which stands for itself.
+    """
+    last = None
+    for rows in parts:
+        once = rows.group_by(["subject_id", "identifier"], use_threads=False).aggregate([])
+        if last is not None and once.slice(0, 1).select(["subject_id", "identifier"]).equals(last):
+            once = once.slice(1)
+        if not once.num_rows:
+            continue
+        subject = once.column("subject_id").to_numpy()
+        before = -1 if last is None else last.column("subject_id")[0].as_py()
+        if (np.diff(subject, prepend=before) == 0).any():
+            raise DataError(TWICE, mend="report this at once")
+        last = once.slice(once.num_rows - 1).select(["subject_id", "identifier"])
+        yield once.select(CROSSWALK.arrow.names)
+
+
 def resolve(
-    spark: SparkSession, blocks: DataFrame, links: int, out: Pending, *, parts: int
+    spark: SparkSession, slices: DataFrame, links: int, out: Pending, *, buckets: int, parts: int
 ) -> Crosswalk:
-    """Find who is who from the ``links`` in blocks, so many of them; say who moved.
+    """Find who is who from the links in slices, so many of them; say who moved.
 
     Raises DataError if two identifiers' hashes are the same (about 1 in 10^7 for 10^6 patients).
     """
-    pairs = workers.unpacked(blocks, "links", _pairs, PAIRS)
     if links <= FEW:
-        known = spark.createDataFrame(_few(pairs).to_pandas(), "patient string, label string")
-        spread = known.coalesce(1)
-    else:
-        spread = _many(spark, pairs, out, parts)
-    rows = workers.by_rows(spread, _crosswalk, "identifier string, subject_id long, own long")
-    rows = rows.persist()
-    try:
-        found = workers.summed(rows, _counted, _added, parts=parts)
-        total = dict.fromkeys(COUNTS, 0) if found is None else found.to_pylist()[0]
-        if total["rows"] and rows.select("own").distinct().count() < total["rows"]:
-            raise DataError("two patients have the same hash", mend="report this at once")
-        moved = rows.where("own <> subject_id").selectExpr("own", "subject_id AS true")
-        files = ()
-        if total["moved"]:
-            sorted_ = moved.repartitionByRange(max(1, total["moved"] // MOST), "own").sort("own")
-            files = tuple(workers.written(sorted_, MOVED, out.scratch("moved")))
-        merged = 0
-        if total["records"]:
-            true = rows.where(f"identifier LIKE '{RECORD}%'")
-            merged = total["records"] - true.select("subject_id").distinct().count()
-        packed = workers.packed(rows.drop("own"), "crosswalk", CROSSWALK.arrow).persist()
-        packed.count()
-    finally:
-        rows.unpersist()
-    return Crosswalk(packed, files, merged)
+        rows = _few(workers.gathered(slices, "links"))
+        own, true = (rows.column(n).to_numpy() for n in ("own", "subject_id"))
+        if len(np.unique(own)) < len(own):
+            raise DataError(TWICE, mend="report this at once")
+        order = np.argsort(own)
+        order = order[own[order] != true[order]]
+        files: tuple[Address, ...] = ()
+        if len(order):
+            out.write(MOVED, pa.table({"own": own[order], "true": true[order]}))
+            files = (out.place(MOVED.name) / out.parts.pop(MOVED.name)[0].file,)
+        record = pc.starts_with(rows.column("identifier"), RECORD).to_numpy(zero_copy_only=False)
+        merged = int(record.sum()) - len(np.unique(true[record]))
+        known = workers.held(
+            spark, "crosswalk", rows.drop_columns(["own"]), CROSSWALK, buckets=buckets
+        )
+        return Crosswalk(known, files, merged)
+    pairs = workers.unpacked(slices, "links", _pairs, PAIRS)
+    spread = _many(spark, pairs, out, parts)
+    named = workers.by_rows(spread, _crosswalk, "identifier string, subject_id long, own long")
+    kept = workers.written(named, WALKED, out.scratch("crosswalk"))
+    frame = workers.read(spark, stored("crosswalk", kept), WALKED)
+    found = workers.summed(frame, _counted, _added, parts=len(kept))
+    total = dict.fromkeys(COUNTS, 0) if found is None else found.to_pylist()[0]
+    if frame.select("own").distinct().count() < total["rows"]:
+        raise DataError(TWICE, mend="report this at once")
+    files = ()
+    if total["moved"]:
+        moved = frame.where("own <> subject_id").selectExpr("own", "subject_id AS true")
+        moved = moved.repartitionByRange(max(1, total["moved"] // MOST), "own")
+        moved = moved.sortWithinPartitions("own")
+        files = tuple(workers.written(moved, MOVED, out.scratch("moved")))
+    records = frame.where(f"identifier LIKE '{RECORD}%'").select("subject_id").distinct().count()
+    known = workers.packed(frame.drop("own"), "crosswalk", CROSSWALK, buckets=buckets)
+    return Crosswalk(known, files, total["records"] - records)
 
 
+TWICE = "two patients have the same hash"
 MOST = 1_000_000  # moved subjects in a file
 COUNTS = ("rows", "moved", "records")
 
@@ -129,22 +169,22 @@ def _added(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.table({name: [pc.sum(whole.column(name)).as_py()] for name in COUNTS})
 
 
-def _few(pairs: DataFrame) -> pa.Table:
-    """(patient, label) of a bounded number of links, on the driver."""
+def _few(links: list[pa.Table]) -> pa.Table:
+    """The crosswalk's rows, and each identifier's own hash, of few links: on the driver."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    from clinloom.spark.session import to_arrow
-
-    distinct = to_arrow(pairs.distinct())
-    both = [distinct.column(n) for n in ("patient", "other")]
+    pairs = pa.concat_tables([_pairs(part) for part in links])
+    both = [pairs.column(n) for n in ("patient", "other")]
     known = pc.unique(pa.chunked_array([c for column in both for c in column.chunks])).sort()
     left, right = (pc.index_in(column, known).to_numpy() for column in both)
     shape = (len(known), len(known))
     joined = coo_array((np.ones(len(left), bool), (left, right)), shape)
     _, patient = connected_components(joined, directed=False)
     _, least = np.unique(patient, return_index=True)  # the first, for `known` ascends
-    return pa.table({"patient": known, "label": known.take(pa.array(least[patient]))})
+    own = hashed(known)
+    subject = own[least[patient]]
+    return pa.table({"identifier": known, "subject_id": subject, "own": own})
 
 
 def _many(spark: SparkSession, pairs: DataFrame, out: Pending, parts: int) -> DataFrame:

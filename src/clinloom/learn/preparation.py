@@ -51,7 +51,7 @@ def learn(values: Floats, *, lower: float, upper: float, use: Sequence[int] = ()
     """
     missing = np.isnan(values)
     share = missing.mean(axis=0)
-    empty = missing.all(axis=0)
+    empty = np.asarray(missing.all(axis=0))
     known = np.where(empty, 0.0, values)
     low, median, high = np.nanquantile(known, [lower, 0.5, upper], axis=0)
     filled = np.clip(np.where(np.isnan(known), median, known), low, high)

@@ -7,7 +7,7 @@ holds the matrix itself, and what is learned from it is exact. Beyond, each feat
 one matrix and a merge is one sort and one sum. Ranks are then off by less than
 ``5.8 / k`` in the middle and by less than ``24 / k`` of the distance to the nearer end in the
 tails (k = 1,024: 0.6 % of the rows at the median, 2.4 % of the tail at the 0.001 quantile), which
-is the width of one centroid; measured errors are about a tenth of that.
+is the width of one centroid; measured errors are at most a fifth of that.
 
 Which features are missing together is told by a sum of the rows' hashes, which merges as counts do.
 """
@@ -114,25 +114,27 @@ class Sketch:
         """Rows with a value (f,)."""
         return self.rows - self.missing
 
-    def quantiles(self, at: Sequence[float]) -> Floats:
+    def quantiles(self, at: Sequence[float], *, of: Ints | None = None) -> Floats:
         """(q, f) quantiles of the known values, NaN where there are none, as NumPy's linear ones.
 
-        Between centroids of neighbours the values are taken to be spread evenly.
+        ``of``: the numbers of the features asked for; None: all. Between centroids of neighbours
+        the values are taken to be spread evenly.
         """
-        out = np.full((len(at), len(self.missing)), np.nan)
+        asked = np.arange(len(self.missing)) if of is None else np.asarray(of)
+        out = np.full((len(at), len(asked)), np.nan)
+        there = np.flatnonzero(self.known[asked])
         if self.values is not None:
-            there = self.known > 0
-            out[:, there] = np.nanquantile(self.values[:, there], at, axis=0)
+            out[:, there] = np.nanquantile(self.values[:, asked[there]], at, axis=0)
             return out
         k = cells(len(self.missing))
-        for feature in np.flatnonzero(self.known):
+        for number, feature in zip(there, asked[there], strict=True):
             weight = self.weight[feature]
             mean, weight = self.mean[feature][weight > 0], weight[weight > 0]
             ranks, values = _spread(mean, weight, k)
             ends = self.least[feature], self.most[feature]
             ranks = np.r_[0.0, ranks, self.known[feature] - 1.0]
             values = np.clip(np.r_[ends[0], values, ends[1]], *ends)
-            out[:, feature] = np.interp(np.asarray(at) * ranks[-1], ranks, values)
+            out[:, number] = np.interp(np.asarray(at) * ranks[-1], ranks, values)
         return out
 
     def in_order(self) -> Floats:
@@ -275,7 +277,7 @@ def _digest(mean: Floats, weight: Floats, *, sort: bool = True) -> tuple[Floats,
     heavy = (end - begin) * k >= 1
     cell = np.minimum((_scale((upto - weight / 2) / known[row]) * k).astype(np.int64), k - 1)
     slot = row * 2 * k + 2 * cell + heavy
-    made = np.bincount(slot, weight, features * 2 * k)
+    made = np.bincount(slot, weight, features * 2 * k).astype(np.float64)
     summed = np.bincount(slot, weight * mean, features * 2 * k)
     middle = np.divide(summed, made, out=np.full(made.shape, np.nan), where=made > 0)
     middle[slot[heavy]] = mean[heavy]
@@ -306,7 +308,7 @@ def _risen(mean: Floats, weight: Floats) -> tuple[Floats, Floats]:
 def _scale(q: Floats) -> Floats:
     """0 to 1, rising with the rank ``q`` (0 to 1), steep at both ends."""
     width = np.log1p(1 / EDGE)
-    return (np.log((q + EDGE) / (1 - q + EDGE)) / width + 1) / 2
+    return np.asarray((np.log((q + EDGE) / (1 - q + EDGE)) / width + 1) / 2)
 
 
 def _list(values: npt.NDArray[np.generic], kind: pa.DataType) -> pa.Array:

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from clinloom.learn.calibration import sigmoid
+from clinloom.learn.rowwise import product
 from clinloom.models import _forest
 from clinloom.study import Model
 
@@ -57,5 +58,5 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
 
 def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) for prepared rows ``x`` (n, f), from the margin of the weighted trees."""
-    margin = arrays["prediction"][_forest.leaves(arrays, x)] @ arrays["weight"]
+    margin = product(arrays["prediction"][_forest.leaves(arrays, x)], arrays["weight"])
     return sigmoid(2.0 * margin)

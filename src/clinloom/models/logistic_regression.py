@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from clinloom.learn.calibration import sigmoid
+from clinloom.learn.rowwise import product
 from clinloom.study import Model
 
 REQUIRES: str | None = None
@@ -57,7 +58,7 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
 
 def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) of the outcome for prepared rows ``x`` (n, f)."""
-    return sigmoid(x @ arrays["coefficients"] + arrays["intercept"][0])
+    return sigmoid(product(x, arrays["coefficients"]) + arrays["intercept"][0])
 
 
 def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:

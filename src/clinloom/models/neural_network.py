@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from clinloom.learn.calibration import sigmoid
+from clinloom.learn.rowwise import product
 from clinloom.study import Model
 
 REQUIRES: str | None = None
@@ -71,7 +72,7 @@ def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) of the outcome for prepared rows ``x`` (n, f)."""
     matrices = _matrices(arrays)
     for number, (matrix, bias) in enumerate(matrices):
-        x = x @ matrix + bias
+        x = product(x, matrix) + bias
         if number < len(matrices) - 1:
             x = sigmoid(x)
     shifted = np.exp(x - x.max(axis=1, keepdims=True))

@@ -3,44 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
+from clinloom.learn.sketch import Sketch
 from clinloom.report import names as words
 from clinloom.report.figures import FEW, MINUS, NONE, few, percent
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 SIZE = "n"  # the name of the first row: how many rows each column describes
 HIDDEN = "hidden"
 ALL_BUT_FEW = f"all but <{FEW}"
 PARTS = ("overall", "without", "with")
 
 
+@dataclass(frozen=True)
+class Group:
+    """Rows of one outcome: their sketch, and (f,) how many values are 0, are 1, are not whole."""
+
+    sketch: Sketch
+    zeros: Ints
+    ones: Ints
+    broken: Ints
+
+    @classmethod
+    def of(cls, values: Floats, order: Ints) -> Group:
+        """Of rows (n, f), NaN or infinite = missing; ``order``: see ``Sketch.of``."""
+        known = np.isfinite(values)
+        counts = ((values == 0), (values == 1), known & (values != np.rint(values)))
+        sketch = Sketch.of(np.where(known, values, np.nan), order)
+        return cls(sketch, *(found.sum(axis=0) for found in counts))
+
+    @classmethod
+    def merge(cls, parts: Sequence[Group]) -> Group:
+        """Of the rows of all parts."""
+        counts = (sum(getattr(p, name) for p in parts) for name in COUNTS)
+        return cls(Sketch.merge(part.sketch for part in parts), *counts)
+
+    def table(self, outcome: bool) -> pa.Table:
+        """As an Arrow table of one row."""
+        made = self.sketch.table().append_column("outcome", pa.array([outcome]))
+        for name in COUNTS:
+            made = made.append_column(name, pa.array([getattr(self, name).tolist()], LONGS))
+        return made
+
+
+COUNTS = ("zeros", "ones", "broken")
+LONGS = pa.list_(pa.int64())
+
+
+def summary(values: Floats, label: Flags, order: Ints) -> pa.Table:
+    """What Table 1 needs of rows (n, f) with their outcome (n,): a row for each outcome."""
+    groups = [(one, label if one else ~label) for one in (False, True)]
+    return pa.concat_tables(
+        Group.of(values[inside], order[inside]).table(one) for one, inside in groups
+    )
+
+
+def merged(tables: Sequence[pa.Table]) -> pa.Table:
+    """Summaries as one: how workers merge their partial sums."""
+    return pa.concat_tables(
+        Group.merge([found for table in tables for found in _groups(table, one)]).table(one)
+        for one in (False, True)
+    )
+
+
+def _groups(table: pa.Table, outcome: bool) -> list[Group]:
+    rows = [at for at, one in enumerate(table.column("outcome").to_pylist()) if one == outcome]
+    return [
+        Group(Sketch.read(table, at), *(np.array(table.column(n)[at].as_py()) for n in COUNTS))
+        for at in rows
+    ]
+
+
 def table_one(
     names: Sequence[str], values: np.ndarray, label: np.ndarray, *, limit: int = 25
 ) -> list[dict[str, str]]:
+    """The characteristics of rows in memory: :func:`told` of their summary.
+
+    ``names`` (features,), ``values`` (rows, features) with NaN for missing, ``label`` (rows,) bool.
+    """
+    values, label = np.asarray(values, float), np.asarray(label).astype(bool)
+    return told(names, summary(values, label, np.arange(len(label))), limit=limit)
+
+
+def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict[str, str]]:
     """The characteristics of all rows, of those without and of those with the outcome.
 
-    ``names`` (features,), ``values`` (rows, features) with NaN for missing, ``label`` (rows,)
-    bool. Answers dictionaries of texts: ``name``, ``overall``, ``without``, ``with``, ``missing``.
-    The first row is named ``n`` and gives the columns' sizes; then follow up to ``limit``
-    characteristics, those with the fewest missing, in the order given.
+    ``names`` (features,), ``found``: their :func:`summary`. Answers dictionaries of texts:
+    ``name``, ``overall``, ``without``, ``with``, ``missing``. The first row is named ``n`` and
+    gives the columns' sizes; then follow up to ``limit`` characteristics, those with the fewest
+    missing, in the order given.
 
     Numbers are told as median (Q1–Q3), characteristics of 0 and 1 as n (%) of the known. No count
     below 5 is shown, nor one that leaves fewer than 5 over, nor the total from which a hidden
-    count could be had.
+    count could be had. Counts are exact; quartiles are, while the summary holds every value.
     """
-    values, label = np.asarray(values, float), np.asarray(label).astype(bool)
-    known = np.isfinite(values)
-    groups = {"overall": np.ones(label.size, bool), "without": ~label, "with": label}
-    rows = [_size(groups)]
-    share = known.mean(axis=0) if label.size else np.zeros(len(names))
+    without, with_ = (Group.merge(_groups(found, one)) for one in (False, True))
+    groups = [Group.merge([without, with_]), without, with_]
+    whole = groups[0].sketch
+    rows = [_size(dict(zip(PARTS, (group.sketch.rows for group in groups), strict=True)))]
+    share = whole.known / whole.rows if whole.rows else np.zeros(len(names))
     full = np.argsort(-share, kind="stable")[:limit]
-    chosen = sorted(int(at) for at in full if share[at] > 0)
-    for at, name in zip(chosen, words.features([names[at] for at in chosen]), strict=True):
-        column, there = values[:, at], known[:, at]
-        parts = [column[there & groups[part]] for part in PARTS]
-        binary = bool(np.isin(parts[0], (0.0, 1.0)).all())
-        cells = _counted(parts) if binary else _measured(parts)
+    chosen = np.array(sorted(int(at) for at in full if share[at] > 0), np.int64)
+    quartiles = [group.sketch.quantiles((0.5, 0.25, 0.75), of=chosen) for group in groups]
+    titles = words.features([names[at] for at in chosen])
+    for number, (at, name) in enumerate(zip(chosen, titles, strict=True)):
+        known = [int(group.sketch.known[at]) for group in groups]
+        if groups[0].zeros[at] + groups[0].ones[at] == known[0]:
+            cells = _counted([int(group.ones[at]) for group in groups], known)
+        else:
+            shown = [q[:, number] for q in quartiles]
+            cells = _measured(shown, known, whole=not groups[0].broken[at])
         rows.append(
             {
                 "name": name,
@@ -51,17 +130,16 @@ def table_one(
     return rows
 
 
-def _size(groups: dict[str, np.ndarray]) -> dict[str, str]:
-    sizes = {part: int(inside.sum()) for part, inside in groups.items()}
+def _size(sizes: dict[str, int]) -> dict[str, str]:
     texts = {part: few(size) for part, size in sizes.items()}
     if min(sizes["without"], sizes["with"]) < FEW <= sizes["overall"]:
         texts["overall"] = HIDDEN
     return {"name": SIZE, **texts, "missing": ""}
 
 
-def _counted(parts: Sequence[np.ndarray]) -> list[str]:
+def _counted(ones: Sequence[int], known: Sequence[int]) -> list[str]:
     """n (%) of each part; the first part is the sum of the others."""
-    cells = [_count(int(part.sum()), part.size) for part in parts]
+    cells = [_count(number, total) for number, total in zip(ones, known, strict=True)]
     if any("<" in cell for cell in cells[1:]) and "<" not in cells[0]:
         cells[0] = HIDDEN
     return cells
@@ -75,10 +153,9 @@ def _count(number: int, total: int) -> str:
     return f"{number:,} ({percent(number / total)})"
 
 
-def _measured(parts: Sequence[np.ndarray]) -> list[str]:
+def _measured(quartiles: Sequence[Floats], known: Sequence[int], *, whole: bool) -> list[str]:
     """median (Q1–Q3) of each part, all with the same decimals."""
-    whole = bool((parts[0] == np.rint(parts[0])).all())
-    found = [np.percentile(part, (50, 25, 75)) if part.size >= FEW else None for part in parts]
+    found = [q if size >= FEW else None for q, size in zip(quartiles, known, strict=True)]
     shown = np.concatenate([f for f in found if f is not None] or [np.zeros(1)])
     decimals = _decimals(shown, whole=whole)
     return [_quartiles(f, decimals) if f is not None else f"<{FEW} known" for f in found]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ from clinloom.spark import workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
 from clinloom.store import Pending
-from clinloom.study import Model, Study, without_places
+from clinloom.study import Study, without_places
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -32,6 +32,9 @@ from clinloom.tables import (
     REJECTED,
 )
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
     table.name: table for table in (LINKS, LEDGER)
 }
@@ -41,8 +44,10 @@ CLUSTERED = {
     "rejected": ("acquisition_rejected", REJECTED),
     "crosswalk": ("crosswalk", CROSSWALK),
 }
+ALONE = {**{k: t for k, t in PACKED.items() if k != "links"}, "crosswalk": CROSSWALK}
 BUCKET = 48 << 20  # bytes of input a bucket: flat memory, and work for every core
 MOST_BUCKETS = 1024
+FEW = 100_000  # rows of the ledger that the driver adds up by itself
 
 
 class Listing:
@@ -88,43 +93,73 @@ def acquire(work: Work, study: Study) -> Tables:
 
 
 def _read_all(
-    work: Work, sources: Mapping[str, Model], found: Sequence[Listing], out: Pending
+    work: Work, sources: Mapping[str, Any], found: Sequence[Listing], out: Pending
 ) -> None:
     """Read every source and write acquired, images, refusals, ledger and the crosswalk.
 
     Raises SourceError where a source held no event at all.
     """
-    spark = work.spark
-    lanes = cores(spark)
+    lanes = cores(work.spark)
     size = sum(listing.size for listing in found)
     buckets = min(MOST_BUCKETS, max(2 * lanes, -(-size // BUCKET)))
     units = Spool(out.scratch("units") / "units.json", _units(found, lanes))
+    links = any(plugins.load("sources", options.type).LINKS for options in sources.values())
+    read = _linked if links else _alone
+    made = read(work.spark, sources, units, out, buckets)
+    ledger = made.get("ledger", LEDGER.empty)
+    _tell_empty(sources, ledger)
+    told = ledger.filter(pc.not_equal(ledger.column("rule"), EVENTS_OF))
+    out.write(LEDGER, summed([told]), name="acquisition_ledger")
+    out.write(COUNTS, made.get("counts", COUNTS.empty), name="acquisition_counts")
+
+
+def _alone(
+    spark: SparkSession, sources: Mapping[str, Any], units: Spool, out: Pending, buckets: int
+) -> dict[str, pa.Table]:
+    """Sources of which none links identifiers: each stands for itself, and one pass is enough."""
+    kernel = partial(read, sources=dict(sources), alone=True)
+    return workers.cluster(
+        workers.by_unit(spark, units, kernel, tables=ALONE, buckets=buckets),
+        out=out,
+        tables=CLUSTERED,
+        buckets=buckets,
+        merges={"ledger": summed},
+        counting=(counted, added),
+        checks={"crosswalk": crosswalk.distinct},
+    )
+
+
+def _linked(
+    spark: SparkSession, sources: Mapping[str, Any], units: Spool, out: Pending, buckets: int
+) -> dict[str, pa.Table]:
+    """Sources that link identifiers: what was read waits, held by Spark, until it is known who is
+    who."""
     kernel = partial(read, sources=dict(sources))
-    blocks = workers.by_unit(spark, units, kernel, tables=PACKED)
-    blocks = blocks.persist(workers.ON_DISK)
+    slices = workers.by_unit(spark, units, kernel, tables=PACKED, buckets=buckets)
+    slices = slices.persist(workers.ON_DISK)
     try:
-        rows = workers.settle(blocks)
-        parts = min(len(units), workers.TASKS)
-        ledger = _ledger(blocks, parts) if rows.get("ledger") else LEDGER.empty
-        _tell_empty(blocks, sources, ledger, parts)
-        who = crosswalk.resolve(spark, blocks, rows.get("links", 0), out, parts=lanes)
-        counts = workers.cluster(
-            blocks.union(who.blocks),
+        rows = workers.settle(slices)
+        ledger = _ledger(slices, rows.get("ledger", 0), min(len(units), workers.TASKS))
+        _tell_empty(sources, ledger)
+        lanes = 2 * cores(spark)
+        links = rows.get("links", 0)
+        who = crosswalk.resolve(spark, slices, links, out, buckets=buckets, parts=lanes)
+        kinds = ", ".join(f"'{kind}'" for kind in CLUSTERED)
+        made = workers.cluster(
+            slices.where(f"kind in ({kinds})"),
             out=out,
             tables=CLUSTERED,
             buckets=buckets,
+            known=who.known,
             moved=who.moved,
             counting=(counted, added),
         )
-        who.blocks.unpersist()
     finally:
-        blocks.unpersist()
+        slices.unpersist()
     if who.merged:
         extra = {"rule": "two_identifiers", "action": "merged", "count": who.merged}
         ledger = pa.concat_tables([ledger, LEDGER.rows([extra])])
-    told = ledger.filter(pc.not_equal(ledger.column("rule"), EVENTS_OF))
-    out.write(LEDGER, summed([told]), name="acquisition_ledger")
-    out.write(COUNTS, counts if counts is not None else COUNTS.empty, name="acquisition_counts")
+    return {**made, "ledger": ledger}
 
 
 def _units(found: Iterable[Listing], lanes: int) -> Iterator[dict[str, Any]]:
@@ -136,8 +171,13 @@ def _units(found: Iterable[Listing], lanes: int) -> Iterator[dict[str, Any]]:
 EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the driver takes out again
 
 
-def read(unit: Mapping[str, Any], *, sources: Mapping[str, Any]) -> Iterator[dict[str, pa.Table]]:
-    """Run a source's kernel on a group of files, each patient as the subject of an identifier."""
+def read(
+    unit: Mapping[str, Any], *, sources: Mapping[str, Any], alone: bool = False
+) -> Iterator[dict[str, pa.Table]]:
+    """Run a source's kernel on a group of files, each patient as the subject of an identifier.
+
+    ``alone``: each identifier stands for itself; the crosswalk's rows take the links' place.
+    """
     name = unit["source"]
     pieces = [Piece(**piece) for piece in unit["pieces"]]
     options = sources[name]
@@ -150,6 +190,8 @@ def read(unit: Mapping[str, Any], *, sources: Mapping[str, Any]) -> Iterator[dic
             refused += parcel["rejected"].num_rows
             for found in parcel["rejected"].column("reason").value_counts().to_pylist():
                 reasons[found["values"]] = reasons.get(found["values"], 0) + found["counts"]
+        if alone and "links" in parcel:
+            yield {"crosswalk": crosswalk.themselves(parcel["links"])}
         yield crosswalk.named(parcel)
     rows = [{"source": name, "rule": EVENTS_OF, "action": "", "count": count}]
     rows += [
@@ -159,16 +201,18 @@ def read(unit: Mapping[str, Any], *, sources: Mapping[str, Any]) -> Iterator[dic
     yield {"ledger": LEDGER.rows(rows)}
 
 
-def _ledger(blocks: Any, parts: int) -> pa.Table:
-    """What the sources' kernels counted, merged by workers."""
+def _ledger(slices: Any, rows: int, parts: int) -> pa.Table:
+    """What the sources' kernels counted; where that is much, merged by workers."""
+    if rows <= FEW:
+        return summed(workers.gathered(slices, "ledger"))
 
     def partial_sum(tables: Iterable[pa.Table]) -> pa.Table | None:
         held = list(tables)
         return summed(held) if held else None
 
     columns = "source string, code string, rule string, action string, count long"
-    rows = workers.unpacked(blocks, "ledger", _plain, columns)
-    found = workers.summed(rows, partial_sum, summed, parts=parts)
+    plain = workers.unpacked(slices, "ledger", _plain, columns)
+    found = workers.summed(plain, partial_sum, summed, parts=parts)
     return found if found is not None else LEDGER.empty
 
 
@@ -176,9 +220,7 @@ def _plain(ledger: pa.Table) -> pa.Table:
     return pa.table({f.name: ledger.column(f.name).cast(f.type) for f in LEDGER.arrow})
 
 
-def _tell_empty(
-    blocks: Any, sources: Mapping[str, Model], ledger: pa.Table, parts: int
-) -> None:
+def _tell_empty(sources: Mapping[str, Any], ledger: pa.Table) -> None:
     """Raise SourceError where a source gave no event, with the commonest reason of refusal."""
     rows = [row for row in ledger.to_pylist() if row["rule"] == EVENTS_OF]
     for name in sources:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
-from clinloom import plugins
+from clinloom import files, plugins
 from clinloom.cohort.split import FOLDS
-from clinloom.deploy.scorer import Scorer, parity
+from clinloom.deploy.scorer import Scorer, difference, held
 from clinloom.features import Feature
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
-from clinloom.store import Pending
+from clinloom.store import Pending, Stored
 from clinloom.study import Study
 from clinloom.tables import DATASET, matrix
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from clinloom.learn.training import Folds, Trained
 
 PARITY_ROWS = 5000  # rows on which the scorer is held against Spark
-MODALITIES = {"records": "records", "images": "images"}
+MODALITIES = ("records", "images")
 
 
 def train(
@@ -120,6 +122,72 @@ def _train(
     out.put(model, "trained.json", json.dumps(found))
 
 
+def selected(models: Mapping[str, Tables]) -> str:
+    """The model that the folds say is best."""
+    return max(models, key=lambda name: told(models, name)["fold_auroc"] or 0.0)
+
+
+def told(models: Mapping[str, Tables], name: str) -> dict[str, Any]:
+    """What the folds said of a model: its point, threshold and areas."""
+    found: dict[str, Any] = json.loads(model_of(models, name).text("trained.json"))
+    return found
+
+
+def scorer(models: Mapping[str, Tables], name: str) -> Scorer:
+    """A trained model's scorer."""
+    return _scorer(model_of(models, name), "scorer.npz")
+
+
+def model_of(models: Mapping[str, Tables], name: str) -> Stored:
+    """A trained model as it was committed."""
+    return models[name][f"models.{name}"]
+
+
+def _scorer(stored: Stored, name: str) -> Scorer:
+    return Scorer.parse(files.read(stored.file(name)))
+
+
+def modalities(
+    work: Work,
+    study: Study,
+    dataset: Tables,
+    features: Sequence[Feature],
+    models: Mapping[str, Tables],
+) -> dict[str, Scorer]:
+    """The selected model fitted on records only and on images only, where there are both.
+
+    They are raw: neither recalibrated nor held against a threshold of their own.
+    """
+    use = {m: [i for i, f in enumerate(features) if f.modality == m] for m in MODALITIES}
+    if not study.evaluate.modalities or not all(use.values()):
+        return {}
+    name = selected(models)
+
+    def do(out: Pending) -> None:
+        from clinloom.learn import training
+
+        point, place = told(models, name)["point"], out.scratch("trees")
+        for kind in MODALITIES:
+            shared = Shared(work, study, dataset, features)
+            try:
+                part = shared.folds(use[kind]).part(None)
+                model = training.fit(name, study.models[name], point, part, seed=study.seed)
+                arrays = training.flattened(name, model, str(place / kind))
+            finally:
+                shared.close()
+            made = Scorer(name, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)
+            out.put("modalities", f"{kind}.npz", made.dump())
+
+    options = [plain(study.models[name]), study.seed]
+    made = work.step("modalities", do, options=options, inputs=keys(work, models, "features"))
+    return {kind: _scorer(made["modalities"], f"{kind}.npz") for kind in MODALITIES}
+
+
+def keys(work: Work, models: Mapping[str, Tables], *more: str) -> dict[str, str]:
+    """What depends on every model depends on these steps."""
+    return {step: work.keys[step] for step in (*more, *(f"train/{name}" for name in models))}
+
+
 def scorer_of(trained: Trained) -> Scorer:
     """The scorer of a trained model."""
     return Scorer(
@@ -133,12 +201,21 @@ def scorer_of(trained: Trained) -> Scorer:
 
 
 def _agree(work: Work, dataset: Tables, trained: Trained, scorer: Scorer) -> float:
-    """The parity gate: the scorer against ``PipelineModel.transform`` on bounded rows."""
-    from clinloom.spark.session import to_arrow
-
+    """The parity gate: the scorer against ``PipelineModel.transform``, in workers."""
     frame = workers.read(work.spark, dataset["dataset"], DATASET).limit(PARITY_ROWS)
-    made = to_arrow(
-        trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
-    )
-    expected = made.column("predicted_boolean_probability").to_numpy()
-    return parity(scorer, matrix(made), expected)
+    made = trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
+    found = workers.summed(made, partial(_off, scorer=scorer), _worst, parts=1)
+    return held(scorer, found.column("worst")[0].as_py() if found is not None else 0.0)
+
+
+def _off(tables: Iterable[pa.Table], *, scorer: Scorer) -> pa.Table:
+    """How far the scorer's risks of some rows lie from Spark's, at most; NaN where one is."""
+    found = [
+        difference(scorer, matrix(rows), rows.column("predicted_boolean_probability").to_numpy())
+        for rows in tables
+    ]
+    return pa.table({"worst": [float(np.max([0.0, *found]))]})
+
+
+def _worst(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.table({"worst": [float(np.max(pa.concat_tables(tables).column("worst").to_numpy()))]})

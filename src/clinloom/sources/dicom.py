@@ -29,6 +29,7 @@ from clinloom.sources._images.measured import Measured, coded
 from clinloom.study import Model, StudyPath
 
 REQUIRES: str | None = "dicom"
+LINKS = False  # whether it tells which identifiers belong together
 SPLITTABLE = False
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"

@@ -26,6 +26,7 @@ from clinloom.study import MICROSECONDS, Codes, Duration, Model, StudyPath
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
 REQUIRES: str | None = None
+LINKS = True  # whether it tells which identifiers belong together
 SPLITTABLE = True
 PARCEL = 1 << 17  # events that are handed on at once
 RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number

@@ -28,6 +28,7 @@ from clinloom.sources._images.measured import Measured, coded
 from clinloom.study import Model, StudyPath
 
 REQUIRES: str | None = "images"
+LINKS = False  # whether it tells which identifiers belong together
 SPLITTABLE = False
 
 

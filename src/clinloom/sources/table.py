@@ -25,6 +25,7 @@ from clinloom.study import Model, StudyPath
 from clinloom.tables import PARCEL_EVENTS
 
 REQUIRES: str | None = None
+LINKS = False  # whether it tells which identifiers belong together
 SPLITTABLE = True
 
 Text = Annotated[str, BeforeValidator(str)]

@@ -1,9 +1,10 @@
 """Rows on their way to their buckets: Arrow blocks, and the order in which a bucket keeps its rows.
 
-A worker packs what it read into blocks of many rows; once it is known who is who, a block is cut
-into one slice a bucket, Spark's shuffle brings the slices of a bucket together, and they come out
-sorted. A subject's bucket is ``subject_id mod buckets``, for subjects are hashes already; a row
-without one (a refusal) goes where its file and place fall.
+A worker cuts what it read into slices, a packed block of one bucket each; Spark's shuffle brings
+the slices of a bucket together, and they come out sorted. Where links show that some subjects are
+others, slices are renamed and cut anew on their way. A subject's bucket
+is ``subject_id mod buckets``, for subjects are hashes already; a row without one (a refusal) goes
+where its file and place fall.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from clinloom.spark.sums import packed, unpacked
 from clinloom.spark.temporary import temporary_folder
 
 HELD = 1 << 20  # rows, and
-BYTES = 1 << 27  # bytes that a worker holds before it packs them into a block
+BYTES = 1 << 27  # bytes that a worker holds before it cuts them
+ROW = 1 << 20  # bytes of a slice, before compression: larger values burden the JVM's collector
+MEMORY = 1 << 29  # bytes, and
 SORTED = 1 << 22  # rows of a bucket that are sorted at once
 SLICE = 1 << 19  # sorted rows that are handed on at once
 RANGES = 64  # the parts of a bucket too large to sort at once
@@ -61,26 +64,34 @@ def _place(rows: pa.Table) -> Ints:
     return out
 
 
-class Packer:
-    """Collects rows of one table and hands them on as packed blocks."""
+class Cutter:
+    """Collects rows of one table and hands them on as slices: a packed block of one bucket."""
 
-    def __init__(self, schema: pa.Schema):
-        self.schema = schema
+    def __init__(self, schema: pa.Schema, buckets: int):
+        self.schema, self.buckets = schema, buckets
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
 
-    def add(self, rows: pa.Table) -> Iterator[tuple[int, bytes]]:
-        """Take rows, which must conform to the schema; yields (rows, block) where one is full."""
+    def add(self, rows: pa.Table) -> Iterator[tuple[int, int, int, bytes]]:
+        """Take rows, which must conform to the schema.
+
+        Yields (bucket, rows, size, block) when there are enough.
+        """
         shaped = _shaped(rows, self.schema)
         self._held.append(shaped)
         self._rows, self._bytes = self._rows + shaped.num_rows, self._bytes + shaped.nbytes
         if self._rows >= HELD or self._bytes >= BYTES:
             yield from self.rest()
 
-    def rest(self) -> Iterator[tuple[int, bytes]]:
+    def rest(self) -> Iterator[tuple[int, int, int, bytes]]:
         """What is still held."""
         if self._rows:
-            yield self._rows, packed(_joined(self._held))
+            whole = _joined(self._held)
+            most = max(1, ROW * whole.num_rows // max(whole.nbytes, 1))
+            for bucket, part in cut(whole, self.buckets):
+                for begin in range(0, part.num_rows, most):
+                    some = part.slice(begin, most)
+                    yield bucket, some.num_rows, some.nbytes, packed(some)
         self._held, self._rows, self._bytes = [], 0, 0
 
 
@@ -103,7 +114,11 @@ def _joined(parts: Sequence[pa.Table]) -> pa.Table:
 
 
 def cut(rows: pa.Table, buckets: int) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each bucket that has any, in the order they came."""
+    """The rows of each bucket that has any, in the order they came; of a table without subjects,
+    all in bucket 0."""
+    if "subject_id" not in rows.column_names:
+        yield 0, rows
+        return
     bucket = bucket_of(rows, buckets)
     counts = np.bincount(bucket, minlength=buckets)
     rows = rows.take(pa.array(np.argsort(bucket, kind="stable"))).combine_chunks()
@@ -158,15 +173,15 @@ class Bucket:
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
-        self._rows = 0
+        self._rows = self._size = 0
         self._spilt: list[Path] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def add(self, block: bytes, rows: int) -> None:
-        """Take a slice's block."""
+    def add(self, block: bytes, rows: int, size: int) -> None:
+        """Take a slice's block; ``size``: its bytes when it is unpacked."""
         self._blocks.append(block)
-        self._rows += rows
-        if self._rows > SORTED:
+        self._rows, self._size = self._rows + rows, self._size + size
+        if self._rows > SORTED or self._size > MEMORY:
             self._spill()
 
     def _spill(self) -> None:

@@ -14,28 +14,24 @@ from clinloom.tables import Table
 
 Batches = Iterator[pa.RecordBatch]
 
-BLOCK = "kind string, rows long, block binary"
-SLICE = "place int, bucket int, kind string, rows long, block binary"
+SLICE = "place int, bucket int, kind string, rows long, size long, block binary"
 RECEIPT = "name string, told string, sum binary"
 PROBLEM = "problem"  # the kind of a block, or the name of a receipt, that tells of a fault
 
 
-def of_blocks(batches: Batches) -> Iterator[tuple[str, int, bytes]]:
-    """Kind, rows and content of each block."""
+def of_slices(batches: Batches) -> Iterator[tuple[str, int, int, int, bytes]]:
+    """Kind, bucket, rows, unpacked size and content of each slice."""
     for some in batches:
         for row in some.to_pylist():
-            yield row["kind"], row["rows"], row["block"]
+            yield row["kind"], row["bucket"], row["rows"], row["size"], row["block"]
 
 
-def blocks(kind: str, made: Iterable[tuple[int, bytes]]) -> Batches:
-    """Blocks of (rows, content), one a batch."""
-    for rows, data in made:
-        yield block(kind, rows, data)
-
-
-def block(kind: str, rows: int, data: bytes) -> pa.RecordBatch:
-    """One block."""
-    return batch([[kind], [rows], [data]], BLOCKS)
+def slices(
+    kind: str, made: Iterable[tuple[int, int, int, bytes]], spots: Sequence[int]
+) -> Batches:
+    """Slices of (bucket, rows, size, content), one a batch; ``spots``: the key of each bucket."""
+    for bucket, rows, size, data in made:
+        yield batch([[spots[bucket]], [bucket], [kind], [rows], [size], [data]], SLICES)
 
 
 def receipt(name: str, told: str | None, total: bytes | None) -> pa.RecordBatch:
@@ -53,9 +49,13 @@ def _schema(**types: pa.DataType) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-BLOCKS = _schema(kind=pa.string(), rows=pa.int64(), block=pa.binary())
 SLICES = _schema(
-    place=pa.int32(), bucket=pa.int32(), kind=pa.string(), rows=pa.int64(), block=pa.binary()
+    place=pa.int32(),
+    bucket=pa.int32(),
+    kind=pa.string(),
+    rows=pa.int64(),
+    size=pa.int64(),
+    block=pa.binary(),
 )
 RECEIPTS = _schema(name=pa.string(), told=pa.string(), sum=pa.binary())
 

@@ -24,10 +24,11 @@ SETTINGS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.shuffle.partitions": "8",
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",  # blocks are compressed already
 }
 LANES = 8  # tasks of the driver side by side, at most
 Answer = TypeVar("Answer")
-QUIET = Path(__file__).parent / "log4j2.properties"
+QUIET_URI = (Path(__file__).parent / "log4j2.properties").as_uri()
 STARTED = {  # for a session that is started here
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -35,7 +36,7 @@ STARTED = {  # for a session that is started here
     "spark.sql.autoBroadcastJoinThreshold": "64m",
 }
 ALONE = {  # and on this machine alone
-    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={QUIET.as_uri()}",
+    "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC -Dlog4j2.configurationFile={QUIET_URI}",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
 }

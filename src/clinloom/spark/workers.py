@@ -19,7 +19,7 @@ from clinloom.errors import StoreError
 from clinloom.files import Address
 from clinloom.spark import blocks, faults, placing, receipts, sums
 from clinloom.spark.patients import Input, patients
-from clinloom.spark.receipts import BLOCK, PROBLEM, RECEIPT, SLICE, Batches, Writing
+from clinloom.spark.receipts import PROBLEM, RECEIPT, SLICE, Batches, Writing
 from clinloom.spark.session import setting
 from clinloom.spark.sums import Merge
 from clinloom.spark.units import Spool
@@ -35,39 +35,46 @@ Parcels = Iterable[Mapping[str, pa.Table]]
 UnitKernel = Callable[[Any], Parcels]
 PatientKernel = Callable[..., Mapping[str, pa.Table]]
 RowKernel = Callable[[pa.Table], pa.Table]
+Check = Callable[[Iterator[pa.Table]], Iterator[pa.Table]]
 PartialKernel = Callable[[Iterable[pa.Table]], pa.Table | None]
 
 CHUNK = 1 << 19  # events that a kernel is handed at once, rounded up to a whole patient
 ON_DISK = StorageLevel.DISK_ONLY  # of blocks that are read twice
 TASKS = 4096  # partitions of one job, at most
-ROWS_OF_BLOCKS = 8  # rows are megabytes here: few of them in an Arrow batch
+ROWS_OF_BLOCKS = 64  # of a slice each: an Arrow batch of some 20 MB
 
 
 def by_unit(
-    spark: SparkSession, units: Spool, kernel: UnitKernel, *, tables: Mapping[str, Table]
+    spark: SparkSession,
+    units: Spool,
+    kernel: UnitKernel,
+    *,
+    tables: Mapping[str, Table],
+    buckets: int,
 ) -> DataFrame:
-    """What ``kernel(unit)`` yields, a table for each name, packed in rows of BLOCK.
+    """What ``kernel(unit)`` yields, a table for each name, cut into rows of SLICE.
 
     A unit is a part of a source that a worker opens itself. Rows of the kind ``problem`` tell of
-    faults; see :func:`receipts`. Persist the frame where it is read twice.
+    faults; see :func:`settle`. Persist the frame where it is read twice.
     """
     schemas = {name: coded(table) for name, table in tables.items()}
+    spots = placing.keys(buckets)
 
     def work(batches: Batches) -> Batches:
         for number in numbers(batches):
-            packers = {name: blocks.Packer(schema) for name, schema in schemas.items()}
+            cutters = {name: blocks.Cutter(schema, buckets) for name, schema in schemas.items()}
             try:
                 for parcel in kernel(units.unit(number)):
                     for name, rows in parcel.items():
-                        if name in packers and rows.num_rows:
-                            yield from receipts.blocks(name, packers[name].add(rows))
+                        if name in cutters and rows.num_rows:
+                            yield from receipts.slices(name, cutters[name].add(rows), spots)
             except Exception as error:
-                yield receipts.block(PROBLEM, 0, _lasting(error).encode())
+                yield from receipts.slices(PROBLEM, [(0, 0, 0, _lasting(error).encode())], spots)
                 continue
-            for name, packer in packers.items():
-                yield from receipts.blocks(name, packer.rest())
+            for name, cutter in cutters.items():
+                yield from receipts.slices(name, cutter.rest(), spots)
 
-    return _numbered(spark, len(units)).mapInArrow(_armed(work), BLOCK)
+    return _numbered(spark, len(units)).mapInArrow(_armed(work), SLICE)
 
 
 def settle(frame: DataFrame) -> dict[str, int]:
@@ -88,22 +95,40 @@ def unpacked(frame: DataFrame, kind: str, kernel: RowKernel, columns: str) -> Da
     """The rows in the blocks of one kind, through ``kernel``."""
 
     def work(batches: Batches) -> Batches:
-        for _, _, block in receipts.of_blocks(batches):
+        for *_, block in receipts.of_slices(batches):
             yield from kernel(sums.unpacked(block)).combine_chunks().to_batches()
 
     return frame.where(f"kind = '{kind}'").mapInArrow(_armed(work), columns)
 
 
-def packed(frame: DataFrame, kind: str, schema: pa.Schema) -> DataFrame:
-    """A frame's rows as blocks of one kind."""
+def gathered(frame: DataFrame, kind: str) -> list[pa.Table]:
+    """The blocks of one kind, on the driver: for few rows."""
+    with faults.told():
+        rows = frame.where(f"kind = '{kind}'").select("block").collect()
+    return [sums.unpacked(bytes(row["block"])) for row in rows]
+
+
+def packed(frame: DataFrame, kind: str, table: Table, *, buckets: int) -> DataFrame:
+    """A frame's rows as slices of one kind."""
+    spots, schema = placing.keys(buckets), coded(table)
 
     def work(batches: Batches) -> Batches:
-        packer = blocks.Packer(schema)
+        cutter = blocks.Cutter(schema, buckets)
         for batch in batches:
-            yield from receipts.blocks(kind, packer.add(pa.Table.from_batches([batch])))
-        yield from receipts.blocks(kind, packer.rest())
+            yield from receipts.slices(kind, cutter.add(pa.Table.from_batches([batch])), spots)
+        yield from receipts.slices(kind, cutter.rest(), spots)
 
-    return frame.mapInArrow(_armed(work), BLOCK)
+    return frame.mapInArrow(_armed(work), SLICE)
+
+
+def held(
+    spark: SparkSession, kind: str, rows: pa.Table, table: Table, *, buckets: int
+) -> DataFrame:
+    """The driver's few rows as slices of one kind."""
+    cutter, spots = blocks.Cutter(coded(table), buckets), placing.keys(buckets)
+    made = [*cutter.add(rows), *cutter.rest()]
+    cells = [(spots[b], b, kind, count, size, block) for b, count, size, block in made]
+    return spark.createDataFrame(cells, SLICE)
 
 
 def written(frame: DataFrame, table: Table, place: Address) -> list[Address]:
@@ -126,54 +151,83 @@ def cluster(
     out: Pending,
     tables: Mapping[str, tuple[str, Table]],
     buckets: int,
+    known: DataFrame | None = None,
     moved: Sequence[Address] = (),
+    merges: Mapping[str, Merge] | None = None,
     counting: tuple[Callable[[str, pa.Table], pa.Table], Merge] | None = None,
-) -> pa.Table | None:
-    """The one shuffle: blocks become a sorted file a bucket and table.
+    checks: Mapping[str, Check] | None = None,
+) -> dict[str, pa.Table]:
+    """The one shuffle: slices become a sorted file a bucket and table.
 
     ``tables``: for each kind the name that its table gets, and its declaration; the rows' order is
     ``blocks.sorting``, however units were grouped; an empty bucket has no file. ``moved``: files of
-    ``own`` and ``true``, by which subjects that turned out to be others are renamed before they are
-    cut. ``counting``: ``partial(name, rows)`` of everything written, and its merge.
+    ``own`` and ``true``, by which subjects that turned out to be others are renamed, and the slices
+    of ``frame`` cut anew; those of ``known`` are right already. ``merges``: kinds that are no
+    tables but sums. ``counting``: ``partial(name, rows)`` of everything written, and its merge;
+    both come back. ``checks``: what a kind's sorted rows pass through on their way.
     """
-    spots = placing.keys(buckets)
+    spots, adding, checking = placing.keys(buckets), dict(merges or {}), dict(checks or {})
+    schemas = {kind: coded(table) for kind, (_, table) in tables.items()}
 
-    def slices(batches: Batches) -> Batches:
-        for kind, _, block in receipts.of_blocks(batches):
-            rows = sums.unpacked(block)
-            if moved:
-                rows = blocks.renamed(rows, _moved(moved))
-            for bucket, part in blocks.cut(rows, buckets):
-                cells = [[spots[bucket]], [bucket], [kind], [part.num_rows], [sums.packed(part)]]
-                yield receipts.batch(cells, receipts.SLICES)
+    def renamed(batches: Batches) -> Batches:
+        cutters = {kind: blocks.Cutter(schema, buckets) for kind, schema in schemas.items()}
+        for kind, *_, block in receipts.of_slices(batches):
+            rows = blocks.renamed(sums.unpacked(block), _moved(moved))
+            yield from receipts.slices(kind, cutters[kind].add(rows), spots)
+        for kind, cutter in cutters.items():
+            yield from receipts.slices(kind, cutter.rest(), spots)
 
     def merge(batches: Batches) -> Batches:
         held: dict[tuple[int, str], blocks.Bucket] = {}
-        for batch in batches:
-            for row in batch.to_pylist():
-                key = (row["bucket"], row["kind"])
-                held.setdefault(key, blocks.Bucket()).add(row["block"], row["rows"])
-        for (bucket, kind), rows in sorted(held.items()):
-            name, table = tables[kind]
-            writing = Writing(targets, {name: table}, bucket)
-            counted: list[pa.Table] = []
-            with writing:
-                for part in rows.sorted():
-                    writing.write({name: part})
-                    if counting is not None:
-                        counted.append(counting[0](name, part))
-            yield from writing.receipts()
-            if counting is not None and counted:
-                yield receipts.receipt("counts", None, sums.packed(counting[1](counted)))
-            held[bucket, kind] = blocks.Bucket()  # let go of what is written
+        added: dict[str, list[pa.Table]] = {}
+        for kind, bucket, count, size, block in receipts.of_slices(batches):
+            if kind == PROBLEM:
+                yield receipts.receipt(PROBLEM, block.decode(), None)
+            elif kind in adding:
+                added.setdefault(kind, []).append(sums.unpacked(block))
+            else:
+                held.setdefault((bucket, kind), blocks.Bucket()).add(block, count, size)
+        for kind, tallies in added.items():
+            yield receipts.receipt(kind, None, sums.packed(adding[kind](tallies)))
+        try:
+            for (bucket, kind), rows in sorted(held.items()):
+                check = checking.get(kind)
+                parts = rows.sorted() if check is None else check(rows.sorted())
+                yield from _merged(bucket, parts, targets, *tables[kind], counting)
+                held[bucket, kind] = blocks.Bucket()  # let go of what is written
+        except Exception as error:
+            yield receipts.receipt(PROBLEM, _lasting(error), None)
 
     targets = {name: out.place(name) for name, _ in tables.values()}
-    kinds = ", ".join(f"'{kind}'" for kind in tables)
-    cut = frame.where(f"kind in ({kinds})").mapInArrow(_armed(slices), SLICE)
-    merged = cut.repartition(buckets, "place").mapInArrow(_armed(merge), RECEIPT)
-    with setting(frame.sparkSession, BATCH_ROWS, str(ROWS_OF_BLOCKS)):
-        found = _settled(merged, out, {"counts": counting[1]} if counting else {}, parts=buckets)
-    return found.get("counts")
+    if moved:
+        kinds = ", ".join(f"'{kind}'" for kind in tables)
+        frame = frame.where(f"kind in ({kinds})").mapInArrow(_armed(renamed), SLICE)
+    together = frame.union(known) if known is not None else frame
+    merged = together.repartition(buckets, "place").mapInArrow(_armed(merge), RECEIPT)
+    if counting is not None:
+        adding["counts"] = counting[1]
+    with setting(together.sparkSession, BATCH_ROWS, str(ROWS_OF_BLOCKS)):
+        return _settled(merged, out, adding, parts=buckets)
+
+
+def _merged(
+    bucket: int,
+    rows: Iterable[pa.Table],
+    places: Mapping[str, Address],
+    name: str,
+    table: Table,
+    counting: tuple[Callable[[str, pa.Table], pa.Table], Merge] | None,
+) -> Batches:
+    """Write the rows of one table and bucket; what was written, and its counts."""
+    counted: list[pa.Table] = []
+    with Writing(places, {name: table}, bucket) as writing:
+        for part in rows:
+            writing.write({name: part})
+            if counting is not None:
+                counted.append(counting[0](name, part))
+    yield from writing.receipts()
+    if counting is not None and counted:
+        yield receipts.receipt("counts", None, sums.packed(counting[1](counted)))
 
 
 BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
