@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from clinloom.platforms._hadoop import YARN, Hadoop, fetched
 
 REPORT = re.compile(r"Application report for (application_\d+_\d+) \(state: (\w+)\)")
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
-STATUS = re.compile(r"(?:exited with status|exitCode:) (\d+)")
+STATUS = re.compile(r"User application exited with status (\d+)")
+CONTENTS = re.compile(r"^Log ?Contents:\n", re.MULTILINE)
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
 EVERY = 1.0  # seconds between two looks at the driver's log
@@ -111,17 +113,18 @@ class Application:
         self._told = max(self._told, whole)
 
     def _relay(self, line: str) -> None:
-        if line.startswith("{"):
-            try:
-                json.loads(line)
-            except ValueError:
-                return
-            self.note(line)
-        elif line.startswith("clinloom: ") or (self._ours and line.startswith("  ")):
-            self.note(line.removeprefix("clinloom: "))
-            self._ours = True
+        """A line of the driver's: its progress, its fault, or how it ended."""
+        told = _json(line)
+        if told is not None:
+            self._ours = False
+            if isinstance(told.get("exit"), int):
+                self.status = told["exit"]
+            else:
+                self.note(line)
             return
-        self._ours = False
+        self._ours = line.startswith("clinloom: ") or (self._ours and line.startswith("  "))
+        if self._ours:
+            self.note(line.removeprefix("clinloom: "))
 
     def _log(self, last: bool) -> str | None:
         """What the driver has written so far."""
@@ -158,7 +161,7 @@ class Application:
             self.note(f"it may run still: yarn application -kill {self.id}")
 
     def _code(self, code: int) -> int:
-        """The command's own exit code: YARN's diagnostics name it."""
+        """The command's own exit code: its driver tells it, else YARN's diagnostics do."""
         if code == 0 and self.final in ("", "SUCCEEDED"):
             return 0
         if self.status is None and self.id is not None:
@@ -177,7 +180,18 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
+def _json(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _contents(text: str) -> str:
-    """A log without what YARN's web service writes around it."""
-    _, found, inner = text.partition("LogContents:\n")
-    return inner.rpartition("\nEnd of LogType:")[0] or inner if found else text
+    """A log without what YARN writes around it; nothing where it writes that alone, as yet."""
+    found = CONTENTS.search(text)
+    inner = text[found.end() :] if found else ""
+    return inner.rpartition("\nEnd of LogType:")[0] or inner
