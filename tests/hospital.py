@@ -14,12 +14,12 @@ MODELS = (
 )
 
 
-def places(folder: Path) -> list[str]:
-    """The overrides that lead the study to the hospital in ``folder``."""
-    return [f"sources.ehr.path={folder / 'fhir'}", f"sources.cxr.path={folder / 'dicom'}"]
+def places(folder: Path | str) -> list[str]:
+    """The overrides that lead the study to the hospital in ``folder``, a path or an address."""
+    return [f"sources.ehr.path={folder}/fhir", f"sources.cxr.path={folder}/dicom"]
 
 
-def small(folder: Path) -> list[str]:
+def small(folder: Path | str) -> list[str]:
     """The overrides of a quick run on it: two models, small grids, few folds and replicates."""
     return [*places(folder), MODELS, "split.folds=2", "evaluate.bootstrap=50"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -149,7 +150,7 @@ def bisect(time: Ints, low: Ints, high: Ints, moment: Ints, *, after: bool = Fal
     ``time`` ascends within each [low, high).
     """
     if len(low) <= 8:
-        side = "right" if after else "left"
+        side: Literal["left", "right"] = "right" if after else "left"
         found = [
             begin + np.searchsorted(time[begin:end], when, side)
             for begin, end, when in zip(low, high, moment, strict=True)

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import ModuleType
 
 from clinloom.errors import MissingDependency, UsageError, nearest
-from clinloom.study import Model
+from clinloom.study import Model, RuleModel, SourceModel
 
 ROOMS = ("sources", "clean", "features", "models", "platforms")
+BASES: dict[str, type[Model]] = {"sources": SourceModel, "clean": RuleModel}
 
 
 @cache
@@ -67,8 +68,14 @@ def load(room: str, name: str) -> ModuleType:
 
 
 def options(room: str, name: str) -> type[Model]:
-    """The plug-in's Options."""
+    """The plug-in's Options. Raises UsageError where they are not derived as the room asks."""
     found: type[Model] = load(room, name).Options
+    base = BASES.get(room, Model)
+    if not issubclass(found, base):
+        raise UsageError(
+            f"the Options of {room} '{name}' are no {base.__name__}",
+            mend=f"derive them from clinloom.study.{base.__name__}",
+        )
     return found
 
 

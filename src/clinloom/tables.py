@@ -281,4 +281,5 @@ PARCELS = {t.name: t for t in (PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, LI
 def matrix(dataset: pa.Table, column: str = "values") -> np.ndarray:
     """A column of equally long arrays, ``values`` unless told, as an (n, f) matrix."""
     values = dataset.column(column).combine_chunks()
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(dataset.num_rows, -1)
+    rows: np.ndarray = values.flatten().to_numpy(zero_copy_only=False).reshape(dataset.num_rows, -1)
+    return rows

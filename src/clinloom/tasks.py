@@ -102,4 +102,5 @@ def _secrets(storage: Mapping[str, Mapping[str, Any]]) -> dict[str, Address]:
 
 
 def _telling(args: argparse.Namespace) -> tuple[str, ...]:
-    return ("--json",) * args.json + ("--quiet",) * args.quiet
+    told: tuple[str, ...] = ("--json",) * args.json + ("--quiet",) * args.quiet
+    return told

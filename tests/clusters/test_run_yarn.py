@@ -9,10 +9,12 @@ import pytest
 import yaml
 from tests.clusters import sparks
 from tests.clusters.hadoop import USER, Hadoop
-from tests.hospital import MODELS, STUDY, clinloom, sets, small
+from tests.hospital import MODELS, clinloom, sets, small
+from tests.hospital import STUDY as BOTH
 
 from clinloom import files
 
+STUDY = BOTH.with_name("synthetic_records.yaml")
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
@@ -20,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 def hospital(tmp_path_factory):
     """A small synthetic hospital."""
     folder = tmp_path_factory.mktemp("hospital")
-    clinloom("synth", folder, "--patients", 400, "--seed", 5, "--images", 30)
+    clinloom("synth", folder, "--patients", 400, "--seed", 5, "--no-images")
     return folder
 
 
@@ -28,15 +30,15 @@ def hospital(tmp_path_factory):
 def local(hospital, tmp_path_factory):
     """The metrics of a run on this machine, with as many cores."""
     out = tmp_path_factory.mktemp("local") / "out"
-    clinloom("run", STUDY, "--out", out, *sets(small(hospital)))
+    changes = [change for change in small(hospital) if "cxr" not in change]
+    clinloom("run", STUDY, "--out", out, *sets(changes))
     return json.loads((out / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def there(hadoop: Hadoop, hospital: Path) -> str:
     """The hospital in HDFS."""
-    hadoop.put(hospital, "/data")
-    return f"{hadoop.address}/data/{hospital.name}"
+    return hadoop.put(hospital, "/hospital")
 
 
 def environment(hadoop: Hadoop) -> dict[str, str]:
@@ -67,8 +69,8 @@ def test_a_study_on_yarn_is_the_local_one(
     hadoop: Hadoop, there: str, local, tmp_path: Path, monkeypatch, mode: str
 ):
     out = f"{hadoop.address}/out-{mode}"
-    changes = [f"sources.ehr.path={there}/fhir", f"sources.cxr.path={there}/dicom"]
-    changes = sets([*changes, MODELS, "split.folds=2", "evaluate.bootstrap=50"])
+    changes = [f"sources.ehr.path={there}/fhir", MODELS, "split.folds=2", "evaluate.bootstrap=50"]
+    changes = sets(changes)
     command = ["run", STUDY, "--out", out, "--on", "yarn", *changes]
     command += ["--platform", options(tmp_path, mode)]
     done = clinloom(*command, **environment(hadoop))
@@ -92,7 +94,7 @@ def test_a_study_on_yarn_is_the_local_one(
 def test_what_fails_there_is_told_here_with_its_exit_code(
     hadoop: Hadoop, there: str, tmp_path: Path
 ):
-    changes = [f"sources.ehr.path={there}/nowhere", f"sources.cxr.path={there}/dicom", MODELS]
+    changes = [f"sources.ehr.path={there}/nowhere", MODELS]
     command = ["run", STUDY, "--out", f"{hadoop.address}/out-wrong", *sets(changes)]
     command += ["--platform", options(tmp_path, "cluster")]
     done = clinloom(*command, check=False, **environment(hadoop))

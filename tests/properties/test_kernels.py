@@ -176,14 +176,14 @@ def test_features_do_not_depend_on_chunks_blocks_or_the_order_of_features(rows, 
     whole = values(features.compute(table(rows), table(index, INDEX), FEATURES))
     shuffled = features.compute(table(rows), table(index, INDEX), [FEATURES[n] for n in mix])
     np.testing.assert_array_equal(values(shuffled), whole[:, mix])
-    from clinloom.features import _history
+    from clinloom.features import _past
 
-    usual = _history.EVENTS_AT_ONCE, _history.CELLS_AT_ONCE
+    usual = _past.EVENTS_AT_ONCE, _past.CELLS_AT_ONCE
     try:
-        _history.EVENTS_AT_ONCE, _history.CELLS_AT_ONCE = 3, 40
+        _past.EVENTS_AT_ONCE, _past.CELLS_AT_ONCE = 3, 40
         blocked = values(features.compute(table(rows), table(index, INDEX), FEATURES))
     finally:
-        _history.EVENTS_AT_ONCE, _history.CELLS_AT_ONCE = usual
+        _past.EVENTS_AT_ONCE, _past.CELLS_AT_ONCE = usual
     np.testing.assert_array_equal(blocked, whole)
     for at, row in enumerate(index):
         mine = [r for r in rows if r["subject_id"] == row["subject_id"]]

@@ -7,28 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from types import ModuleType
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
 from clinloom import plugins
 from clinloom.clean._sheet import Sheet
-from clinloom.study import Model
+from clinloom.study import RuleModel
+
+
+class Rule(Protocol):
+    """What a rule family owes: a file of this room, or another package's module."""
+
+    REQUIRES: str | None
+    ORDER: int  # families run in ascending order
+
+    @property
+    def Options(self) -> type[RuleModel]:
+        """What a study may set."""
+
+    def apply(self, sheet: Sheet, options: Any) -> None:
+        """Convert, refuse or remove events of the sheet, and note each."""
 
 
 @cache
-def rules() -> tuple[tuple[str, ModuleType], ...]:
+def rules() -> tuple[tuple[str, Rule], ...]:
     """Every rule family, in the order in which they run."""
-    loaded = [(name, plugins.load("clean", name)) for name in plugins.choices("clean")]
+    loaded = [(name, cast(Rule, plugins.load("clean", name))) for name in plugins.choices("clean")]
     return tuple(sorted(loaded, key=lambda item: (item[1].ORDER, item[0])))
 
 
 @cache
-def _default(rule: ModuleType) -> Model:
-    return rule.Options()
+def _default(name: str) -> RuleModel:
+    return dict(rules())[name].Options()
 
 
-def clean(acquired: pa.Table, options: Mapping[str, Model]) -> dict[str, pa.Table]:
+def clean(acquired: pa.Table, options: Mapping[str, RuleModel]) -> dict[str, pa.Table]:
     """Clean the events of whole patients.
 
     ``acquired`` (ACQUIRED columns) is sorted by subject_id, time (nulls first), code. ``options``
@@ -41,7 +55,7 @@ def clean(acquired: pa.Table, options: Mapping[str, Model]) -> dict[str, pa.Tabl
     sheet = Sheet(acquired)
     if sheet.rows:
         for name, rule in rules():
-            chosen = options.get(name) or _default(rule)
-            if chosen.enabled:  # type: ignore[attr-defined]
+            chosen = options.get(name) or _default(name)
+            if chosen.enabled:
                 rule.apply(sheet, chosen)
     return sheet.finished()

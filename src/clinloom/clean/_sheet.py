@@ -225,7 +225,7 @@ class Sheet:
         if not self._notes:
             return LEDGER.empty
         (code, codes), (source, sources) = self.code, self.source
-        counted: dict[tuple, int] = {}
+        counted: dict[tuple[str | None, str | None, str, str], int] = {}
         for rows, rule, action in self._notes:
             pairs = (source[rows].astype(np.int64) + 1) * len(codes) + code[rows]
             found, counts = np.unique(pairs, return_counts=True)

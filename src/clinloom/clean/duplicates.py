@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from clinloom.clean._sheet import Sheet
 from clinloom.events import coded
-from clinloom.study import Model
+from clinloom.study import RuleModel
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 50
 
 
-class Options(Model):
+class Options(RuleModel):
     """Whether repeated facts are removed."""
-
-    enabled: bool = Field(default=True, description="switch the rule off with false")
 
 
 def apply(sheet: Sheet, options: Options) -> None:

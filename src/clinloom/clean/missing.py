@@ -9,16 +9,15 @@ from pydantic import Field
 
 from clinloom import events
 from clinloom.clean._sheet import Sheet
-from clinloom.study import Model
+from clinloom.study import RuleModel
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 20
 
 
-class Options(Model):
+class Options(RuleModel):
     """What stands for a missing value."""
 
-    enabled: bool = Field(default=True, description="switch the rule off with false")
     tokens: tuple[str, ...] = Field(
         default=(), description="texts that mean missing, beside the empty one, e.g. '?' or 'NULL'"
     )
@@ -62,4 +61,5 @@ def _absent(text: pa.Array, tokens: tuple[str, ...]) -> np.ndarray:
     if not len(short):
         return short
     found = pc.is_in(pc.utf8_trim_whitespace(text.take(pa.array(short)).cast("string")), wanted)
-    return short[found.to_numpy(zero_copy_only=False)]
+    rows: np.ndarray = short[found.to_numpy(zero_copy_only=False)]
+    return rows

@@ -11,17 +11,16 @@ from pydantic import Field, field_validator
 
 from clinloom import events
 from clinloom.clean._sheet import Sheet
-from clinloom.study import Model
+from clinloom.study import RuleModel
 from clinloom.vocabulary.bounds import BY_CODE, Bounds
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 40
 
 
-class Options(Model):
+class Options(RuleModel):
     """Which values are impossible."""
 
-    enabled: bool = Field(default=True, description="switch the rule off with false")
     bounds: dict[str, Bounds] = Field(
         default={},
         description="[low, high] by code or pattern, both allowed; they win over the built-in ones",

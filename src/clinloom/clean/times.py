@@ -12,10 +12,10 @@ from pydantic import Field, field_validator
 
 from clinloom import events
 from clinloom.clean._sheet import Sheet
-from clinloom.study import Model
+from clinloom.study import RuleModel
 from clinloom.tables import TIME
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 10
 
 FORMATS = (
@@ -48,10 +48,9 @@ DIRECTIVES = {
 LIMITS = {"Y": (1, 9999), "m": (1, 12), "d": (1, 31), "H": (0, 23), "M": (0, 59), "S": (0, 59)}
 
 
-class Options(Model):
+class Options(RuleModel):
     """How times in free form are read."""
 
-    enabled: bool = Field(default=True, description="switch the rule off with false")
     formats: tuple[str, ...] = Field(
         default=FORMATS,
         description="tried in this order; day-first and month-first dates look alike: keep one",
@@ -118,7 +117,8 @@ def parsed(text: pa.Array, formats: tuple[str, ...], zone: str = "UTC") -> np.nd
         if not len(todo):
             break
         fields = pc.extract_regex(text, expression(written))
-        fits = np.flatnonzero(events.valid(fields) if fields.null_count else np.ones(len(todo)))
+        present = events.valid(fields)
+        fits = np.arange(len(todo)) if present is None else np.flatnonzero(present)
         if not len(fits):
             continue
         moment = _moments(fields.take(pa.array(fits)), zone)
@@ -166,4 +166,5 @@ def _offsets(written: pa.Array) -> np.ndarray:
     plain = pc.replace_substring(pc.replace_substring(written, "Z", "+0000"), ":", "")
     hhmm = pc.utf8_slice_codeunits(plain, 1).cast(pa.int64()).to_numpy()
     sign = np.where(pc.starts_with(plain, "-").to_numpy(zero_copy_only=False), -1, 1)
-    return sign * (hhmm // 100 * 60 + hhmm % 100) * 60_000_000
+    east: np.ndarray = sign * (hhmm // 100 * 60 + hhmm % 100) * 60_000_000
+    return east

@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field, model_serializer
 
 from clinloom import events
 from clinloom.clean._sheet import Sheet
-from clinloom.study import Model
+from clinloom.study import Model, RuleModel
 from clinloom.vocabulary.quantities import BY_CODE, Quantity, plain
 
-REQUIRES = None
+REQUIRES: str | None = None
 ORDER = 30
 
 RESPELLED, CONVERTED, ASSUMED, UNKNOWN = 1, 2, 3, 4
@@ -41,10 +41,9 @@ class Convert(Model):
         return {names.get(n, n): getattr(self, n) for n in type(self).model_fields}
 
 
-class Options(Model):
+class Options(RuleModel):
     """How units are brought together."""
 
-    enabled: bool = Field(default=True, description="switch the rule off with false")
     convert: tuple[Convert, ...] = Field(
         default=(), description="conversions beside the built-in ones; they win over those"
     )

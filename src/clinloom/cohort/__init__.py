@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from clinloom import events as ev
 from clinloom.cohort._ages import old_enough, young_enough
-from clinloom.cohort._history import History, Occurrences
+from clinloom.cohort._occurrences import Occurrences
 from clinloom.events import Flags, Ints
+from clinloom.history import History
 from clinloom.study import Cohort, Criterion, Eligibility, IndexTime, Outcome
 from clinloom.tables import FLOW, INDEX
 
@@ -122,7 +123,8 @@ def _criterion(history: History, criterion: Criterion, *, wanted: bool) -> Any:
         reach = criterion.within
         begin = np.full(len(moments.time), ev.STATIC + 1) if reach is None else moments.time - reach
         found = known.between(moments.patient, begin, moments.time) | holds[moments.patient]
-        return found == wanted
+        kept: Flags = found == wanted
+        return kept
 
     return test
 

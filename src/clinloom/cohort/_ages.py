@@ -35,12 +35,16 @@ def old_enough(born: Ints, moment: Ints, years: float) -> Flags:
     Whole years are birthdays; parts of years are counted in years of 365.25 days.
     """
     if float(years).is_integer():
-        return (born != STATIC) & (completed_years(born, moment) >= years)
-    return (born != STATIC) & (moment - born >= years * MICROSECONDS["y"])
+        old: Flags = (born != STATIC) & (completed_years(born, moment) >= years)
+        return old
+    reached: Flags = (born != STATIC) & (moment - born >= years * MICROSECONDS["y"])
+    return reached
 
 
 def young_enough(born: Ints, moment: Ints, years: float) -> Flags:
     """Whether the age at ``moment`` is at most ``years``: 90 takes in all who are 90."""
     if float(years).is_integer():
-        return (born != STATIC) & (completed_years(born, moment) <= years)
-    return (born != STATIC) & (moment - born <= years * MICROSECONDS["y"])
+        young: Flags = (born != STATIC) & (completed_years(born, moment) <= years)
+        return young
+    within: Flags = (born != STATIC) & (moment - born <= years * MICROSECONDS["y"])
+    return within

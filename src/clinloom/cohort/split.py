@@ -22,7 +22,8 @@ FOLDS = 0x632BE59BD9B4E019  # keeps folds independent of the split
 
 def uniform(subject: Ints, *, seed: int) -> Floats:
     """A number in [0, 1) for each subject (n,), the same for the same subject and seed."""
-    return (hashing.words(subject, seed=seed) >> np.uint64(11)) * 2.0**-53
+    drawn: Floats = (hashing.words(subject, seed=seed) >> np.uint64(11)) * np.float64(2.0**-53)
+    return drawn
 
 
 def assign(index: pa.Table, split: Split, *, seed: int) -> pa.Table:

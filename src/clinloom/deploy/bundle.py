@@ -93,12 +93,14 @@ class Bundle:
     @property
     def spark(self) -> str:
         """Where ``PipelineModel.load`` finds the same model. Raises KeyError where absent."""
-        return (self.place / self.document["parts"]["spark"]).uri
+        uri: str = (self.place / self.document["parts"]["spark"]).uri
+        return uri
 
     @property
     def study(self) -> Mapping[str, Any]:
         """The resolved study, as plain data."""
-        return self.document["study"]
+        resolved: Mapping[str, Any] = self.document["study"]
+        return resolved
 
     @cached_property
     def resolved(self) -> Study:

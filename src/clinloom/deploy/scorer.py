@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from clinloom import plugins
 from clinloom.errors import ParityError
 from clinloom.learn import calibration, preparation
+from clinloom.learn.algorithm import algorithm
 
 TOLERANCE = 1e-9
 
@@ -34,13 +34,13 @@ class Scorer:
     def score(self, values: np.ndarray) -> np.ndarray:
         """Risk (n,) of feature rows ``values`` (n, f), NaN = missing."""
         x = preparation.prepare(np.asarray(values, np.float64), self.statistics)
-        raw = plugins.load("models", self.model).probability(self.arrays, x)
+        raw = algorithm(self.model).probability(self.arrays, x)
         return calibration.apply(raw, self.slope, self.intercept)
 
     def importance(self, features: int) -> np.ndarray:
         """The model's importance (features,) of each feature, its missing flag included; sum 1."""
         s = self.statistics
-        found = plugins.load("models", self.model).importance(self.arrays, s.width)
+        found = algorithm(self.model).importance(self.arrays, s.width)
         out = np.zeros(features)
         np.add.at(out, np.concatenate([s.keep, s.indicator]), found)
         return out / out.sum() if out.sum() > 0 else out

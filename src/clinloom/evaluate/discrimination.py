@@ -66,4 +66,7 @@ def _thinned(x: np.ndarray, y: np.ndarray, along: np.ndarray, most: int) -> list
 
 def _ratio(above: np.ndarray, below: np.ndarray, *, empty: float = np.nan) -> np.ndarray:
     """above / below, ``empty`` where below is 0."""
-    return np.divide(above, below, out=np.full(np.shape(above), empty), where=below > 0)
+    ratio: np.ndarray = np.divide(
+        above, below, out=np.full(np.shape(above), empty), where=below > 0
+    )
+    return ratio

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from types import ModuleType
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from clinloom import events as ev
 from clinloom import plugins
 from clinloom.features._feature import Feature, widest
 from clinloom.features._grid import Grid
-from clinloom.features._history import History
+from clinloom.features._past import Past
 from clinloom.study import Model
 from clinloom.tables import FEATURES, VOCABULARY
 
@@ -26,6 +26,33 @@ MOST_VALUES = 2**31 - 1  # what a list array of 32-bit offsets can hold
 CODES_DENSE = 1 << 24
 
 
+class Family(Protocol):
+    """What a family of features owes: a file of this room, or another package's module."""
+
+    REQUIRES: str | None
+    MODALITY: str  # "records" or "images"
+    NUMERIC: bool  # only events with a number are candidates
+    STATIC: bool  # facts without a time are candidates too
+    EXCLUDED: tuple[str, ...]  # patterns of codes that belong to other families
+
+    @property
+    def Options(self) -> type[Model]:
+        """What a study may set."""
+
+    def candidates(self, options: Any) -> Sequence[str]:
+        """The patterns of the codes that the family may use."""
+
+    def names(self, options: Any, vocabulary: Sequence[str]) -> list[str]:
+        """The names of its features of these codes."""
+
+    def fill(self, past: Past, grid: Grid, out: ev.Floats) -> None:
+        """Write the grid's features of every index row into ``out`` (rows, features)."""
+
+
+def _family(name: str) -> Family:
+    return cast(Family, plugins.load("features", name))
+
+
 def vocabulary(events: pa.Table, index: pa.Table, options: Mapping[str, Model]) -> pa.Table:
     """In how many index rows each family's codes were seen, within its widest window.
 
@@ -33,14 +60,14 @@ def vocabulary(events: pa.Table, index: pa.Table, options: Mapping[str, Model]) 
     :func:`compute`; ``options`` maps a family to its Options. Answers VOCABULARY, sorted; counts
     add up over chunks of patients.
     """
-    history = History(events, index)
+    past = Past(events, index)
     found: list[tuple[str, str, int]] = []
     for name, chosen in sorted(options.items()):
-        family = plugins.load("features", name)
-        codes = _candidates(history.codes, family, chosen)
+        family = _family(name)
+        codes = _candidates(past.codes, family, chosen)
         span = widest(getattr(chosen, "windows", (None,)))
         rows = np.zeros(len(codes), np.int64)
-        for seen in history.before(codes, span, numeric=family.NUMERIC, static=family.STATIC):
+        for seen in past.before(codes, span, numeric=family.NUMERIC, static=family.STATIC):
             rows += _distinct(seen.row, seen.code, (seen.height, len(codes)))
         found += [(name, c, n) for c, n in zip(codes, rows.tolist(), strict=True) if n]
     columns = list(zip(*sorted(found), strict=True)) or [(), (), ()]
@@ -48,10 +75,10 @@ def vocabulary(events: pa.Table, index: pa.Table, options: Mapping[str, Model]) 
     return pa.table(arrays, schema=VOCABULARY.arrow)
 
 
-def _candidates(codes: Sequence[str], family: ModuleType, options: Model) -> list[str]:
+def _candidates(codes: Sequence[str], family: Family, options: Model) -> list[str]:
     """The codes that a family may use, each once."""
     fits = ev.matching(codes, family.candidates(options)) & ~ev.matching(codes, family.EXCLUDED)
-    return sorted({codes[at] for at in np.flatnonzero(fits)})
+    return sorted({codes[at] for at in np.flatnonzero(fits).tolist()})
 
 
 def _distinct(row: ev.Ints, code: ev.Ints, shape: tuple[int, int]) -> ev.Ints:
@@ -60,7 +87,8 @@ def _distinct(row: ev.Ints, code: ev.Ints, shape: tuple[int, int]) -> ev.Ints:
     if height * width <= CODES_DENSE:
         seen = np.zeros(shape, bool)
         seen[row, code] = True
-        return seen.sum(axis=0, dtype=np.int64)
+        counts: ev.Ints = seen.sum(axis=0, dtype=np.int64)
+        return counts
     return np.bincount(np.unique(row * width + code) % width, minlength=width)
 
 
@@ -79,7 +107,7 @@ def resolve(
             rows[family][code] = rows[family].get(code, 0) + count
     out: list[Feature] = []
     for name, chosen in options.items():
-        family = plugins.load("features", name)
+        family = _family(name)
         least = max(1.0, getattr(chosen, "min_rows", 0) * training_rows)
         kept = [(-count, code) for code, count in rows[name].items() if count >= least]
         kept = sorted(kept)[: getattr(chosen, "max_codes", None)]
@@ -108,23 +136,23 @@ def compute(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> p
 
 def matrix(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> ev.Floats:
     """The features as float64 (rows, features): what :func:`compute` gives, as an array."""
-    history = History(events, index)
+    past = Past(events, index)
     shape = (index.num_rows, len(features))
     # Arrow's pool keeps pages from chunk to chunk; a new mapping would fault in every one of them.
     memory = pa.allocate_buffer(8 * shape[0] * shape[1])
     out = np.frombuffer(memory, np.float64).reshape(shape)
     for family, columns, grid in _plan(tuple(features)):
         if isinstance(columns, slice):
-            family.fill(history, grid, out[:, columns])
+            family.fill(past, grid, out[:, columns])
         else:
             part = np.empty((len(out), len(columns)))
-            family.fill(history, grid, part)
+            family.fill(past, grid, part)
             out[:, columns] = part
     return out
 
 
 @lru_cache(maxsize=16)
-def _plan(features: tuple[Feature, ...]) -> tuple[tuple, ...]:
+def _plan(features: tuple[Feature, ...]) -> tuple[tuple[Family, slice | np.ndarray, Grid], ...]:
     """Each family with its columns and grid."""
     places: dict[str, list[int]] = {}
     for at, feature in enumerate(features):
@@ -133,7 +161,7 @@ def _plan(features: tuple[Feature, ...]) -> tuple[tuple, ...]:
     for name, columns in places.items():
         together = columns[-1] - columns[0] + 1 == len(columns)
         where = slice(columns[0], columns[-1] + 1) if together else np.array(columns)
-        plan.append((plugins.load("features", name), where, Grid([features[c] for c in columns])))
+        plan.append((_family(name), where, Grid([features[c] for c in columns])))
     return tuple(plan)
 
 

@@ -12,14 +12,14 @@ import numpy as np
 
 from clinloom.events import DAY, Floats, Ints
 from clinloom.features._grid import Grid
-from clinloom.features._history import History, Seen
+from clinloom.features._past import Past, Seen
 
 STATISTICS = ("count", "last", "mean", "min", "max", "slope")
 
 
-def fill_counts(history: History, grid: Grid, out: Floats) -> None:
+def fill_counts(past: Past, grid: Grid, out: Floats) -> None:
     """``present`` and ``count`` of events with or without a number; static facts hold always."""
-    for seen in history.before(grid.codes, grid.span, numeric=False, static=True, cells=grid.cells):
+    for seen in past.before(grid.codes, grid.span, numeric=False, static=True, cells=grid.cells):
         count = Bins(seen, grid).count
         if "count" in grid.statistics:
             grid.put(out[seen.rows], "count", count)
@@ -27,9 +27,9 @@ def fill_counts(history: History, grid: Grid, out: Floats) -> None:
             grid.put(out[seen.rows], "present", count > 0)
 
 
-def fill_numbers(history: History, grid: Grid, out: Floats) -> None:
+def fill_numbers(past: Past, grid: Grid, out: Floats) -> None:
     """Statistics of numeric values before the index time; NaN where there is none (count: 0)."""
-    for seen in history.before(grid.codes, grid.span, numeric=True, cells=grid.cells):
+    for seen in past.before(grid.codes, grid.span, numeric=True, cells=grid.cells):
         bins = Bins(seen, grid)
         for statistic in grid.statistics:
             grid.put(out[seen.rows], statistic, _SUMMARY[statistic](bins))
@@ -77,7 +77,8 @@ def _count(bins: Bins) -> np.ndarray:
 def _mean(bins: Bins) -> Floats:
     total = _widened(bins.total(bins.seen.value))
     with np.errstate(invalid="ignore"):
-        return np.divide(total, bins.count, out=total)
+        mean: Floats = np.divide(total, bins.count, out=total)
+        return mean
 
 
 def _extreme(fold: np.ufunc, start: float) -> Callable[[Bins], Floats]:
@@ -132,7 +133,8 @@ def _slope(bins: Bins) -> Floats:
         mean_y[b] = np.where(older, mean_y[b], mean_y[a] + np.where(moved, gap_y * share, 0))
         origin[b] = np.where(older, origin[b], origin[a])
         n[b] = both
-    return np.divide(xy, xx, out=np.full(bins.shape, np.nan), where=xx > 0)
+    slope: Floats = np.divide(xy, xx, out=np.full(bins.shape, np.nan), where=xx > 0)
+    return slope
 
 
 _SUMMARY: dict[str, Callable[[Bins], np.ndarray]] = {

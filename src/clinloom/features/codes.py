@@ -10,15 +10,15 @@ from pydantic import Field
 from clinloom.events import Floats
 from clinloom.features._feature import Windows, listed
 from clinloom.features._grid import Grid
-from clinloom.features._history import History
+from clinloom.features._past import Past
 from clinloom.features._summaries import fill_counts
 from clinloom.study import Codes, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = False
 STATIC = True  # a fact without a time holds at every moment, in every window
-EXCLUDED = ("IMAGE//*", "GENDER//*", "MEDS_BIRTH")
+EXCLUDED: tuple[str, ...] = ("IMAGE//*", "GENDER//*", "MEDS_BIRTH")
 
 
 class Options(Model):
@@ -60,6 +60,6 @@ def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     return listed("codes", vocabulary, options.statistics, options.windows)
 
 
-def fill(history: History, grid: Grid, out: Floats) -> None:
+def fill(past: Past, grid: Grid, out: Floats) -> None:
     """Write the features of ``grid`` into ``out`` (rows, features)."""
-    fill_counts(history, grid, out)
+    fill_counts(past, grid, out)

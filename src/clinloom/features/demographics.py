@@ -10,11 +10,11 @@ from pydantic import Field
 from clinloom.events import Floats
 from clinloom.features._feature import listed
 from clinloom.features._grid import Grid
-from clinloom.features._history import History
+from clinloom.features._past import Past
 from clinloom.features._summaries import Bins
 from clinloom.study import MICROSECONDS, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = False
 STATIC = True
@@ -46,9 +46,9 @@ def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     ]
 
 
-def fill(history: History, grid: Grid, out: Floats) -> None:
+def fill(past: Past, grid: Grid, out: Floats) -> None:
     """Write the features of ``grid`` into ``out``; age is NaN where no birth is known."""
-    for seen in history.before(grid.codes, None, numeric=False, static=True, cells=grid.cells):
+    for seen in past.before(grid.codes, None, numeric=False, static=True, cells=grid.cells):
         if "present" in grid.statistics:
             grid.put(out[seen.rows], "present", Bins(seen, grid).count > 0)
         if "age" in grid.statistics:

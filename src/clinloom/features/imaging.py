@@ -10,11 +10,11 @@ from pydantic import Field
 from clinloom.events import Floats
 from clinloom.features._feature import Windows, listed
 from clinloom.features._grid import Grid
-from clinloom.features._history import History
+from clinloom.features._past import Past
 from clinloom.features._summaries import fill_numbers
 from clinloom.study import Codes, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "images"
 NUMERIC = True
 STATIC = False
@@ -46,6 +46,6 @@ def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     return listed("imaging", vocabulary, options.statistics, options.windows)
 
 
-def fill(history: History, grid: Grid, out: Floats) -> None:
+def fill(past: Past, grid: Grid, out: Floats) -> None:
     """Write the features of ``grid`` into ``out`` (rows, features)."""
-    fill_numbers(history, grid, out)
+    fill_numbers(past, grid, out)

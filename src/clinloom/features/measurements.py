@@ -10,15 +10,15 @@ from pydantic import Field
 from clinloom.events import Floats
 from clinloom.features._feature import Windows, listed
 from clinloom.features._grid import Grid
-from clinloom.features._history import History
+from clinloom.features._past import Past
 from clinloom.features._summaries import fill_numbers
 from clinloom.study import MICROSECONDS, Codes, Model
 
-REQUIRES = None
+REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = True  # only events with a number are candidates
 STATIC = False  # facts without a time are not measurements
-EXCLUDED = ("IMAGE//*",)  # what is measured on images belongs to `imaging`
+EXCLUDED: tuple[str, ...] = ("IMAGE//*",)  # what is measured on images belongs to `imaging`
 
 
 class Options(Model):
@@ -50,6 +50,6 @@ def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     return listed("measurements", vocabulary, options.statistics, options.windows)
 
 
-def fill(history: History, grid: Grid, out: Floats) -> None:
+def fill(past: Past, grid: Grid, out: Floats) -> None:
     """Write the features of ``grid`` into ``out`` (rows, features)."""
-    fill_numbers(history, grid, out)
+    fill_numbers(past, grid, out)

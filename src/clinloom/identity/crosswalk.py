@@ -20,7 +20,7 @@ from clinloom.errors import DataError
 from clinloom.files import Address
 from clinloom.identity.subjects import hashed, subjects
 from clinloom.spark import workers
-from clinloom.store import Pending
+from clinloom.store import Pending, TableWriter
 from clinloom.store.stored import of_files as stored
 from clinloom.tables import CROSSWALK, LINKS, MOVED, Table
 
@@ -106,8 +106,9 @@ def resolve(
         order = order[own[order] != true[order]]
         files: tuple[Address, ...] = ()
         if len(order):
-            out.write(MOVED, pa.table({"own": own[order], "true": true[order]}))
-            files = (out.place(MOVED.name) / out.parts.pop(MOVED.name)[0].file,)
+            files = (out.scratch("moved") / "moved.parquet",)
+            with TableWriter(files[0], MOVED) as writer:
+                writer.write(pa.table({"own": own[order], "true": true[order]}))
         record = pc.starts_with(rows.column("identifier"), RECORD).to_numpy(zero_copy_only=False)
         merged = int(record.sum()) - len(np.unique(true[record]))
         known = workers.held(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from functools import reduce
+
 import numpy as np
 import pyarrow as pa
 
@@ -57,7 +60,8 @@ def _xxhash64(octets: np.ndarray, length: int) -> Words:
         for at in range(0, done, 8):
             lanes[at // 8 % 4] = _round(lanes[at // 8 % 4], _word(octets, at, 8))
         turns = (1, 7, 12, 18)
-        found = sum(_turned(v, n) for v, n in zip(lanes, turns, strict=True))
+        turned = (_turned(v, n) for v, n in zip(lanes, turns, strict=True))
+        found: Words = reduce(operator.add, turned)
         for lane in lanes:
             found = (found ^ _round(np.zeros_like(lane), lane)) * P1 + P4
     else:
@@ -74,7 +78,8 @@ def _xxhash64(octets: np.ndarray, length: int) -> Words:
         found = _turned(found ^ (octets[:, at].astype(np.uint64) * P5), 11) * P1
     found = (found ^ (found >> np.uint64(33))) * P2
     found = (found ^ (found >> np.uint64(29))) * P3
-    return found ^ (found >> np.uint64(32))
+    mixed: Words = found ^ (found >> np.uint64(32))
+    return mixed
 
 
 def _seeds() -> list[np.uint64]:

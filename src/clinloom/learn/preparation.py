@@ -129,4 +129,5 @@ def prepare(values: Floats, statistics: Statistics) -> Floats:
 def clipped(values: Floats, statistics: Statistics) -> Ints:
     """How many values of each feature (f,) lie outside the learned bounds."""
     with np.errstate(invalid="ignore"):
-        return ((values < statistics.lower) | (values > statistics.upper)).sum(axis=0)
+        outside: Ints = ((values < statistics.lower) | (values > statistics.upper)).sum(axis=0)
+        return outside

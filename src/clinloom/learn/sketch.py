@@ -169,7 +169,8 @@ class Sketch:
         """The inverse of :meth:`table`."""
 
         def array(name: str) -> np.ndarray:
-            return table.column(name)[row].values.to_numpy(zero_copy_only=False)
+            values: np.ndarray = table.column(name)[row].values.to_numpy(zero_copy_only=False)
+            return values
 
         missing, exact = array("missing"), table.column("exact")[row].as_py()
         held = array("held")

@@ -6,8 +6,9 @@ saves and loads as any other stage does, and without pickle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,12 @@ class _Columns(Params):
     outputCol = Param(Params._dummy(), "outputCol", "vector", TypeConverters.toString)
 
 
-class Preparation(Estimator, _Columns, DefaultParamsReadable, DefaultParamsWritable):
+class Preparation(
+    Estimator["PreparationModel"],
+    _Columns,
+    DefaultParamsReadable["Preparation"],
+    DefaultParamsWritable,
+):
     """Learn fill values, bounds, centres and scales of an array column.
 
     ``lower`` and ``upper``: the quantiles beyond which values are drawn in (winsorised). Workers
@@ -49,10 +55,19 @@ class Preparation(Estimator, _Columns, DefaultParamsReadable, DefaultParamsWrita
     use = Param(Params._dummy(), "use", "features used; empty: all", TypeConverters.toListInt)
     parts = Param(Params._dummy(), "parts", "the rows' partitions, about", TypeConverters.toInt)
 
+    _input_kwargs: dict[str, Any]  # set by keyword_only
+
     @keyword_only
     def __init__(
-        self, *, inputCol="values", outputCol="features", lower=0.001, upper=0.999, use=(), parts=64
-    ):
+        self,
+        *,
+        inputCol: str = "values",
+        outputCol: str = "features",
+        lower: float = 0.001,
+        upper: float = 0.999,
+        use: Sequence[int] = (),
+        parts: int = 64,
+    ) -> None:
         super().__init__()
         self._setDefault(inputCol="values", outputCol="features", lower=0.001, upper=0.999, use=[])
         self._setDefault(parts=64)
@@ -60,7 +75,7 @@ class Preparation(Estimator, _Columns, DefaultParamsReadable, DefaultParamsWrita
 
     def _parts(self) -> int:
         """A summary may hold 32 MB: of more than two parts workers make fewer first."""
-        parts = self.getOrDefault("parts")
+        parts: int = self.getOrDefault("parts")
         return parts if parts <= 2 else max(parts, sums.FEW + 1)
 
     def _fit(self, dataset: DataFrame) -> PreparationModel:
@@ -94,7 +109,9 @@ def _sketched(tables: Iterable[pa.Table]) -> pa.Table | None:
     return held.sketch.table() if held.sketch else None
 
 
-class PreparationModel(Model, _Columns, DefaultParamsReadable, DefaultParamsWritable):
+class PreparationModel(
+    Model, _Columns, DefaultParamsReadable["PreparationModel"], DefaultParamsWritable
+):
     """A fitted :class:`Preparation`; it owns its statistics."""
 
     fill = Param(Params._dummy(), "fill", "median", TypeConverters.toListFloat)
@@ -109,12 +126,11 @@ class PreparationModel(Model, _Columns, DefaultParamsReadable, DefaultParamsWrit
     def statistics(self) -> kernel.Statistics:
         """What was learned, as arrays."""
         whole = ("keep", "indicator")
-        return kernel.Statistics(
-            **{
-                f: np.asarray(self.getOrDefault(f), np.int64 if f in whole else np.float64)
-                for f in kernel.Statistics.__dataclass_fields__
-            }
-        )
+        arrays: dict[str, Any] = {
+            f: np.asarray(self.getOrDefault(f), np.int64 if f in whole else np.float64)
+            for f in kernel.Statistics.__dataclass_fields__
+        }
+        return kernel.Statistics(**arrays)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         column, out = self.getOrDefault("inputCol"), self.getOrDefault("outputCol")
@@ -123,7 +139,7 @@ class PreparationModel(Model, _Columns, DefaultParamsReadable, DefaultParamsWrit
         )
         work = partial(_prepared, column=column, statistics=self.statistics)
         prepared = workers.by_rows(dataset, work, schema)
-        return prepared.withColumn(out, array_to_vector("_prepared")).drop("_prepared")
+        return prepared.withColumn(out, array_to_vector(F.col("_prepared"))).drop("_prepared")
 
 
 def _prepared(table: pa.Table, *, column: str, statistics: kernel.Statistics) -> pa.Table:
@@ -134,19 +150,21 @@ def _prepared(table: pa.Table, *, column: str, statistics: kernel.Statistics) ->
     return table.append_column("_prepared", array)
 
 
-class Calibration(Transformer, DefaultParamsReadable, DefaultParamsWritable):
+class Calibration(Transformer, DefaultParamsReadable["Calibration"], DefaultParamsWritable):
     """Recalibrate ``probability`` by a learned slope and intercept on the logit."""
 
     slope = Param(Params._dummy(), "slope", "slope", TypeConverters.toFloat)
     intercept = Param(Params._dummy(), "intercept", "intercept", TypeConverters.toFloat)
 
+    _input_kwargs: dict[str, Any]  # set by keyword_only
+
     @keyword_only
-    def __init__(self, *, slope=1.0, intercept=0.0):
+    def __init__(self, *, slope: float = 1.0, intercept: float = 0.0) -> None:
         super().__init__()
         self._set(**self._input_kwargs)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        raw = vector_to_array("probability")[1]
+        raw = vector_to_array(F.col("probability"))[1]
         inside = F.least(F.greatest(raw, F.lit(EDGE)), F.lit(1.0 - EDGE))
         odds = F.log(inside / (F.lit(1.0) - inside))
         slope, intercept = self.getOrDefault("slope"), self.getOrDefault("intercept")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,9 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from clinloom import plugins
 from clinloom.learn import calibration, risks
+from clinloom.learn.algorithm import algorithm
+from clinloom.learn.preparation import Statistics
 from clinloom.learn.risks import Risks
 from clinloom.learn.stages import Calibration, Preparation, PreparationModel
 from clinloom.spark import trees, workers
@@ -55,6 +56,11 @@ class Trained:
     slope: float
     intercept: float
     threshold: float
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the pipeline's preparation learned."""
+        return cast(PreparationModel, self.pipeline.stages[0]).statistics
 
 
 class Folds:
@@ -135,7 +141,7 @@ def training_rows(dataset: DataFrame, fold: Any, *, parts: int) -> DataFrame:
 
 def fit(name: str, options: Any, point: dict[str, Any], part: Part, *, seed: int) -> Any:
     """Fit one point on a part's training rows, the rarer class weighted up."""
-    module = plugins.load("models", name)
+    module = algorithm(name)
     width = part.preparation.statistics.width
     estimator = module.estimator(options, point, features=width, seed=seed)
     train = part.train
@@ -161,12 +167,13 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: st
     ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``place``: an
     address that driver and workers share, for what Spark can tell of a model only by saving it.
     """
-    module = plugins.load("models", name)
+    module = algorithm(name)
     parts = [folds.part(fold) for fold in range(folds.folds)]
     parts = [part for part in parts if part.positive and part.negative]
 
     def judge(point: dict[str, Any], part: Part) -> Risks:
-        return outputs(fit(name, options, point, part, seed=seed), part.valid, folds.parts)
+        valid = cast(DataFrame, part.valid)  # what a fold leaves out
+        return outputs(fit(name, options, point, part, seed=seed), valid, folds.parts)
 
     points = module.grid(options)
     tasks = [partial(judge, point, part) for point in points for part in parts]
@@ -189,14 +196,14 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: st
 
 def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
     """The arrays of a fitted model; ``place``: see :func:`tune`."""
-    module = plugins.load("models", name)
+    module = algorithm(name)
     return module.flatten(model, lambda: trees.nodes(model, f"{place}/{name}"))
 
 
 def outputs(model: Any, frame: DataFrame, parts: int) -> Risks:
     """The raw risks of prepared rows and their labels, grouped in the workers."""
     made = model.transform(frame)
-    made = made.select("label", vector_to_array("probability")[1].alias("p"))
+    made = made.select("label", vector_to_array(F.col("probability"))[1].alias("p"))
     found = workers.summed(made, _grouped, risks.merged, parts=parts)
     return Risks.read(found) if found is not None else Risks.none()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,11 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
 
 
 def _numbers(nodes: pa.StructArray, name: str) -> np.ndarray:
-    return nodes.field(name).to_numpy(zero_copy_only=False)
+    numbers: np.ndarray = nodes.field(name).to_numpy(zero_copy_only=False)
+    return numbers
 
 
-def leaves(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def leaves(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """The leaf that each row of ``x`` (n, f) reaches in each tree: (n, trees) node numbers."""
     node = np.repeat(arrays["root"][None, :], len(x), axis=0)
     rows = np.arange(len(x))[:, None]
@@ -68,7 +69,7 @@ def leaves(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         node = np.where(below, arrays["left"][node], arrays["right"][node])
 
 
-def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
+def importance(arrays: Mapping[str, np.ndarray], features: int) -> np.ndarray:
     """The share of impurity that each feature (f,) took away."""
     inner = arrays["feature"] >= 0
     out = np.bincount(arrays["feature"][inner], arrays["gain"][inner], features)

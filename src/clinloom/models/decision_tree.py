@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +44,8 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     return DecisionTreeClassifier(minInstancesPerNode=options.leaf, seed=seed, **point)
 
 
-def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) of the outcome for prepared rows ``x`` (n, f): the leaf's share."""
     counts = arrays["counts"][_forest.leaves(arrays, x)[:, 0]]
-    return counts[:, 1] / counts.sum(axis=1)
+    share: np.ndarray = counts[:, 1] / counts.sum(axis=1)
+    return share

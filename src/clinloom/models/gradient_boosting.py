@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -56,7 +57,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     )
 
 
-def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) for prepared rows ``x`` (n, f), from the margin of the weighted trees."""
     margin = product(arrays["prediction"][_forest.leaves(arrays, x)], arrays["weight"])
     return sigmoid(2.0 * margin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -56,11 +56,12 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
     }
 
 
-def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) of the outcome for prepared rows ``x`` (n, f)."""
     return sigmoid(product(x, arrays["coefficients"]) + arrays["intercept"][0])
 
 
-def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
+def importance(arrays: Mapping[str, np.ndarray], features: int) -> np.ndarray:
     """Absolute standardised coefficients (f,)."""
-    return np.abs(arrays["coefficients"])
+    sizes: np.ndarray = np.abs(arrays["coefficients"])
+    return sizes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -58,7 +58,7 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
     }
 
 
-def _matrices(arrays: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _matrices(arrays: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     out, at, weights = [], 0, arrays["weights"]
     for wide, narrow in zip(arrays["layers"][:-1], arrays["layers"][1:], strict=True):
         matrix = weights[at : at + wide * narrow].reshape(wide, narrow)
@@ -68,7 +68,7 @@ def _matrices(arrays: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarra
     return out
 
 
-def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) of the outcome for prepared rows ``x`` (n, f)."""
     matrices = _matrices(arrays)
     for number, (matrix, bias) in enumerate(matrices):
@@ -76,12 +76,14 @@ def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         if number < len(matrices) - 1:
             x = sigmoid(x)
     shifted = np.exp(x - x.max(axis=1, keepdims=True))
-    return shifted[:, 1] / shifted.sum(axis=1)
+    risk: np.ndarray = shifted[:, 1] / shifted.sum(axis=1)
+    return risk
 
 
-def importance(arrays: dict[str, np.ndarray], features: int) -> np.ndarray:
+def importance(arrays: Mapping[str, np.ndarray], features: int) -> np.ndarray:
     """Each input's summed absolute weight (f,) through the layers (Garson's idea)."""
     through = np.abs(_matrices(arrays)[-1][0])
     for matrix, _ in reversed(_matrices(arrays)[:-1]):
         through = np.abs(matrix) @ through
-    return through.sum(axis=1)
+    weights: np.ndarray = through.sum(axis=1)
+    return weights

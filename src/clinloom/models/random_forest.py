@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -46,9 +47,10 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     )
 
 
-def probability(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) for prepared rows ``x`` (n, f): the mean of the leaves' shares."""
     counts = arrays["counts"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-300)
     votes = share[_forest.leaves(arrays, x)].sum(axis=1)
-    return votes[:, 1] / votes.sum(axis=1)
+    risk: np.ndarray = votes[:, 1] / votes.sum(axis=1)
+    return risk

@@ -61,7 +61,10 @@ class Platform(Protocol):
     """What a file of this room owes."""
 
     REQUIRES: str | None
-    Options: type[Model]
+
+    @property
+    def Options(self) -> type[Model]:
+        """What a study may set."""
 
     def session(self, options: Any) -> SparkSession:
         """A session of the platform whose driver is this process."""

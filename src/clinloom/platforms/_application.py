@@ -20,6 +20,7 @@ REPORT = re.compile(r"Application report for (application_\d+_\d+) \(state: (\w+
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
 STATUS = re.compile(r"User application exited with status (\d+)")
 CONTENTS = re.compile(r"^Log ?Contents:\n", re.MULTILINE)
+LOG = "stdout"  # where Spark's runner of Python lets a driver's messages go, too
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
 EVERY = 1.0  # seconds between two looks at the driver's log
@@ -137,7 +138,7 @@ class Application:
         if not last or self.id is None:
             return None
         status, text = self.hadoop.program(
-            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", "stdout"
+            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", LOG
         )
         return _contents(text) if status == 0 else None
 
@@ -148,7 +149,7 @@ class Application:
         if container is None:
             return None
         base = f"{at.scheme}://{at.netloc}/ws/v1/node/containers/{container[0]}/logs"
-        self._page = f"{base}/stdout"  # Spark hands on there all that a Python driver writes
+        self._page = f"{base}/{LOG}"
         return self._page
 
     def _kill(self, env: Mapping[str, str]) -> None:

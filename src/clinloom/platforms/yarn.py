@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -185,7 +185,7 @@ def _archives(options: Options, folder: Path, note: Callable[[str], None]) -> tu
     return f"{packed.as_uri()}#environment,{source.as_uri()}#source", "./source"
 
 
-def _quiet() -> Any:
-    from clinloom.spark.session import QUIET
+def _quiet() -> str:
+    from clinloom.spark.session import QUIET_URI
 
-    return QUIET.as_uri()
+    return QUIET_URI

@@ -62,7 +62,8 @@ def outline(gray: np.ndarray) -> np.ndarray:
     open_ = np.zeros(around.max() + 1, dtype=bool)
     open_[edges] = True
     open_[0] = False
-    return ~open_[around]
+    filled: np.ndarray = ~open_[around]
+    return filled
 
 
 SHAPE = (
@@ -143,7 +144,7 @@ def _colour(pixels: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     away = np.stack([y - y.mean(), x - x.mean()])
     inverse = np.linalg.inv(away @ away.T / len(y) + np.eye(2) / 12)
     core = ((inverse @ away) * away).sum(axis=0) < 1.4  # about a third of an ellipse's area
-    found = {}
+    found: dict[str, float] = {}
     for i, channel in enumerate(CHANNELS):
         plane = pixels[..., i]
         colours = plane[inside]

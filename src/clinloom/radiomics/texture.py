@@ -30,7 +30,7 @@ def discretise(gray: np.ndarray, mask: np.ndarray | None = None, *, bins: int = 
         levels = np.clip(steps / (span or 1.0) * bins, 0, bins - 1).astype(np.intp) + 1
     if mask is not None:
         levels[~mask] = 0
-    return levels
+    return np.asarray(levels)
 
 
 def coarse(gray: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -50,7 +50,7 @@ def coarse(gray: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.nd
     small = blocks(source).sum(axis=3, dtype=np.float64).sum(axis=1) / SHRINK**2
     if mask is None:
         return small, None
-    inside = blocks(mask).all(axis=(1, 3))
+    inside = np.asarray(blocks(mask).all(axis=(1, 3)))
     if not inside.any():
         return gray.astype(np.float64), mask
     return small, inside
@@ -203,7 +203,7 @@ def gradient(gray: np.ndarray, mask: np.ndarray | None = None) -> dict[str, floa
     """
     if min(gray.shape) < 3:
         return {"mean": 0.0, "deviation": 0.0, "percentile_90": 0.0}
-    plane = gray.astype(np.float32 if gray.dtype.itemsize == 1 else np.float64)
+    plane: np.ndarray = gray.astype(np.float32 if gray.dtype.itemsize == 1 else np.float64)
     across = plane[1:-1, 2:] - plane[1:-1, :-2]
     down = plane[2:, 1:-1] - plane[:-2, 1:-1]
     size = np.sqrt(across * across + down * down) / 2

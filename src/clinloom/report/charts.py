@@ -148,7 +148,8 @@ def forest(rows: Sequence[tuple[str, Mapping[str, Any], bool]], *, measure: str)
     low, high = max(0.0, low), min(1.0, high)
 
     def at(value: float) -> float:
-        return EDGE + (value - low) / (high - low) * (100 - 2 * EDGE)
+        place: float = EDGE + (value - low) / (high - low) * (100 - 2 * EDGE)
+        return place
 
     lines = Markup("").join(
         Markup('<line x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%" class="grid"/>').format(at(tick))

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom import files, plugins
+from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Piece
 from clinloom.identity import crosswalk
 from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
+from clinloom.sources import load
 from clinloom.spark import workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
 from clinloom.store import Pending
-from clinloom.study import Study, without_places
+from clinloom.study import SourceModel, Study, without_places
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -53,7 +54,7 @@ FEW = 100_000  # rows of the ledger that the driver adds up by itself
 class Listing:
     """A source's files, listed once to be told apart and summed, then streamed to groups."""
 
-    def __init__(self, name: str, options: Any):
+    def __init__(self, name: str, options: SourceModel):
         self.name, self.options = name, options
         self.size = self.files = 0
         digest = hashlib.sha256()
@@ -68,13 +69,11 @@ class Listing:
 
     def __iter__(self) -> Iterator[Piece]:
         include = getattr(self.options, "include", "*")
-        return files.listing(
-            self.options.path, include=include, where=f"sources.{self.name}.path"
-        )
+        return files.listing(self.options.path, include=include, where=f"sources.{self.name}.path")
 
     def groups(self, cores: int) -> Iterator[list[Piece]]:
         """Its files grouped by bytes."""
-        module = plugins.load("sources", self.options.type)
+        module = load(self.options.type)
         splittable = getattr(module, "SPLITTABLE", False)
         return files.groups(self, splittable=splittable, cores=cores, total=self.size)
 
@@ -87,13 +86,13 @@ def acquire(work: Work, study: Study) -> Tables:
         lambda out: _read_all(work, study.sources, found, out),
         options=without_places({n: o.model_dump(mode="json") for n, o in study.sources.items()}),
         inputs={f"files of {listing.name}": listing.stamp for listing in found},
-        uses=[("sources", o.type) for o in study.sources.values()],  # type: ignore[attr-defined]
+        uses=[("sources", o.type) for o in study.sources.values()],
         counts="acquired",
     )
 
 
 def _read_all(
-    work: Work, sources: Mapping[str, Any], found: Sequence[Listing], out: Pending
+    work: Work, sources: Mapping[str, SourceModel], found: Sequence[Listing], out: Pending
 ) -> None:
     """Read every source and write acquired, images, refusals, ledger and the crosswalk.
 
@@ -103,7 +102,7 @@ def _read_all(
     size = sum(listing.size for listing in found)
     buckets = min(MOST_BUCKETS, max(2 * lanes, -(-size // BUCKET)))
     units = Spool(out.scratch("units") / "units.json", _units(found, lanes))
-    links = any(plugins.load("sources", options.type).LINKS for options in sources.values())
+    links = any(load(options.type).LINKS for options in sources.values())
     read = _linked if links else _alone
     made = read(work.spark, sources, units, out, buckets)
     ledger = made.get("ledger", LEDGER.empty)
@@ -114,7 +113,11 @@ def _read_all(
 
 
 def _alone(
-    spark: SparkSession, sources: Mapping[str, Any], units: Spool, out: Pending, buckets: int
+    spark: SparkSession,
+    sources: Mapping[str, SourceModel],
+    units: Spool,
+    out: Pending,
+    buckets: int,
 ) -> dict[str, pa.Table]:
     """Sources of which none links identifiers: each stands for itself, and one pass is enough."""
     kernel = partial(read, sources=dict(sources), alone=True)
@@ -130,7 +133,11 @@ def _alone(
 
 
 def _linked(
-    spark: SparkSession, sources: Mapping[str, Any], units: Spool, out: Pending, buckets: int
+    spark: SparkSession,
+    sources: Mapping[str, SourceModel],
+    units: Spool,
+    out: Pending,
+    buckets: int,
 ) -> dict[str, pa.Table]:
     """Sources that link identifiers: what was read waits, held by Spark, until it is known who is
     who."""
@@ -172,7 +179,7 @@ EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the dri
 
 
 def read(
-    unit: Mapping[str, Any], *, sources: Mapping[str, Any], alone: bool = False
+    unit: Mapping[str, Any], *, sources: Mapping[str, SourceModel], alone: bool = False
 ) -> Iterator[dict[str, pa.Table]]:
     """Run a source's kernel on a group of files, each patient as the subject of an identifier.
 
@@ -183,7 +190,7 @@ def read(
     options = sources[name]
     count = refused = 0
     reasons: dict[str, int] = {}
-    for parcel in plugins.load("sources", options.type).read(pieces, options, name):
+    for parcel in load(options.type).read(pieces, options, name):
         if "events" in parcel:
             count += parcel["events"].num_rows
         if "rejected" in parcel:
@@ -220,7 +227,7 @@ def _plain(ledger: pa.Table) -> pa.Table:
     return pa.table({f.name: ledger.column(f.name).cast(f.type) for f in LEDGER.arrow})
 
 
-def _tell_empty(sources: Mapping[str, Any], ledger: pa.Table) -> None:
+def _tell_empty(sources: Mapping[str, SourceModel], ledger: pa.Table) -> None:
     """Raise SourceError where a source gave no event, with the commonest reason of refusal."""
     rows = [row for row in ledger.to_pylist() if row["rule"] == EVENTS_OF]
     for name in sources:
@@ -232,5 +239,3 @@ def _tell_empty(sources: Mapping[str, Any], ledger: pa.Table) -> None:
             top = max(sorted(mine), key=lambda reason: mine[reason])
             mend = f"{sum(mine.values()):,} records were refused, mostly as {top}"
         raise SourceError("no event was found in this source", where=f"sources.{name}", mend=mend)
-
-

@@ -81,7 +81,7 @@ def lacking(study: Study) -> list[str]:
 
 def named(study: Study) -> Iterator[tuple[str, str]]:
     """Every plug-in that the study names, as (room, name)."""
-    for kind in dict.fromkeys(o.type for o in study.sources.values()):  # type: ignore[attr-defined]
+    for kind in dict.fromkeys(o.type for o in study.sources.values()):
         yield "sources", kind
     for room in ("clean", "features", "models"):
         yield from ((room, name) for name in getattr(study, room))
@@ -167,7 +167,8 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """``metrics.json``."""
-        return json.loads(files.read(self.out / "metrics.json"))
+        found: dict[str, Any] = json.loads(files.read(self.out / "metrics.json"))
+        return found
 
     @property
     def report(self) -> Address:

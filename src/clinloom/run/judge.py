@@ -78,7 +78,8 @@ def evaluate(
     )
     text = made["evaluation"].text("metrics.json")
     work.store.write_text("metrics.json", text)
-    return json.loads(text)
+    metrics: dict[str, Any] = json.loads(text)
+    return metrics
 
 
 def _groups(table: pa.Table, model: str) -> Risks:

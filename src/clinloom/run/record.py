@@ -31,7 +31,7 @@ def tell(work: Work, study: Study) -> None:
             "intervals": f"{study.evaluate.confidence:.0%}, {study.evaluate.bootstrap} resamples",
             "hash": study.hash,
         },
-        "kinds": {name: source.type for name, source in study.sources.items()},  # type: ignore[attr-defined]
+        "kinds": {name: source.type for name, source in study.sources.items()},
     }
     root = work.store.root
 

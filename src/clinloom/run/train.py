@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from clinloom import files, plugins
+from clinloom import files
 from clinloom.cohort.split import FOLDS
 from clinloom.deploy.scorer import Scorer, difference, held
 from clinloom.features import Feature
+from clinloom.learn.algorithm import algorithm
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
 from clinloom.store import Pending, Stored
@@ -32,22 +33,23 @@ def train(
 ) -> dict[str, Tables]:
     """Tune and fit every model, each a step of its own; refuse one whose scorer disagrees."""
     shared = Shared(work, study, dataset, features)
+
+    def one(name: str) -> Tables:
+        return work.step(
+            f"train/{name}",
+            lambda out: _train(work, study, dataset, shared, name, out),
+            options=[
+                plain(study.models[name]),
+                plain(study.split),
+                study.seed,
+                study.evaluate.threshold,
+            ],
+            inputs={"features": work.keys["features"]},
+            uses=[("models", name)],
+        )
+
     try:
-        return {
-            name: work.step(
-                f"train/{name}",
-                lambda out, name=name: _train(work, study, dataset, shared, name, out),
-                options=[
-                    plain(study.models[name]),
-                    plain(study.split),
-                    study.seed,
-                    study.evaluate.threshold,
-                ],
-                inputs={"features": work.keys["features"]},
-                uses=[("models", name)],
-            )
-            for name in study.models
-        }
+        return {name: one(name) for name in study.models}
     finally:
         shared.close()
 
@@ -112,7 +114,7 @@ def _train(
     out.put(model, "scorer.npz", scorer.dump())
     saved.save(trained.pipeline, out.folder(model, "spark"))
     found = {
-        "title": plugins.load("models", name).TITLE,
+        "title": algorithm(name).TITLE,
         "point": trained.point,
         "fold_auroc": float(np.mean(trained.fold_auroc)) if trained.fold_auroc else None,
         "folds": trained.fold_auroc,
@@ -192,7 +194,7 @@ def scorer_of(trained: Trained) -> Scorer:
     """The scorer of a trained model."""
     return Scorer(
         model=trained.name,
-        statistics=trained.pipeline.stages[0].statistics,
+        statistics=trained.statistics,
         arrays=trained.arrays,
         slope=trained.slope,
         intercept=trained.intercept,

@@ -6,6 +6,7 @@ import gzip
 import zipfile
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,7 +22,7 @@ class Refusals:
 
     def __init__(self, source: str):
         self.source = source
-        self._rows: list[dict] = []
+        self._rows: list[dict[str, Any]] = []
         self._tables: list[pa.Table] = []
 
     def add(

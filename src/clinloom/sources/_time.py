@@ -80,11 +80,11 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
     A null in the column gives a null time without text: the record has no time.
     """
     nothing = pa.nulls(rows, pa.string())
-    if spec.static:
-        return Times(pa.nulls(rows, TIME), nothing, False)
     if spec.at is not None:
         return Times(pa.repeat(pa.scalar(_utc(spec.at, spec.zone), TIME), rows), nothing, True)
-    if spec.offset is not None:
+    if spec.static or column is None:
+        return Times(pa.nulls(rows, TIME), nothing, False)
+    if spec.offset is not None and spec.origin is not None:
         origin = (_utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
         if spec.offset == "HH:MM":
             return _each(column, lambda text: _plus(origin, _clock(text)))
@@ -227,7 +227,8 @@ def _utc(moment: dt.datetime, zone: str) -> dt.datetime:
         return moment.astimezone(dt.UTC)
     if zone == "UTC":
         return moment.replace(tzinfo=dt.UTC)
-    return _stamps(pa.array([moment], LOCAL), zone)[0].as_py().astimezone(dt.UTC)
+    local: dt.datetime = _stamps(pa.array([moment], LOCAL), zone)[0].as_py().astimezone(dt.UTC)
+    return local
 
 
 def _clock(text: str) -> int | None:

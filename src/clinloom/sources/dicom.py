@@ -26,7 +26,7 @@ from clinloom.errors import DataError, MissingDependency
 from clinloom.files import Piece
 from clinloom.radiomics import measure
 from clinloom.sources._images.measured import Measured, coded
-from clinloom.study import Model, StudyPath
+from clinloom.study import SourceModel, StudyPath
 
 REQUIRES: str | None = "dicom"
 LINKS = False  # whether it tells which identifiers belong together
@@ -48,7 +48,7 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 TIMES = ("Acquisition", "Content", "Series", "Study")
 
 
-class Options(Model):
+class Options(SourceModel):
     """DICOM instances; measurements become events at the time of acquisition."""
 
     type: Literal["dicom"] = Field(default="dicom", description="which kind of source")
@@ -199,7 +199,7 @@ def _ends_early(dataset: Any, size: int, heard: list[warnings.WarningMessage]) -
     length, begins = getattr(last, "length", None), getattr(last, "value_tell", None)
     if length is None or begins is None or length == 0xFFFFFFFF or last.value is None:
         return False
-    return len(last.value) < length or 0 < size - begins - length < 8
+    return bool(len(last.value) < length or 0 < size - begins - length < 8)
 
 
 def _text(dataset: Any, name: str) -> str | None:
@@ -225,7 +225,7 @@ def _measurements(dataset: Any) -> dict[str, float]:
     syntax = _syntax(dataset)
     if syntax in NATIVE:
         return _over_frames(dataset, "")
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     try:
         installed = get_decoder(syntax).available_plugins
@@ -252,7 +252,7 @@ def _hush_gdcm() -> None:
 
 
 def _over_frames(dataset: Any, plugin: str) -> dict[str, float]:
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     total: dict[str, float] = {}
     count = 0
@@ -281,7 +281,7 @@ def _intensities(stored: np.ndarray, dataset: Any, frame: int) -> np.ndarray:
     photometric = str(dataset.PhotometricInterpretation)
     bits = int(dataset.get("BitsStored", 8))
     if photometric == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         stored = apply_color_lut(stored, dataset)
         bits = stored.dtype.itemsize * 8

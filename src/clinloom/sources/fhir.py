@@ -22,7 +22,7 @@ from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings,
 from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
 from clinloom.sources._time import instants
-from clinloom.study import MICROSECONDS, Codes, Duration, Model, StudyPath
+from clinloom.study import MICROSECONDS, Codes, Duration, SourceModel, StudyPath
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
 REQUIRES: str | None = None
@@ -32,7 +32,7 @@ PARCEL = 1 << 17  # events that are handed on at once
 RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number
 
 
-class Options(Model):
+class Options(SourceModel):
     """FHIR files and how their codes and identifiers are chosen."""
 
     type: Literal["fhir"] = Field(default="fhir", description="which kind of source")
@@ -233,7 +233,7 @@ class _Reader:
 
     def parcel(self, *, last: bool = False) -> dict[str, pa.Table]:
         """What was found since the last parcel. ``last``: with what was counted all along."""
-        ledger: list[dict] = []
+        ledger: list[dict[str, Any]] = []
         out = {}
         if self.events:
             out["events"] = self._table(ledger)
@@ -247,7 +247,7 @@ class _Reader:
         self._pairs = {}
         return {**out, **links(sorted(fresh)), **self.refused.take()}
 
-    def _table(self, ledger: list[dict]) -> pa.Table:
+    def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
         columns = [list(column) for column in zip(*self.events, strict=True)]
         patient, time, happened, code, number, text, unit, record = columns
         text_of = pa.string()
@@ -273,7 +273,7 @@ class _Reader:
         }
         return pa.table(cells).select(PARCEL_EVENTS.arrow.names)
 
-    def _counted(self, code: str, rule: str, action: str, count: int) -> dict:
+    def _counted(self, code: str, rule: str, action: str, count: int) -> dict[str, Any]:
         row = {"source": self.source, "code": code, "rule": rule, "action": action}
         return {**row, "count": count}
 

@@ -25,7 +25,7 @@ from clinloom.errors import DataError, MissingDependency, SourceError, nearest
 from clinloom.files import Piece, address, listing, random
 from clinloom.radiomics import measure
 from clinloom.sources._images.measured import Measured, coded
-from clinloom.study import Model, StudyPath
+from clinloom.study import Model, SourceModel, StudyPath
 
 REQUIRES: str | None = "images"
 LINKS = False  # whether it tells which identifiers belong together
@@ -46,7 +46,7 @@ class TimeSpec(Model):
         return self
 
 
-class Options(Model):
+class Options(SourceModel):
     """Image files and the manifest that names their patients."""
 
     type: Literal["images"] = Field(default="images", description="which kind of source")
@@ -293,10 +293,10 @@ def _strings(column: pa.ChunkedArray) -> list[str]:
 def _stamps(
     table: pa.Table, columns: dict[str, list[str]], spec: TimeSpec | None
 ) -> list[tuple[int | None, str | None]]:
-    if spec is None:
-        return [(None, None)] * table.num_rows
-    if spec.at is not None:
+    if spec is not None and spec.at is not None:
         return [(_microseconds(spec.at), None)] * table.num_rows
+    if spec is None or spec.column is None:
+        return [(None, None)] * table.num_rows
     values = table.column(spec.column).to_pylist()
     texts = columns[spec.column]
     return [_stamp(v, t, spec.format) for v, t in zip(values, texts, strict=True)]

@@ -21,7 +21,7 @@ from clinloom.sources._rows.cells import equals, measured, texts, tokens, words
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import Times, TimeSpec, times
-from clinloom.study import Model, StudyPath
+from clinloom.study import Model, SourceModel, StudyPath
 from clinloom.tables import PARCEL_EVENTS
 
 REQUIRES: str | None = None
@@ -84,7 +84,7 @@ class Said(Model):
         return code
 
 
-class Options(Model):
+class Options(SourceModel):
     """Files of rows and what their columns mean."""
 
     type: Literal["table"] = Field(default="table", description="which kind of source")
@@ -113,21 +113,29 @@ class Options(Model):
             raise ValueError("in a wide table each event names its own `value` and `unit`")
         if self.time is None and (self.code or any(e.time is None for e in self.events)):
             raise ValueError("`time` is required; `time: {static: true}` for facts without one")
-        if isinstance(self.patient, PatientIn) and self.patient.row and self.code is None:
-            raise ValueError("`patient.row` needs a long table")
+        if isinstance(self.patient, PatientIn) and self.patient.row and not self.whose:
+            raise ValueError("`patient.row` needs a long table, with `code` and `value`")
         if self.delimiter != "auto" and len(self.delimiter) != 1:
             raise ValueError("`delimiter` is one character")
         return self
 
     @property
+    def whose(self) -> tuple[str, str, str] | None:
+        """Where a row names its file's patient: columns of codes and of values, and its code."""
+        row = self.patient.row if isinstance(self.patient, PatientIn) else None
+        if row is None or self.code is None or self.value is None:
+            return None
+        return self.code.column, self.value, row
+
+    @property
     def columns(self) -> list[str]:
         """Every column that the mapping names, once."""
-        named: list[str | None] = [self.value, self.unit, self.time and self.time.column]
+        named: list[str | None] = [self.value, self.unit, self.time.column if self.time else None]
         named += [self.patient if isinstance(self.patient, str) else None]
-        named += [self.code and self.code.column]
+        named += [self.code.column if self.code else None]
         for said in self.events:
-            named += [said.value, said.text, said.when and said.when.column]
-            named += [said.time and said.time.column, *columns_of(said.code)]
+            named += [said.value, said.text, said.when.column if said.when else None]
+            named += [said.time.column if said.time else None, *columns_of(said.code)]
         return list(dict.fromkeys(name for name in named if name))
 
 
@@ -148,7 +156,11 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
         seen |= found
         parcel = links((p, p) for p in sorted(found))
         if options.code:
-            yield {**parcel, **_long(rows, mark, patient, options, refused), **refused.take()}
+            yield {
+                **parcel,
+                **_long(rows, mark, patient, options.code, options, refused),
+                **refused.take(),
+            }
             continue
         for said in options.events:
             yield {**parcel, **_wide(rows, mark, patient, said, options, refused)}
@@ -162,7 +174,8 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
 def _rows(
     pieces: Sequence[Piece], options: Options, refused: Refusals
 ) -> Iterator[tuple[Rows, str]]:
-    columnar, plain = [], []
+    columnar: list[Piece] = []
+    plain: list[Piece] = []
     for piece in pieces:
         named = piece.name.lower().endswith((".parquet", ".pq"))
         is_parquet = options.format == "parquet" or (options.format == "auto" and named)
@@ -189,12 +202,13 @@ def _patients(rows: Rows, options: Options) -> pa.DictionaryArray:
             indices = pc.if_else(absent.take(coded.indices), None, coded.indices)
             coded = pa.DictionaryArray.from_arrays(indices, coded.dictionary)
         return coded
-    if options.patient.file_name:
+    if options.whose is None:
         names = pa.array([_stem(name) for name in rows.files], pa.string())
         return pa.DictionaryArray.from_arrays(pa.array(rows.file, pa.int32()), names)
-    marked = _marked(rows, options)
+    code_column, value_column, row = options.whose
+    marked = _marked(rows, code_column, row)
     files, first = np.unique(rows.file[marked], return_index=True)
-    value = words(rows.columns[options.value].take(pa.array(marked[first])))
+    value = words(rows.columns[value_column].take(pa.array(marked[first])))
     absent = pc.is_in(value.dictionary, pa.array(options.missing, pa.string()))
     named = pc.if_else(absent.take(value.indices), None, value.indices)
     of_file = np.full(len(rows.files), -1, np.int32)
@@ -203,9 +217,9 @@ def _patients(rows: Rows, options: Options) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(of_row, mask=of_row < 0), value.dictionary)
 
 
-def _marked(rows: Rows, options: Options) -> np.ndarray:
+def _marked(rows: Rows, column: str, code: str) -> np.ndarray:
     """The rows that say whose file it is."""
-    return np.flatnonzero(equals(rows.columns[options.code.column], options.patient.row or ""))
+    return np.flatnonzero(equals(rows.columns[column], code))
 
 
 def _stem(name: str) -> str:
@@ -214,18 +228,18 @@ def _stem(name: str) -> str:
 
 
 def _long(
-    rows: Rows, mark: str, patient: pa.Array, options: Options, refused: Refusals
+    rows: Rows, mark: str, patient: pa.Array, coded: Coded, options: Options, refused: Refusals
 ) -> dict[str, pa.Table]:
-    code = words(rows.columns[options.code.column])
-    if options.code.prefix:
-        prefixed = pc.binary_join_element_wise(options.code.prefix, code.dictionary, "")
+    code = words(rows.columns[coded.column])
+    if coded.prefix:
+        prefixed = pc.binary_join_element_wise(coded.prefix, code.dictionary, "")
         code = pa.DictionaryArray.from_arrays(code.indices, prefixed)
     number, text = pa.nulls(rows.count, pa.float64()), pa.nulls(rows.count, pa.string())
     if options.value is not None:
         number, text = measured(rows.columns[options.value], options.missing)
-    if isinstance(options.patient, PatientIn) and options.patient.row:
+    if options.whose is not None:
         own = np.zeros(rows.count, bool)  # an identifier is nobody's measurement
-        own[_marked(rows, options)] = True
+        own[_marked(rows, coded.column, options.whose[2])] = True
         number = pc.if_else(pa.array(own), pa.scalar(None, pa.float64()), number)
         text = pc.if_else(pa.array(own), pa.scalar(None, pa.string()), text)
     unit = word(None, rows.count) if options.unit is None else words(rows.columns[options.unit])
@@ -276,7 +290,8 @@ def _wide(
     )
 
 
-def _times(spec: TimeSpec, rows: Rows) -> Times:
+def _times(given: TimeSpec | None, rows: Rows) -> Times:
+    spec = given or TimeSpec(static=True)  # Options asks for one, though
     return times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
 
 

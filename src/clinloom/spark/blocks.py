@@ -274,7 +274,8 @@ def _settled(rows: pa.Table, places: Ints, run: Ints) -> Ints:
         words = pa.types.is_dictionary(values.type)
         keys[name] = values.cast(values.type.value_type) if words else values
     found = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
-    return found.to_numpy().astype(np.int64)
+    order: Ints = found.to_numpy().astype(np.int64)
+    return order
 
 
 def _ranked(values: Ints) -> Ints:

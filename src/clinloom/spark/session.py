@@ -94,7 +94,7 @@ def _started(master: str | None, settings: Mapping[str, str]) -> SparkSession:
         builder = builder.master(_patient(master))
     for key, value in wanted.items():
         builder = builder.config(key, value)
-    made = builder.getOrCreate()
+    made: SparkSession = builder.getOrCreate()
     made.sparkContext.setLogLevel("ERROR")
     return made
 
@@ -174,7 +174,7 @@ def cores(spark: SparkSession) -> int:
         asked = int(conf.get("spark.executor.instances", "0")) * int(
             conf.get("spark.executor.cores", "1")
         )
-        return max(context.defaultParallelism, asked)
+        return max(int(context.defaultParallelism), asked)
     if id(spark) not in _cores:  # a range lies in as many partitions as the cluster has cores
         from pyspark.sql import functions as F
 
@@ -200,9 +200,11 @@ def to_arrow(frame: DataFrame) -> pa.Table:
     """A small, bounded frame as an Arrow table, on Spark 3.5 as on 4.x."""
     import pyarrow as pa
 
-    if hasattr(frame, "toArrow"):
-        return frame.toArrow()
-    batches = frame._collect_as_arrow() if hasattr(frame, "_collect_as_arrow") else []
+    whole: Any = getattr(frame, "toArrow", None)
+    if whole is not None:
+        return whole()
+    collect: Any = getattr(frame, "_collect_as_arrow", None)
+    batches = collect() if collect is not None else []
     if batches:
         return pa.Table.from_batches(batches)
     from pyspark.sql.pandas.types import to_arrow_schema

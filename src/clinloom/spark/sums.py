@@ -18,7 +18,8 @@ def packed(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
         for batch in table.to_batches():
             stream.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    told: bytes = sink.getvalue().to_pybytes()
+    return told
 
 
 def unpacked(block: bytes | pa.Buffer) -> pa.Table:

@@ -112,13 +112,27 @@ class Store:
         self._keep_trail()
 
     def _tidy(self, pending: Pending) -> None:
-        """Take away what the manifest does not name, where this stage wrote."""
+        """Take away what the manifest does not name, where this stage wrote.
+
+        Who was overtaken knows no more what the manifest names: it takes away its own files alone.
+        """
         try:
             pending.clear()
+            mine, named = self._mine(), self._named()
             for name in pending.parts.keys() - layout.KEPT:
-                self._sweep(layout.home(self.root, name), self._named())
+                home = layout.home(self.root, name)
+                if mine:
+                    self._sweep(home, named)
+                    continue
+                for place in {home / part.file for part in pending.parts[name]}:
+                    if str(place) not in named:
+                        files.remove(place)
         except OSError:
             pass  # it stays for `clinloom sweep`; what is committed is committed
+
+    def _mine(self) -> bool:
+        """Whether no other run holds the output or has committed to it meanwhile."""
+        return self._lease.held() and files.version(self._place) == self._version
 
     def _named(self) -> set[str]:
         """Every file, and every folder written by Spark, that the manifest names."""
@@ -130,7 +144,12 @@ class Store:
         }
 
     def sweep(self) -> dict[str, int]:
-        """Remove what no commit names; how many files that were, and their bytes."""
+        """Remove what no commit names; how many files that were, and their bytes.
+
+        Raises StoreError where another run has taken over meanwhile.
+        """
+        if not self._mine():
+            raise StoreError(BUSY, where=str(self.root), mend=MEND)
         places = [self.root / room for room in layout.SWEPT]
         places += [layout.home(self.root, name) for name in layout.GUARDED]
         named = self._named()

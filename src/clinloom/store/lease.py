@@ -46,8 +46,12 @@ class Lease:
 
     def check(self) -> None:
         """Raise StoreError where another run has taken over meanwhile."""
-        if self._file is None and not self._renew():
+        if not self.held():
             raise StoreError(BUSY, where=str(self.root), mend=MEND)
+
+    def held(self) -> bool:
+        """Whether it is still ours."""
+        return self._file is not None or self._renew()
 
     def close(self) -> None:
         """Let another run have the output."""

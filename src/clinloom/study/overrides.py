@@ -12,7 +12,7 @@ from clinloom.files import address
 from clinloom.study.schema import PLACES, expanded
 
 
-def override(document: dict, change: str) -> None:
+def override(document: dict[str, Any], change: str) -> None:
     """Set ``a.b.c=value`` in the document; the value is read as YAML."""
     steps, value = _read(change)
     for step in steps[:-1]:

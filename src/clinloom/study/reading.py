@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,11 +15,22 @@ from clinloom.errors import StudyError, UsageError, nearest
 from clinloom.study.overrides import override
 from clinloom.study.schema import SITE, Model, Study
 
-Rooms = Mapping[str, Callable[[str], type[Model]]]
+Key = tuple[str | int, ...]  # where in the file, from its top
+Faults = list[tuple[Key, str]]
 ROOMS = ("sources", "clean", "features", "models")
 
 
-def read(path: str | os.PathLike[str], *, rooms: Any, overrides: Sequence[str] = ()) -> Study:
+class Rooms(Protocol):
+    """Who knows the plug-ins that a study may name (``clinloom.plugins``)."""
+
+    def choices(self, room: str) -> tuple[str, ...]:
+        """The names of a room's plug-ins."""
+
+    def options(self, room: str, name: str) -> type[Model]:
+        """A plug-in's Options."""
+
+
+def read(path: str | os.PathLike[str], *, rooms: Rooms, overrides: Sequence[str] = ()) -> Study:
     """Read a study file. ``rooms`` answers ``choices(room)`` and ``options(room, name)``.
 
     ``overrides`` are ``key.path=value`` strings; their relative paths are the caller's.
@@ -33,7 +44,7 @@ def read(path: str | os.PathLike[str], *, rooms: Any, overrides: Sequence[str] =
 
 def _document(
     path: str | os.PathLike[str], what: str
-) -> tuple[dict[str, Any], dict[tuple, int], files.Address]:
+) -> tuple[dict[str, Any], dict[Key, int], files.Address]:
     """A YAML file's mapping, the line of each key, and the file's address."""
     file = files.address(path)
     try:
@@ -64,24 +75,24 @@ def _document(
 def parse(
     document: Mapping[str, Any],
     *,
-    rooms: Any,
+    rooms: Rooms,
     base: str | os.PathLike[str] = ".",
     overrides: Sequence[str] = (),
     where: str = "study",
-    lines: Mapping[tuple, int] | None = None,
+    lines: Mapping[Key, int] | None = None,
 ) -> Study:
     """A Study from plain data, as :func:`read` gives it from a file."""
-    document = json.loads(json.dumps(document, default=str))
+    changed: dict[str, Any] = json.loads(json.dumps(document, default=str))
     for change in overrides:
-        override(document, change)
-    faults: list[tuple[tuple, str]] = []
+        override(changed, change)
+    faults: Faults = []
     context = {"base": str(base)}
     parts: dict[str, dict[str, Any]] = {}
     for room in ROOMS:
-        parts[room] = _room(room, document.get(room), rooms, context, faults)
-    parts |= _site(document, rooms, context, faults, one=True)
+        parts[room] = _room(room, changed.get(room), rooms, context, faults)
+    parts |= _site(changed, rooms, context, faults, one=True)
     try:
-        kept = {k: v for k, v in document.items() if k not in (*ROOMS, *SITE)}
+        kept = {k: v for k, v in changed.items() if k not in (*ROOMS, *SITE)}
         study = Study.model_validate({**kept, **parts}, context=context)
     except ValidationError as error:
         faults += _faults(error, (), Study)
@@ -90,7 +101,7 @@ def parse(
 
 
 def _refuse(
-    faults: Sequence[tuple[tuple, str]], what: str, where: str, lines: Mapping[tuple, int]
+    faults: Sequence[tuple[Key, str]], what: str, where: str, lines: Mapping[Key, int]
 ) -> None:
     if faults:
         listed = [_line(key, text, lines) for key, text in faults]
@@ -98,13 +109,13 @@ def _refuse(
         raise StudyError(f"the {what} has {count}:", faults=listed, where=where)
 
 
-def site(path: str | os.PathLike[str], *, rooms: Any) -> tuple[dict[str, Model], dict[str, Any]]:
+def site(path: str | os.PathLike[str], *, rooms: Rooms) -> tuple[dict[str, Model], dict[str, Any]]:
     """The platforms and storages of a file of their own, with a study's keys for them.
 
     Raises UsageError where there is no file, StudyError with every fault.
     """
     document, lines, file = _document(path, "platform file")
-    faults: list[tuple[tuple, str]] = [
+    faults: Faults = [
         ((key,), "a platform file holds `platform` and `storage`")
         for key in document
         if key not in SITE
@@ -115,7 +126,7 @@ def site(path: str | os.PathLike[str], *, rooms: Any) -> tuple[dict[str, Model],
 
 
 def _site(
-    document: Mapping[str, Any], rooms: Any, context: dict, faults: list, *, one: bool
+    document: Mapping[str, Any], rooms: Rooms, context: dict[str, str], faults: Faults, *, one: bool
 ) -> dict[str, dict[str, Any]]:
     """Where a study runs, and how its storages are opened."""
     given = document.get("platform") or {}
@@ -132,8 +143,9 @@ def _site(
             faults.append((("storage", scheme), "is a mapping of options"))
             continue
         for name, value in options.items() or [(None, None)]:
+            one_option: dict[str, Any] = {name: value} if name is not None else {}
             try:
-                files.checked({scheme: {name: value} if name is not None else {}})
+                files.checked({scheme: one_option})
             except UsageError as error:
                 key = (error.where or f"storage.{scheme}").split(".", 2)
                 text = f"{error.message}; {error.mend}" if error.mend else error.message
@@ -143,7 +155,13 @@ def _site(
 
 
 def _room(
-    room: str, given: Any, rooms: Any, context: dict, faults: list, *, key: str | None = None
+    room: str,
+    given: Any,
+    rooms: Rooms,
+    context: dict[str, str],
+    faults: Faults,
+    *,
+    key: str | None = None,
 ) -> dict[str, Model]:
     """The options of every plug-in that the study names in ``room``, under the key of its name."""
     at = key or room
@@ -162,7 +180,7 @@ def _room(
     out: dict[str, Model] = {}
     for name, raw in given.items():
         raw = {} if raw is None else raw
-        place: tuple = (at, name)
+        place: Key = (at, name)
         if not isinstance(raw, dict):
             faults.append((place, "is a mapping of options"))
             continue
@@ -182,7 +200,7 @@ def _room(
     return out
 
 
-def _faults(error: ValidationError, prefix: tuple, model: type[BaseModel]) -> list[tuple]:
+def _faults(error: ValidationError, prefix: Key, model: type[BaseModel]) -> Faults:
     out = []
     for fault in error.errors(include_url=False, include_input=False):
         key = tuple(fault["loc"])
@@ -198,7 +216,7 @@ def _faults(error: ValidationError, prefix: tuple, model: type[BaseModel]) -> li
     return out
 
 
-def _keys(model: Any, path: tuple) -> list[str]:
+def _keys(model: Any, path: Key) -> list[str]:
     """The valid keys at ``path`` of ``model``, as far as the types tell."""
     for step in path:
         if isinstance(step, int) or not _is_model(model):
@@ -217,14 +235,14 @@ def _types(annotation: Any) -> list[Any]:
     return [annotation, *(t for arg in inner for t in _types(arg))]
 
 
-def _line(key: tuple, text: str, lines: Mapping[tuple, int]) -> str:
+def _line(key: Key, text: str, lines: Mapping[Key, int]) -> str:
     at = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), None)
     return f"{'line ' + str(at) + ', ' if at else ''}{'.'.join(map(str, key))}: {text}"
 
 
-def _lines(node: Any, key: tuple = ()) -> dict[tuple, int]:
+def _lines(node: Any, key: Key = ()) -> dict[Key, int]:
     """The line of every key of a YAML document."""
-    out: dict[tuple, int] = {}
+    out: dict[Key, int] = {}
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             out[(*key, name.value)] = name.start_mark.line + 1
@@ -236,7 +254,7 @@ def _lines(node: Any, key: tuple = ()) -> dict[tuple, int]:
     return out
 
 
-def schema(rooms: Any) -> dict[str, Any]:
+def schema(rooms: Rooms) -> dict[str, Any]:
     """A JSON Schema of the study file, for editors."""
     out = Study.model_json_schema()
     out["required"] = [name for name in out["required"] if name != "clean"]

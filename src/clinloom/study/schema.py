@@ -104,6 +104,19 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class SourceModel(Model):
+    """The options of a source: ``type`` names its plug-in, ``path`` where its files lie."""
+
+    type: str
+    path: StudyPath
+
+
+class RuleModel(Model):
+    """The options of a cleaning rule."""
+
+    enabled: bool = Field(default=True, description="switch the rule off with false")
+
+
 class IndexTime(Model):
     """When the prediction is made."""
 
@@ -219,8 +232,8 @@ class Study(Model):
     title: str = Field(default="", description="the report's heading")
     description: str = Field(default="", description="the question in a sentence, for the report")
     seed: int = Field(default=0, description="of the split, the folds, the models, the bootstrap")
-    sources: dict[str, SerializeAsAny[Model]]
-    clean: dict[str, SerializeAsAny[Model]]
+    sources: dict[str, SerializeAsAny[SourceModel]]
+    clean: dict[str, SerializeAsAny[RuleModel]]
     cohort: Cohort
     features: dict[str, SerializeAsAny[Model]]
     split: Split = Split()

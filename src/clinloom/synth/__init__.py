@@ -133,7 +133,7 @@ def _group(
                 dirt += _images(place / "dicom" / f"{chunk:05d}", export, generator)
             dirt += export.dirt
             risks.append(people)
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(p, name) for p in risks])
         for name in ("number", "records", "severity", "risk", "outcome")
     }
@@ -155,7 +155,7 @@ def _put(a: Address, data: bytes) -> None:
 def _images(folder: Address, export: Export, generator: np.random.Generator) -> Counter[str]:
     """Write a chunk's radiographs, and a few broken ones beside them."""
     people, seed = export.people, export.seed
-    chosen = np.flatnonzero(np.isfinite(people.severity))
+    chosen = np.flatnonzero(np.isfinite(people.severity)).tolist()
     broken = max(1, int(BROKEN * len(chosen)))
     for turn, at in enumerate(chosen):
         number = int(people.number[at])

@@ -30,7 +30,8 @@ _down, _across = np.mgrid[0:SIZE, 0:SIZE] / SIZE
 
 def _ellipse(x: float, y: float, wide: float, high: float) -> np.ndarray:
     inside = 1 - ((_across - x) / wide) ** 2 - ((_down - y) / high) ** 2
-    return np.clip(inside * 6, 0, 1)
+    shape: np.ndarray = np.clip(inside * 6, 0, 1)
+    return shape
 
 
 def draw(severity: float, generator: np.random.Generator) -> np.ndarray:
@@ -55,7 +56,8 @@ def draw(severity: float, generator: np.random.Generator) -> np.ndarray:
     # the severity sets the mean brightness that all opacities add, wherever they lie
     image += haze * (95 + 34 * severity) / haze.mean()
     image = image * (1 + generator.normal(0, 0.004)) + generator.normal(0, 35, image.shape)
-    return np.clip(np.rint(image), 0, (1 << BITS) - 1).astype(np.uint16)
+    pixels: np.ndarray = np.clip(np.rint(image), 0, (1 << BITS) - 1).astype(np.uint16)
+    return pixels
 
 
 def instance(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clinloom.synth._population import DAY, DELAY, DIRTY, HOUR, Population
+from clinloom.synth._population import DAY, DELAY, DIRTY, HOUR, Measured, Population
 from clinloom.synth._risk import OUTCOME, SIGNALS, Signal
 
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
@@ -141,7 +141,7 @@ class Export:
             moments = people.admitted - draw.integers(30 * DAY, 1500 * DAY, count)
             american = draw.random(count) < 0.01
             american[0] |= had[0]
-            for at, known in zip(np.flatnonzero(had), iso(moments[had]), strict=True):
+            for at, known in zip(np.flatnonzero(had).tolist(), iso(moments[had]), strict=True):
                 if american[at]:
                     known = _american(known)[:10]
                     self.dirt["date_format"] += 1
@@ -150,7 +150,7 @@ class Export:
         later = people.admitted + DAY + draw.integers(35 * DAY, 90 * DAY, count)
         also = ~people.outcome & (draw.random(count) < 0.03)
         moments = np.where(people.outcome, within, later)
-        for at in np.flatnonzero(people.outcome | also):
+        for at in np.flatnonzero(people.outcome | also).tolist():
             self._condition(at, OUTCOME, iso(moments[at : at + 1])[0])
         for kind, system, table in (
             ("MedicationRequest", RXNORM, people.medications),
@@ -158,7 +158,7 @@ class Export:
         ):
             for code, had in table.items():
                 moments = people.admitted + draw.integers(600, 20 * HOUR, count)
-                for at, known in zip(np.flatnonzero(had), iso(moments[had]), strict=True):
+                for at, known in zip(np.flatnonzero(had).tolist(), iso(moments[had]), strict=True):
                     self.lines[kind].append(self._treated(kind, system, at, code, known))
 
     def _condition(self, at: int, code: str, known: str) -> None:
@@ -180,7 +180,7 @@ class Export:
             f'{extra}{what},{self._about(at)},"{when}":"{known}"}}'
         )
 
-    def _measurements(self, signal: Signal, rows) -> None:
+    def _measurements(self, signal: Signal, rows: Measured) -> None:
         moments = self.people.admitted[rows.patient] + rows.after
         taken, known = iso(moments), iso(moments + DELAY)
         columns = (rows.patient, rows.value, rows.dirt, rows.mixed, rows.repeated)
@@ -188,7 +188,8 @@ class Export:
             zip(*(c.tolist() for c in columns), strict=True)
         ):
             kind = DIRTY[dirt - 1][0] if dirt else None
-            released, text, unit = known[row], f"{value:.{signal.decimals}f}", signal.unit
+            released, unit = known[row], signal.unit
+            text: str | None = f"{value:.{signal.decimals}f}"
             if kind == "missing_value":
                 text = None
             elif kind == "impossible_value":
@@ -249,12 +250,12 @@ class Export:
         late = draw.random(count) < LATE
         late[-1] = True
         taken = people.admitted + draw.integers(6 * HOUR, 20 * HOUR, count)
-        known = taken + draw.integers(26 * HOUR, 60 * HOUR, count)
+        told = taken + draw.integers(26 * HOUR, 60 * HOUR, count)
         level = np.where(people.outcome, 1.5, 0.02) + draw.uniform(0, 0.01, count)
         signal = Signal(TROPONIN, "ng/mL", 3, 0, 1, 0, 9, 0, 0, (0, 0), 0)
-        for at in np.flatnonzero(late):
-            times = iso(np.array([taken[at], known[at]]))
-            self._observe(at, signal, *times, f"{level[at]:.3f}")
+        for at in np.flatnonzero(late).tolist():
+            first, then = iso(np.array([taken[at], told[at]]))
+            self._observe(at, signal, first, then, f"{level[at]:.3f}")
         self.dirt["late_result"] += int(late.sum())
         out = self.lines["Observation"]
         broken = draw.integers(0, len(out), max(1, int(MALFORMED * count)))
@@ -264,7 +265,7 @@ class Export:
         self.dirt["malformed_json"] += len(broken)
 
     def _studies(self) -> None:
-        for at in np.flatnonzero(np.isfinite(self.people.severity)):
+        for at in np.flatnonzero(np.isfinite(self.people.severity)).tolist():
             number = self.people.number[at]
             started = iso(self.taken[at : at + 1])[0]
             self.lines["ImagingStudy"].append(

@@ -81,7 +81,8 @@ PROCEDURES = {"371907003": (0.15, 0.7)}  # SNOMED CT: oxygen administration by n
 
 def sigmoid(odds: np.ndarray) -> np.ndarray:
     """Probability from log odds."""
-    return 1 / (1 + np.exp(-odds))
+    risk: np.ndarray = 1 / (1 + np.exp(-odds))
+    return risk
 
 
 def bayes(records: np.ndarray, severity: np.ndarray) -> dict[str, float]:

@@ -12,6 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,7 +182,7 @@ class Hdfs:
             options = self._native.WriteOptions(create_parent=True)
             file = self._ask(a, lambda: self._client.create(hidden, options))
             for part in parts:
-                self._ask(a, lambda part=part: file.write(part))  # type: ignore[misc]
+                self._ask(a, partial(file.write, part))
             self._ask(a, file.close)
             self._ask(a, lambda: self._client.rename(hidden, _path(a), overwrite))
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -182,7 +182,7 @@ def _encounter(e: r4.Encounter, record_id: str, patient: str, *_: Any) -> list[E
     ]
 
 
-def _condition(c: r4.Condition, record_id: str, patient: str, names: Names, _: Any):
+def _condition(c: r4.Condition, record_id: str, patient: str, names: Names, _: Any) -> list[Event]:
     for coding in (c.verificationStatus.coding if c.verificationStatus else None) or ():
         if coding.code in NEVER:
             raise Refused(coding.code.replace("-", "_"))
@@ -190,7 +190,9 @@ def _condition(c: r4.Condition, record_id: str, patient: str, names: Names, _: A
     return _one(patient, time, names.due(c.code), record_id)
 
 
-def _observation(o: r4.Observation, record_id: str, patient: str, names: Names, _: Any):
+def _observation(
+    o: r4.Observation, record_id: str, patient: str, names: Names, _: Any
+) -> list[Event]:
     happened = o.effectiveDateTime
     if happened is None:
         period = o.effectivePeriod
@@ -210,10 +212,14 @@ def _observation(o: r4.Observation, record_id: str, patient: str, names: Names, 
     return out
 
 
-def _medicated(time: Callable[[Any], tuple], dose: Callable[[Any], Any] | None = None):
+def _medicated(
+    time: Callable[[Any], tuple[str | None, ...]], dose: Callable[[Any], Any] | None = None
+) -> Callable[..., list[Event]]:
     """A handler for a resource on a medicine, whose times are tried in order."""
 
-    def handler(m: Any, record_id: str, patient: str, names: Names, medication: Medication):
+    def handler(
+        m: Any, record_id: str, patient: str, names: Names, medication: Medication
+    ) -> list[Event]:
         if getattr(m, "doNotPerform", None):
             raise Refused("not_done")
         code = names.due(m.medicationCodeableConcept or medication(m))
@@ -224,23 +230,28 @@ def _medicated(time: Callable[[Any], tuple], dose: Callable[[Any], Any] | None =
     return handler
 
 
-def _immunization(i: r4.Immunization, record_id: str, patient: str, names: Names, _: Any):
+def _immunization(
+    i: r4.Immunization, record_id: str, patient: str, names: Names, _: Any
+) -> list[Event]:
     time = _due(i.recorded, i.occurrenceDateTime)
     return _one(patient, time, names.due(i.vaccineCode), record_id)
 
 
-def _procedure(p: r4.Procedure, record_id: str, patient: str, names: Names, _: Any):
+def _procedure(p: r4.Procedure, record_id: str, patient: str, names: Names, _: Any) -> list[Event]:
     time = _due(p.performedDateTime, _start(p.performedPeriod))
     return _one(patient, time, names.due(p.code), record_id)
 
 
-def _report(d: r4.DiagnosticReport, record_id: str, patient: str, names: Names, _: Any):
+def _report(
+    d: r4.DiagnosticReport, record_id: str, patient: str, names: Names, _: Any
+) -> list[Event]:
     period = d.effectivePeriod or r4.Period()
     time = _due(d.issued, d.effectiveDateTime, period.end, period.start)
     return _one(patient, time, names.due(d.code), record_id)
 
 
 def _imaging(s: r4.ImagingStudy, record_id: str, patient: str, *_: Any) -> list[Event]:
+    codings: Sequence[r4.Coding | None]
     codings = s.modality or [series.modality for series in s.series or ()]
     found = dict.fromkeys(c.code for c in codings if c is not None and c.code)
     time = _due(s.started)

@@ -59,7 +59,8 @@ def equals(column: pa.Array, wanted: str) -> np.ndarray:
     if number is not None:
         numbers, _ = measured(coded.dictionary)
         same = pc.or_(same, pc.equal(numbers, number).fill_null(False))
-    return same.take(coded.indices).fill_null(False).to_numpy(zero_copy_only=False)
+    fits: np.ndarray = same.take(coded.indices).fill_null(False).to_numpy(zero_copy_only=False)
+    return fits
 
 
 def _whole(column: pa.Array) -> pa.Array:
@@ -107,6 +108,6 @@ def _float(text: str) -> float | None:
         return None
 
 
-def tokens(values: Iterable) -> tuple[str, ...]:
+def tokens(values: Iterable[object]) -> tuple[str, ...]:
     """Missing-value tokens as texts, however the study wrote them."""
     return tuple(str(value) for value in values)

@@ -55,7 +55,7 @@ class _Body:
     starts: np.ndarray | None = None
 
     @property
-    def kind(self) -> tuple:
+    def kind(self) -> tuple[tuple[str, ...], str]:
         return self.header, self.delimiter
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,8 +31,13 @@ def filled(template: str, cells: Mapping[str, pa.DictionaryArray], rows: int) ->
     return _joined(parts, cells, distinct=False).dictionary_encode().cast(WORD)
 
 
-def _joined(parts: list, cells: Mapping[str, pa.DictionaryArray], *, distinct: bool) -> pa.Array:
-    pieces: list = []
+def _joined(
+    parts: Sequence[tuple[str, str | None, str | None, str | None]],
+    cells: Mapping[str, pa.DictionaryArray],
+    *,
+    distinct: bool,
+) -> pa.Array:
+    pieces: list[str | pa.Array] = []
     for literal, name, *_ in parts:
         pieces.append(literal)
         if name is not None:

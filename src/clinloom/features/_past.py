@@ -1,7 +1,7 @@
 """Whole patients' events as they were known at each index time.
 
 The only place that decides what lies before an index time: every family sees its events through
-``History.before``, which never reads a row at or after it.
+``Past.before``, which never reads a row at or after it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from clinloom import events as ev
 from clinloom.events import Flags, Floats, Ints
+from clinloom.history import History
 
 EVENTS_AT_ONCE = 1 << 15  # events, counted once a row that sees them: a block stays in the cache
 CELLS_AT_ONCE = 1 << 15
@@ -38,39 +39,22 @@ class Seen:
     @property
     def height(self) -> int:
         """How many index rows the block has."""
-        return self.rows.stop - self.rows.start
+        height: int = self.rows.stop - self.rows.start
+        return height
 
 
-class History:
-    """Events (EVENTS columns subject_id, time, code, numeric_value) under an index (m rows)."""
+class Past(History):
+    """Events of whole patients (n rows) under an index (columns subject_id, prediction_time)."""
 
     def __init__(self, events: pa.Table, index: pa.Table):
-        self._events = events
+        super().__init__(events)
         self.moment = ev.times(ev.column(index, "prediction_time"))
         self._low, self._high = ev.located(ev.subjects(events), ev.subjects(index))
 
     @cached_property
-    def time(self) -> Ints:
-        """Microseconds (n,); STATIC where there is none."""
-        return ev.times(ev.column(self._events, "time"))
-
-    @cached_property
-    def value(self) -> Floats:
-        """Numeric values (n,); NaN where there is none."""
-        return ev.numbers(ev.column(self._events, "numeric_value"))
-
-    @cached_property
-    def _coded(self) -> tuple[np.ndarray, list[str]]:
-        return ev.coded(ev.column(self._events, "code"))
-
-    @property
-    def codes(self) -> list[str]:
-        """The distinct codes of the events."""
-        return self._coded[1]
-
-    @cached_property
     def _numeric(self) -> Flags:
-        return self.value == self.value
+        numeric: Flags = self.value == self.value
+        return numeric
 
     def before(
         self,
@@ -88,7 +72,7 @@ class History:
         """
         wanted = {code: place for place, code in enumerate(codes)}
         place = np.array([wanted.get(code, -1) for code in self.codes], np.int64)
-        position = self._coded[0]
+        position = self.position
         keep = ev.looked_up(place >= 0, position)
         if numeric:
             keep &= self._numeric
