@@ -21,6 +21,7 @@ SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
 STATUS = re.compile(r"User application exited with status (\d+)")
 CONTENTS = re.compile(r"^Log ?Contents:\n", re.MULTILINE)
 LOG = "stdout"  # where Spark's runner of Python lets a driver's messages go, too
+END = re.compile(r"^End of LogType:", re.MULTILINE)
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
 EVERY = 1.0  # seconds between two looks at the driver's log
@@ -102,7 +103,7 @@ class Application:
 
     def _look(self, *, last: bool = False) -> None:
         """Hand on what the driver has written since the last look."""
-        text = self._log(last)
+        text = self._log()
         if text is None:
             if last and not self._told:
                 self.note(f"the driver's log: yarn logs -applicationId {self.id}")
@@ -127,20 +128,13 @@ class Application:
         if self._ours:
             self.note(line.removeprefix("clinloom: "))
 
-    def _log(self, last: bool) -> str | None:
-        """What the driver has written so far."""
+    def _log(self) -> str | None:
+        """What the driver has written so far; None where YARN's web service does not show it."""
         page = self._page or self._found()
-        if page is not None:
-            try:
-                return _contents(fetched(page).decode("utf-8", "replace"))
-            except OSError:
-                pass
-        if not last or self.id is None:
+        try:
+            return _contents(fetched(page).decode("utf-8", "replace")) if page else None
+        except OSError:
             return None
-        status, text = self.hadoop.program(
-            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", LOG
-        )
-        return _contents(text) if status == 0 else None
 
     def _found(self) -> str | None:
         answer = self.hadoop.ask(f"apps/{self.id}") or {}
@@ -157,7 +151,9 @@ class Application:
             self.note("stopped before YARN had the application")
             return
         self.note(f"YARN: killing {self.id}")
-        status, _ = self.hadoop.program(f"{YARN}.ApplicationCLI", "-kill", self.id, env=env)
+        status, _ = self.hadoop.program(
+            f"{YARN}.ApplicationCLI", "application", "-kill", self.id, env=env
+        )
         if status:
             self.note(f"it may run still: yarn application -kill {self.id}")
 
@@ -194,5 +190,4 @@ def _json(line: str) -> dict[str, Any] | None:
 def _contents(text: str) -> str:
     """A log without what YARN writes around it; nothing where it writes that alone, as yet."""
     found = CONTENTS.search(text)
-    inner = text[found.end() :] if found else ""
-    return inner.rpartition("\nEnd of LogType:")[0] or inner
+    return END.split(text[found.end() :])[0] if found else ""

@@ -47,10 +47,10 @@ def score(
     input. A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
     are addresses.
     """
+    target = files.address(out)
     files.use({**files.settings(), **_storage(overrides)})
     loaded = Bundle.load(bundle)
     study = _study(loaded.study, overrides)
-    target = files.address(out)
     folder = target.parent / attempt(".scoring")
     store = Store(folder, note=progress.note if progress else None)
     work = Work(study, store, progress=progress, spark=spark)
@@ -91,9 +91,7 @@ def _drops(override: str) -> bool:
     return key.startswith("sources.") and key.count(".") == 1 and value.strip() in ("null", "~", "")
 
 
-def predict(
-    work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: str
-) -> Tables:
+def predict(work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: str) -> Tables:
     """The predictions of every patient's moments, by bucket."""
     last = events["extent"].read().column("last").cast("int64")[0].as_py() or 0
     inputs = {"events": (events["events"], EVENTS)}
