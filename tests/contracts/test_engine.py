@@ -224,9 +224,7 @@ def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypat
     tables = [pq.read_table(file) for file in found.moved]
     assert all(np.all(np.diff(t.column("own").to_numpy()) > 0) for t in tables)
     moved = dict(
-        zip(
-            *(pa.concat_tables(tables).column(n).to_pylist() for n in ("own", "true")), strict=True
-        )
+        zip(*(pa.concat_tables(tables).column(n).to_pylist() for n in ("own", "true")), strict=True)
     )
     assert len(moved) == 3 + 30 and moved[subject["m"]] == moved[subject["z"]] == subject["P"]
     assert found.merged == 1

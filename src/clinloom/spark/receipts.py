@@ -26,9 +26,7 @@ def of_slices(batches: Batches) -> Iterator[tuple[str, int, int, int, bytes]]:
             yield row["kind"], row["bucket"], row["rows"], row["size"], row["block"]
 
 
-def slices(
-    kind: str, made: Iterable[tuple[int, int, int, bytes]], spots: Sequence[int]
-) -> Batches:
+def slices(kind: str, made: Iterable[tuple[int, int, int, bytes]], spots: Sequence[int]) -> Batches:
     """Slices of (bucket, rows, size, content), one a batch; ``spots``: the key of each bucket."""
     for bucket, rows, size, data in made:
         yield batch([[spots[bucket]], [bucket], [kind], [rows], [size], [data]], SLICES)
