@@ -219,7 +219,8 @@ def test_the_exit_code_is_the_commands_own(monkeypatch, status: int):
     diagnostics = f"exitCode: 13 … User application exited with status {status} …"
     _, code = followed(monkeypatch, [""], REPORTS, 1, Cluster(diagnostics))
     assert code == status
-    assert followed(monkeypatch, [""], REPORTS, 1, Cluster("exitCode: 13"))[1] == 1
+    for killed in ("exitCode: 13", "User application exited with status 143"):
+        assert followed(monkeypatch, [""], REPORTS, 1, Cluster(killed))[1] == 1
 
 
 def test_what_another_progress_wrote_is_told_as_ours(capsys):

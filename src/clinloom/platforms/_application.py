@@ -24,6 +24,7 @@ LOG = "stdout"  # where Spark's runner of Python lets a driver's messages go, to
 END = re.compile(r"^End of LogType:", re.MULTILINE)
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
+OURS = (1, 2)  # exit codes of a command that failed
 EVERY = 1.0  # seconds between two looks at the driver's log
 LOG4J = Path(__file__).parent / "submit.properties"
 
@@ -168,7 +169,7 @@ class Application:
         if self.status is None:
             for line in self._complaint[-3:]:
                 self.note(line)
-        return self.status or 1
+        return self.status if self.status in OURS else 1  # another: its container was killed
 
 
 def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
