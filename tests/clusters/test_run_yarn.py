@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +104,23 @@ def test_what_fails_there_is_told_here_with_its_exit_code(
     done = clinloom(*command, check=False, **environment(hadoop))
     assert done.returncode == 1
     assert "does not exist" in done.stderr
+
+
+def test_ctrl_c_kills_the_application(hadoop: Hadoop, there: str, tmp_path: Path):
+    changes = [f"sources.ehr.path={there}/fhir", f"sources.cxr.path={there}/dicom", MODELS]
+    command = [sys.executable, "-m", "clinloom", "run", str(STUDY), *sets(changes)]
+    command += ["--out", f"{hadoop.address}/out-stopped"]
+    command += ["--platform", str(options(tmp_path, "cluster"))]
+    env = {**os.environ, **environment(hadoop)}
+    run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    told = []
+    for line in run.stderr or ():
+        told.append(line)
+        if line.rstrip().endswith(" running"):
+            run.send_signal(signal.SIGINT)
+    assert run.wait() == 1 and "stopped" in told[-1]
+    last = hadoop.applications()[0]
+    assert last["finalStatus"] == "KILLED" and any(last["id"] in line for line in told)
 
 
 def test_a_local_place_is_refused_before_anything_is_submitted(hadoop: Hadoop, tmp_path: Path):

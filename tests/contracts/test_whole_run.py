@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -54,6 +55,32 @@ def test_a_second_run_keeps_every_stage(spark, hospital, done):
     before = json.loads(files.read(done.out / "manifest.json"))
     again = spine.run(STUDY, out=done.out, overrides=small(hospital), spark=spark)
     assert json.loads(files.read(again.out / "manifest.json")) == before
+
+
+def test_where_it_runs_and_how_storage_opens_change_no_stage_and_leave_no_secret(
+    spark, hospital, done, monkeypatch
+):
+    canary = "canary-3f9a"
+    monkeypatch.setenv("TEST_CANARY", canary)
+    (hospital / "secret").write_text(canary)
+    before = json.loads(files.read(done.out / "manifest.json"))
+    site = [
+        "storage.s3.key=env:TEST_CANARY",
+        f"storage.s3.secret=file:{hospital / 'secret'}",
+        "platform.local.cores=2",
+    ]
+    try:
+        spine.run(STUDY, out=done.out, overrides=[*small(hospital), *site], spark=spark)
+        assert json.loads(files.read(done.out / "manifest.json")) == before
+        assert b"env:TEST_CANARY" in files.read(done.out / "study.resolved.yaml")
+        assert canary.encode() not in pickle.dumps(files.settings())
+    finally:
+        files.use({})
+    held = [entry.address for entry in files.listed(done.out)]
+    assert len(held) > 20
+    assert [at for at in held if canary.encode() in files.read(at)] == []
+    bundle = clinloom.load_bundle(done.out / "bundle")
+    assert not set(bundle.study) & {"platform", "storage"}
 
 
 def events_of(done, subjects):

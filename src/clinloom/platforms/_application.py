@@ -11,16 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from clinloom.platforms._hadoop import YARN, Hadoop, fetched
 
 REPORT = re.compile(r"Application report for (application_\d+_\d+) \(state: (\w+)\)")
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
-STATUS = re.compile(r"exited with status (\d+)")  # the command's own, not the container's
+STATUS = re.compile(r"User application exited with status (\d+)")
+CONTENTS = re.compile(r"^Log ?Contents:\n", re.MULTILINE)
 LOG = "stdout"  # where Spark's runner of Python lets a driver's messages go, too
+END = re.compile(r"^End of LogType:", re.MULTILINE)
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
+OURS = (1, 2)  # exit codes of a command that failed
 EVERY = 1.0  # seconds between two looks at the driver's log
 LOG4J = Path(__file__).parent / "submit.properties"
 
@@ -100,7 +104,7 @@ class Application:
 
     def _look(self, *, last: bool = False) -> None:
         """Hand on what the driver has written since the last look."""
-        text = self._log(last)
+        text = self._log()
         if text is None:
             if last and not self._told:
                 self.note(f"the driver's log: yarn logs -applicationId {self.id}")
@@ -112,32 +116,26 @@ class Application:
         self._told = max(self._told, whole)
 
     def _relay(self, line: str) -> None:
-        if line.startswith("{"):
-            try:
-                json.loads(line)
-            except ValueError:
-                return
-            self.note(line)
-        elif line.startswith("clinloom: ") or (self._ours and line.startswith("  ")):
-            self.note(line.removeprefix("clinloom: "))
-            self._ours = True
+        """A line of the driver's: its progress, its fault, or how it ended."""
+        told = _json(line)
+        if told is not None:
+            self._ours = False
+            if isinstance(told.get("exit"), int):
+                self.status = told["exit"]
+            else:
+                self.note(line)
             return
-        self._ours = False
+        self._ours = line.startswith("clinloom: ") or (self._ours and line.startswith("  "))
+        if self._ours:
+            self.note(line.removeprefix("clinloom: "))
 
-    def _log(self, last: bool) -> str | None:
-        """What the driver has written so far."""
+    def _log(self) -> str | None:
+        """What the driver has written so far; None where YARN's web service does not show it."""
         page = self._page or self._found()
-        if page is not None:
-            try:
-                return _contents(fetched(page).decode("utf-8", "replace"))
-            except OSError:
-                pass
-        if not last or self.id is None:
+        try:
+            return _contents(fetched(page).decode("utf-8", "replace")) if page else None
+        except OSError:
             return None
-        status, text = self.hadoop.program(
-            f"{YARN}.LogsCLI", "-applicationId", self.id, "-am", "1", "-log_files", LOG
-        )
-        return _contents(text) if status == 0 else None
 
     def _found(self) -> str | None:
         answer = self.hadoop.ask(f"apps/{self.id}") or {}
@@ -154,12 +152,14 @@ class Application:
             self.note("stopped before YARN had the application")
             return
         self.note(f"YARN: killing {self.id}")
-        status, _ = self.hadoop.program(f"{YARN}.ApplicationCLI", "-kill", self.id, env=env)
+        status, _ = self.hadoop.program(
+            f"{YARN}.ApplicationCLI", "application", "-kill", self.id, env=env
+        )
         if status:
             self.note(f"it may run still: yarn application -kill {self.id}")
 
     def _code(self, code: int) -> int:
-        """The command's own exit code: YARN's diagnostics name it."""
+        """The command's own exit code: its driver tells it, else YARN's diagnostics do."""
         if code == 0 and self.final in ("", "SUCCEEDED"):
             return 0
         if self.status is None and self.id is not None:
@@ -169,7 +169,7 @@ class Application:
         if self.status is None:
             for line in self._complaint[-3:]:
                 self.note(line)
-        return self.status or 1
+        return self.status if self.status in OURS else 1  # another: its container was killed
 
 
 def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
@@ -178,7 +178,17 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
+def _json(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _contents(text: str) -> str:
-    """A log without what YARN's web service writes around it."""
-    _, found, inner = text.partition("LogContents:\n")
-    return inner.rpartition("\nEnd of LogType:")[0] or inner if found else text
+    """A log without what YARN writes around it; nothing where it writes that alone, as yet."""
+    found = CONTENTS.search(text)
+    return END.split(text[found.end() :])[0] if found else ""

@@ -29,7 +29,13 @@ REQUIRES: str | None = "yarn"
 SIZE = r"^\d+[kmgt]$"
 UNPACKED = "./environment/bin/python"
 HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
-DRIVER = "from clinloom.cli import main\n\nraise SystemExit(main())\n"
+DRIVER = """import json, sys
+from clinloom.cli import main
+
+code = main()
+print(json.dumps({"exit": code}), file=sys.stderr, flush=True)
+raise SystemExit(code)
+"""
 
 
 class Options(Model):

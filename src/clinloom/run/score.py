@@ -47,10 +47,10 @@ def score(
     input. A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
     are addresses.
     """
+    target = files.address(out)
     files.use({**files.settings(), **_storage(overrides)})
     loaded = Bundle.load(bundle)
     study = _study(loaded.study, overrides)
-    target = files.address(out)
     folder = target.parent / attempt(".scoring")
     store = Store(folder, note=progress.note if progress else None)
     work = Work(study, store, progress=progress, spark=spark)
