@@ -297,8 +297,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        print(f"clinloom: {_unexpected(error)}", file=sys.stderr)
+        print(f"clinloom: {_of_storage(error) or _unexpected(error)}", file=sys.stderr)
         return 1
+
+
+def _of_storage(error: Exception) -> str | None:
+    """What a storage answered; those faults name an address and nothing of its content."""
+    place = getattr(error, "filename", None)
+    if not isinstance(error, OSError) or not isinstance(place, str) or "://" not in place:
+        return None
+    return f"{place}: {error.strerror}\n  → `clinloom doctor --storage ADDRESS` tells what holds"
 
 
 def _unexpected(error: BaseException) -> str:

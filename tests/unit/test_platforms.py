@@ -283,6 +283,49 @@ def test_an_unknown_scheme_is_a_fault_and_makes_no_folder(tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_storage_that_does_not_answer_is_told_in_a_line(monkeypatch, capsys):
+    from clinloom import files
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("TEST_KEY", "TEST_SECRET"):
+        monkeypatch.setenv(name, "canary")
+    refused = {"endpoint_url": "http://127.0.0.1:9", "key": "env:TEST_KEY"}
+    files.use({"s3": {**refused, "secret": "env:TEST_SECRET"}})
+    try:
+        assert cli.main(["report", "s3://bucket/out"]) == 1
+    finally:
+        files.use({})
+    told = capsys.readouterr().err
+    assert told.startswith("clinloom: s3://bucket/out") and "unexpected" not in told
+    assert "doctor --storage" in told and "canary" not in told
+
+
+def test_the_doctor_tells_whether_there_are_keys_or_a_ticket(tmp_path, monkeypatch):
+    from clinloom.platforms import _yarn_checks
+
+    name = "hadoop.security.authentication"
+    rows = f"<property><name>{name}</name><value>kerberos</value></property>"
+    (tmp_path / "core-site.xml").write_text(f"<configuration>{rows}</configuration>")
+    hadoop, yarn = _hadoop.Hadoop(tmp_path), platforms.load("yarn")
+    keys = tmp_path / "me.keytab"
+    with_keys = yarn.Options(principal="me@REALM", keytab=str(keys))
+    for there in (False, True):
+        (found,) = _yarn_checks._ticket(hadoop, with_keys)
+        assert found.ok == there and "me@REALM" in found.detail
+        keys.write_bytes(b"")
+    klist = tmp_path / "klist"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for status in (1, 0):
+        klist.write_text(f"#!/bin/sh\nexit {status}\n")
+        klist.chmod(0o755)
+        (found,) = _yarn_checks._ticket(hadoop, yarn.Options())
+        assert found.ok == (status == 0) and (found.ok or "kinit" in found.mend)
+    klist.unlink()
+    (found,) = _yarn_checks._ticket(hadoop, yarn.Options())
+    assert not found.ok and not found.required
+
+
 def test_validate_notes_a_library_that_a_plug_in_lacks(written, monkeypatch, capsys):
     monkeypatch.setattr(plugins, "needed", lambda room, name: {"pydicom": None})
     monkeypatch.setattr(plugins.load("sources", "fhir"), "REQUIRES", "dicom", raising=False)
