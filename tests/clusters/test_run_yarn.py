@@ -107,7 +107,7 @@ def test_what_fails_there_is_told_here_with_its_exit_code(
 
 
 def test_ctrl_c_kills_the_application(hadoop: Hadoop, there: str, tmp_path: Path):
-    changes = [f"sources.ehr.path={there}/fhir", f"sources.cxr.path={there}/dicom", MODELS]
+    changes = [f"sources.ehr.path={there}/fhir", MODELS]
     command = [sys.executable, "-m", "clinloom", "run", str(STUDY), *sets(changes)]
     command += ["--out", f"{hadoop.address}/out-stopped"]
     command += ["--platform", str(options(tmp_path, "cluster"))]
@@ -118,7 +118,7 @@ def test_ctrl_c_kills_the_application(hadoop: Hadoop, there: str, tmp_path: Path
         told.append(line)
         if line.rstrip().endswith(" running"):
             run.send_signal(signal.SIGINT)
-    assert run.wait() == 1 and "stopped" in told[-1]
+    assert run.wait() == 1 and "stopped" in told[-1], told
     last = hadoop.applications()[0]
     assert last["finalStatus"] == "KILLED" and any(last["id"] in line for line in told)
 
