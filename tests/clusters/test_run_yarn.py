@@ -118,7 +118,7 @@ def test_ctrl_c_kills_the_application(hadoop: Hadoop, there: str, tmp_path: Path
         told.append(line)
         if line.rstrip().endswith(" running"):
             run.send_signal(signal.SIGINT)
-    assert run.wait() == 1 and "stopped" in told[-1]
+    assert run.wait() == 1 and "stopped" in told[-1], told
     last = hadoop.applications()[0]
     assert last["finalStatus"] == "KILLED" and any(last["id"] in line for line in told)
 
