@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -22,7 +21,7 @@ from clinloom.spark import workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
 from clinloom.store import Pending
-from clinloom.study import SourceModel, Study, without_places
+from clinloom.study import SourceModel, Study, digest, without_places
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -56,16 +55,18 @@ class Listing:
 
     def __init__(self, name: str, options: SourceModel):
         self.name, self.options = name, options
-        self.size = self.files = 0
-        digest = hashlib.sha256()
-        for piece in self:
-            self.size, self.files = self.size + piece.size, self.files + 1
-            digest.update(f"{piece.name}\0{piece.size}\0{piece.stamp}\n".encode())
+        self.size = 0
+        stamps = [files.fingerprint(self._weighed())]
         manifest = getattr(options, "manifest", None)
         if manifest:
             listed = files.listing(manifest, where=f"sources.{name}.manifest")
-            digest.update(files.fingerprint(listed).encode())
-        self.stamp = digest.hexdigest()
+            stamps.append(files.fingerprint(listed))
+        self.stamp = digest(stamps)
+
+    def _weighed(self) -> Iterator[Piece]:
+        for piece in self:
+            self.size += piece.size
+            yield piece
 
     def __iter__(self) -> Iterator[Piece]:
         include = getattr(self.options, "include", "*")
