@@ -318,3 +318,9 @@ def test_groups_hold_every_piece_once():
     pieces = [Piece(str(n), str(n), 1 << (n % 25)) for n in range(200)]
     cut = list(groups(pieces, splittable=False, cores=2))
     assert [p for g in cut for p in g] == pieces
+
+
+def test_a_native_blas_adds_up_alike_on_any_number_of_cores(spark):
+    told = spark._jvm.System.getenv("OPENBLAS_NUM_THREADS")
+    workers = spark.range(1).rdd.map(lambda _: __import__("os").environ["OPENBLAS_NUM_THREADS"])
+    assert told == "1" and workers.collect() == ["1"]

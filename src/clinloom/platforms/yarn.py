@@ -20,6 +20,7 @@ from clinloom.errors import UsageError
 from clinloom.files import Address
 from clinloom.platforms import SUBMITTED, Check, Outcome, Task, _archive, _child, _hadoop
 from clinloom.platforms._application import LOG4J, Application
+from clinloom.spark.session import THREADS
 from clinloom.study import Model, StudyPath
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _settings(
             "spark.kerberos.principal": options.principal,
             "spark.kerberos.keytab": str(options.keytab),
         }
-    there = {SUBMITTED: "1", "HADOOP_CONF_DIR": HADOOP_THERE}
+    there = {SUBMITTED: "1", "HADOOP_CONF_DIR": HADOOP_THERE, **THREADS}
     if options.python:
         python = options.python
     else:

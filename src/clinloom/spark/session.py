@@ -29,7 +29,12 @@ SETTINGS = {
 LANES = 8  # tasks of the driver side by side, at most
 Answer = TypeVar("Answer")
 QUIET_URI = (Path(__file__).parent / "log4j2.properties").as_uri()
+# Tasks keep the cores busy already; a BLAS with threads of its own in each only gets in their way,
+# and sums up in an order that the number of cores decides, so that a model's last digits would be
+# a machine's own.
+THREADS = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 STARTED = {  # for a session that is started here
+    **{f"spark.executorEnv.{name}": count for name, count in THREADS.items()},
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.codegen.cache.maxEntries": "1000",
@@ -84,6 +89,8 @@ def _started(master: str | None, settings: Mapping[str, str]) -> SparkSession:
     from pyspark.sql import SparkSession
 
     wanted = {**STARTED, **settings}
+    for name, count in THREADS.items():  # the driver's JVM takes part in a fit
+        os.environ.setdefault(name, count)
     master = master or (None if _asked() else "local[*]")
     if master is not None and master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
