@@ -51,7 +51,8 @@ def connect(
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
         }
-        own = sparks.client(daemons.folder, {**settings, **conf()}, env=env)
+        one = {"OPENBLAS_NUM_THREADS": "1"}  # as in every JVM that Clinloom starts itself
+        own = sparks.client(daemons.folder, {**settings, **conf()}, env={**one, **(env or {})})
         tmp = daemons.folder / "server"
         tmp.mkdir()
         prefix = apart(tmp, seen=[ROOT, parts.cache(), daemons.folder])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from tests.clusters import environment, parts, sparks
+from tests.clusters import parts
 from tests.clusters.apart import apart
 from tests.clusters.daemons import (
     JAVA_OPTIONS,
@@ -41,52 +39,6 @@ class Hadoop:
     manager: str  # http://127.0.0.1:PORT of the ResourceManager
     conf_dir: Path
     apart: bool  # whether containers see a /tmp of their own and no file of the tests
-
-    def client(
-        self, conf: Mapping[str, str] | None = None, *, packed: bool = False
-    ) -> dict[str, str]:
-        """The environment of a Spark client of this cluster (``sparks.client``).
-
-        Containers use this environment and the tree under test where they lie, or, where they are
-        ``packed``, nothing of them but what the job brings: archives, put into HDFS once.
-        """
-        node = {"PYSPARK_PYTHON": sys.executable, "PYTHONPATH": sparks.TREE}
-        if packed:
-            node = {"PYSPARK_PYTHON": environment.PYTHON, "PYTHONPATH": environment.SOURCE}
-        home = str(sparks.HOME)
-        node |= {
-            "PYSPARK_DRIVER_PYTHON": node["PYSPARK_PYTHON"],
-            "SPARK_HOME": home,
-            "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_LOCAL_HOSTNAME": "localhost",
-        }
-        settings = {
-            "spark.master": "yarn",
-            "spark.yarn.jars": f"local:{home}/jars/*",  # else each job uploads all of them
-            "spark.yarn.maxAppAttempts": "1",
-            "spark.yarn.am.memory": "512m",
-            "spark.executor.instances": "2",
-            "spark.executor.cores": "1",
-            "spark.executor.memory": "600m",
-        }
-        if packed:
-            settings["spark.yarn.dist.archives"] = self._archives
-        for key, value in node.items():
-            settings[f"spark.yarn.appMasterEnv.{key}"] = value
-            settings[f"spark.executorEnv.{key}"] = value
-        env = {
-            "HADOOP_CONF_DIR": str(self.conf_dir),
-            "YARN_CONF_DIR": str(self.conf_dir),
-            "HADOOP_USER_NAME": USER,
-            "PYSPARK_PYTHON": node["PYSPARK_PYTHON"],  # in client mode the driver tells workers
-        }
-        return sparks.client(self.daemons.folder, {**settings, **(conf or {})}, env=env)
-
-    @cached_property
-    def _archives(self) -> str:
-        packed = self.put(environment.packed(), "/archives/environment.tar.gz")
-        tree = self.put(environment.source(self.daemons.folder), "/archives/source.tar.gz")
-        return f"{packed}#environment,{tree}#source"
 
     def put(self, local: Path, path: str) -> str:
         """Copy a file or folder to the path in HDFS; answers with its address."""

@@ -196,17 +196,6 @@ def orphans(bucket: Bucket, out: str) -> list[str]:
     ]
 
 
-def test_workers_that_share_the_bucket_alone(bucket: Bucket, local: Path):
-    with bucket.run(bucket.address("plain")) as running:
-        stages = running.finish()
-    assert not any(stage["reused"] for stage in stages)
-    assert_same(bucket, "plain", local)
-    assert orphans(bucket, "plain") == []
-    with bucket.run(bucket.address("plain", scheme="s3a")) as running:  # the same place
-        again = running.finish()
-    assert len(again) == len(stages) and all(stage["reused"] for stage in again)
-
-
 def kill_executor(bucket: Bucket, running: Running, *, after: str | None, wrote: str) -> None:
     """End an executor's JVM when this stage has ended and the next has written something there."""
     running.wait_for(lambda: after is None or after in running.ended())
@@ -242,5 +231,8 @@ def test_a_driver_that_dies_goes_on_after_its_last_stage(bucket: Bucket, local: 
         stages = running.finish()
     assert [stage["stage"] for stage in stages if stage["reused"]] == done
     assert_same(bucket, "resumed", local)
+    with bucket.run(bucket.address("resumed", scheme="s3a")) as running:  # the same place
+        again = running.finish()
+    assert len(again) == len(stages) and all(stage["reused"] for stage in again)
     clinloom("sweep", bucket.address("resumed"), **bucket.server.env)
     assert orphans(bucket, "resumed") == []

@@ -13,30 +13,11 @@ import pytest
 import yaml
 from tests.clusters import sparks
 from tests.clusters.hadoop import USER, Hadoop
-from tests.hospital import MODELS, clinloom, sets, small
-from tests.hospital import STUDY as BOTH
+from tests.hospital import STUDY, clinloom, sets, small
 
 from clinloom import files
 
-STUDY = BOTH.with_name("synthetic_records.yaml")
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def hospital(tmp_path_factory):
-    """A small synthetic hospital."""
-    folder = tmp_path_factory.mktemp("hospital")
-    clinloom("synth", folder, "--patients", 400, "--seed", 5, "--no-images")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def local(hospital, tmp_path_factory):
-    """The metrics of a run on this machine, with as many cores."""
-    out = tmp_path_factory.mktemp("local") / "out"
-    changes = [change for change in small(hospital) if "cxr" not in change]
-    clinloom("run", STUDY, "--out", out, *sets(changes))
-    return json.loads((out / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +36,14 @@ def environment(hadoop: Hadoop) -> dict[str, str]:
     }
 
 
-def options(folder: Path, mode: str, **more: str) -> Path:
-    """A file of the platform's options: one executor of two cores, as the local run has."""
-    address = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost"}
+def options(folder: Path, mode: str, **more: object) -> Path:
+    """A file of the platform's options: the cores that the local run has, in containers."""
+    node = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost"}
+    if "python" in more:  # the nodes' own, which finds the tree under test
+        node["PYTHONPATH"] = sparks.TREE
     conf = {"spark.yarn.jars": f"local:{sparks.HOME}/jars/*"}  # else each job uploads all of them
     for kind in ("spark.yarn.appMasterEnv", "spark.executorEnv"):
-        conf |= {f"{kind}.{name}": value for name, value in address.items()}
+        conf |= {f"{kind}.{name}": value for name, value in node.items()}
     yarn = {"mode": mode, "executors": 1, "cores": 2, "memory": "700m", "overhead": "400m"}
     yarn |= {"driver_memory": "600m", "conf": conf, **more}
     file = folder / f"{mode}.yaml"
@@ -68,21 +51,26 @@ def options(folder: Path, mode: str, **more: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("mode", ["cluster", "client"])
+HERE = {"python": sys.executable}
+
+
+@pytest.mark.parametrize(
+    ("mode", "more"),
+    [("cluster", {}), ("client", {**HERE, "executors": 2, "cores": 1})],
+    ids=["cluster mode, its environment as an archive", "client mode, two containers"],
+)
 def test_a_study_on_yarn_is_the_local_one(
-    hadoop: Hadoop, there: str, local, tmp_path: Path, monkeypatch, mode: str
+    hadoop: Hadoop, there: str, local: Path, tmp_path: Path, monkeypatch, mode: str, more
 ):
     out = f"{hadoop.address}/out-{mode}"
-    changes = [f"sources.ehr.path={there}/fhir", MODELS, "split.folds=2", "evaluate.bootstrap=50"]
-    changes = sets(changes)
-    command = ["run", STUDY, "--out", out, "--on", "yarn", *changes]
-    command += ["--platform", options(tmp_path, mode)]
+    command = ["run", STUDY, "--out", out, "--on", "yarn", *sets(small(there))]
+    command += ["--platform", options(tmp_path, mode, **more)]
     done = clinloom(*command, **environment(hadoop))
     assert out in done.stdout  # where the report lies
     for name, value in environment(hadoop).items():
         monkeypatch.setenv(name, value)
     found = json.loads(files.read(f"{out}/metrics.json"))
-    assert found == local
+    assert found == json.loads((local / "metrics.json").read_bytes())
     assert "AUROC" in files.read(f"{out}/report.html").decode()
     manifest = json.loads(files.read(f"{out}/manifest.json"))
     named = {
@@ -98,19 +86,18 @@ def test_a_study_on_yarn_is_the_local_one(
 def test_what_fails_there_is_told_here_with_its_exit_code(
     hadoop: Hadoop, there: str, tmp_path: Path
 ):
-    changes = [f"sources.ehr.path={there}/nowhere", MODELS]
-    command = ["run", STUDY, "--out", f"{hadoop.address}/out-wrong", *sets(changes)]
-    command += ["--platform", options(tmp_path, "cluster")]
+    changes = sets([*small(there), f"sources.ehr.path={there}/nowhere"])
+    command = ["run", STUDY, "--out", f"{hadoop.address}/out-wrong", *changes]
+    command += ["--platform", options(tmp_path, "cluster", **HERE)]
     done = clinloom(*command, check=False, **environment(hadoop))
     assert done.returncode == 1
     assert "does not exist" in done.stderr
 
 
 def test_ctrl_c_kills_the_application(hadoop: Hadoop, there: str, tmp_path: Path):
-    changes = [f"sources.ehr.path={there}/fhir", MODELS]
-    command = [sys.executable, "-m", "clinloom", "run", str(STUDY), *sets(changes)]
+    command = [sys.executable, "-m", "clinloom", "run", str(STUDY), *sets(small(there))]
     command += ["--out", f"{hadoop.address}/out-stopped"]
-    command += ["--platform", str(options(tmp_path, "cluster"))]
+    command += ["--platform", str(options(tmp_path, "cluster", **HERE))]
     env = {**os.environ, **environment(hadoop)}
     run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     told = []

@@ -18,7 +18,8 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 LIMIT = 512 << 20  # bytes of the driver: its JVM's heap, and the anonymous memory of its Python
-PATIENTS, EVENTS, TEXT = 60_000, 250, 700  # a text of 700 bytes an event: 11 GB in memory
+PATIENTS, EVENTS = 60_000, 250
+NOTES, TEXT = 25, 7000  # a patient's notes, of so many bytes each: 11 GB in memory
 STUDY = """
 name: large
 sources:
@@ -28,7 +29,14 @@ sources:
     include: "vitals-*.parquet"
     patient: patient
     time: {{column: time}}
-    events: [{{code: "V//{{code}}", value: value}}, {{code: NOTE, text: note}}]
+    events: [{{code: "V//{{code}}", value: value}}]
+  notes:
+    type: table
+    path: {folder}
+    include: "notes-*.parquet"
+    patient: patient
+    time: {{column: time}}
+    events: [{{code: NOTE, text: note}}]
   stays:
     type: table
     path: {folder}
@@ -46,31 +54,42 @@ evaluate: {{bootstrap: 20, modalities: false}}
 """
 
 
+HOUR, DAY = 3_600_000_000, 86_400_000_000
+
+
+def moments(random: np.random.Generator, ids: np.ndarray) -> pa.Array:
+    """A time within each patient's first day."""
+    return pa.array(random.integers(0, 23 * HOUR, len(ids)) + ids * HOUR, pa.timestamp("us", "UTC"))
+
+
 def large(folder: Path) -> int:
     """Write the hospital; the bytes of its rows in memory, twenty times what a driver may hold."""
     random = np.random.default_rng(4)
     notes = pa.array(["".join(random.choice(list("abcdefgh "), TEXT)) for _ in range(400)])
-    hour, day = 3_600_000_000, 86_400_000_000
     size = 0
     for part in range(12):
-        ids = np.repeat(np.arange(part, PATIENTS, 12), EVENTS)
-        when = random.integers(0, 23 * hour, len(ids)) + ids * hour
-        table = pa.table(
-            {
-                "patient": pa.array(ids).cast(pa.string()).dictionary_encode(),
-                "time": pa.array(when, pa.timestamp("us", "UTC")),
-                "code": pa.array(random.integers(0, 20, len(ids))).cast(pa.string()),
-                "value": random.normal(size=len(ids)) + (ids % 7 == 0),
-                "note": notes.take(pa.array(random.integers(0, 400, len(ids)))),
-            }
-        )
-        size += table.nbytes
-        pq.write_table(table, folder / f"vitals-{part}.parquet", row_group_size=1 << 16)
+        patients = np.arange(part, PATIENTS, 12)
+        ids = np.repeat(patients, EVENTS)
+        vitals = {
+            "patient": pa.array(ids).cast(pa.string()).dictionary_encode(),
+            "time": moments(random, ids),
+            "code": pa.array(random.integers(0, 20, len(ids))).cast(pa.string()),
+            "value": random.normal(size=len(ids)) + (ids % 7 == 0),
+        }
+        ids = np.repeat(patients, NOTES)
+        said = {
+            "patient": pa.array(ids).cast(pa.string()).dictionary_encode(),
+            "time": moments(random, ids),
+            "note": notes.take(pa.array(random.integers(0, 400, len(ids)))),
+        }
+        for name, rows in (("vitals", pa.table(vitals)), ("notes", pa.table(said))):
+            size += rows.nbytes
+            pq.write_table(rows, folder / f"{name}-{part}.parquet", row_group_size=1 << 16)
     ids = np.arange(PATIENTS)
     stays = {
         "patient": pa.array(ids).cast(pa.string()),
-        "start": pa.array(ids * hour, pa.timestamp("us", "UTC")),
-        "out": pa.array(ids * hour + 5 * day, pa.timestamp("us", "UTC")),
+        "start": pa.array(ids * HOUR, pa.timestamp("us", "UTC")),
+        "out": pa.array(ids * HOUR + 5 * DAY, pa.timestamp("us", "UTC")),
         "died": pa.array((ids % 7 == 0).astype(int)).cast(pa.string()),
     }
     pq.write_table(pa.table(stays), folder / "stays.parquet")
