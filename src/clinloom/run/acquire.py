@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 
 from clinloom import files
 from clinloom.errors import SourceError
-from clinloom.files import Piece
+from clinloom.files import Unit
 from clinloom.identity import crosswalk
 from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
@@ -21,7 +20,7 @@ from clinloom.spark import workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
 from clinloom.store import Pending
-from clinloom.study import SourceModel, Study, digest, without_places
+from clinloom.study import SourceModel, Study, without_places
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -50,59 +49,47 @@ MOST_BUCKETS = 1024
 FEW = 100_000  # rows of the ledger that the driver adds up by itself
 
 
-class Listing:
-    """A source's files, listed once to be told apart and summed, then streamed to groups."""
+class Planned:
+    """A source's units: planned once to be told apart and summed, then streamed to groups."""
 
     def __init__(self, name: str, options: SourceModel):
         self.name, self.options = name, options
         self.size = 0
-        stamps = [files.fingerprint(self._weighed())]
-        manifest = getattr(options, "manifest", None)
-        if manifest:
-            listed = files.listing(manifest, where=f"sources.{name}.manifest")
-            stamps.append(files.fingerprint(listed))
-        self.stamp = digest(stamps)
+        self.stamp = files.fingerprint(self._weighed())
 
-    def _weighed(self) -> Iterator[Piece]:
-        for piece in self:
-            self.size += piece.size
-            yield piece
+    def _weighed(self) -> Iterator[Unit]:
+        for unit in self:
+            self.size += unit.size
+            yield unit
 
-    def __iter__(self) -> Iterator[Piece]:
-        include = getattr(self.options, "include", "*")
-        return files.listing(self.options.path, include=include, where=f"sources.{self.name}.path")
-
-    def groups(self, cores: int) -> Iterator[list[Piece]]:
-        """Its files grouped by bytes."""
-        module = load(self.options.type)
-        splittable = getattr(module, "SPLITTABLE", False)
-        return files.groups(self, splittable=splittable, cores=cores, total=self.size)
+    def __iter__(self) -> Iterator[Unit]:
+        return load(self.options.type).plan(self.options, f"sources.{self.name}")
 
 
 def acquire(work: Work, study: Study) -> Tables:
     """Read every source into events clustered by patient."""
-    found = [Listing(name, options) for name, options in study.sources.items()]
+    found = [Planned(name, options) for name, options in study.sources.items()]
     return work.step(
         "acquire",
         lambda out: _read_all(work, study.sources, found, out),
         options=without_places({n: o.model_dump(mode="json") for n, o in study.sources.items()}),
-        inputs={f"files of {listing.name}": listing.stamp for listing in found},
+        inputs={f"units of {source.name}": source.stamp for source in found},
         uses=[("sources", o.type) for o in study.sources.values()],
         counts="acquired",
     )
 
 
 def _read_all(
-    work: Work, sources: Mapping[str, SourceModel], found: Sequence[Listing], out: Pending
+    work: Work, sources: Mapping[str, SourceModel], found: Sequence[Planned], out: Pending
 ) -> None:
     """Read every source and write acquired, images, refusals, ledger and the crosswalk.
 
     Raises SourceError where a source held no event at all.
     """
     lanes = cores(work.spark)
-    size = sum(listing.size for listing in found)
+    size = sum(source.size for source in found)
     buckets = min(MOST_BUCKETS, max(2 * lanes, -(-size // BUCKET)))
-    units = Spool(out.scratch("units") / "units.json", _units(found, lanes))
+    units = Spool(out.scratch("units") / "units", _units(found, lanes))
     links = any(load(options.type).LINKS for options in sources.values())
     read = _linked if links else _alone
     made = read(work.spark, sources, units, out, buckets)
@@ -170,10 +157,10 @@ def _linked(
     return {**made, "ledger": ledger}
 
 
-def _units(found: Iterable[Listing], lanes: int) -> Iterator[dict[str, Any]]:
-    for listing in found:
-        for group in listing.groups(lanes):
-            yield {"source": listing.name, "pieces": [asdict(piece) for piece in group]}
+def _units(found: Iterable[Planned], lanes: int) -> Iterator[dict[str, Any]]:
+    for source in found:
+        for group in files.groups(source, cores=lanes, total=source.size):
+            yield {"source": source.name, "units": group}
 
 
 EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the driver takes out again
@@ -182,16 +169,15 @@ EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the dri
 def read(
     unit: Mapping[str, Any], *, sources: Mapping[str, SourceModel], alone: bool = False
 ) -> Iterator[dict[str, pa.Table]]:
-    """Run a source's kernel on a group of files, each patient as the subject of an identifier.
+    """Run a source's kernel on a group of units, each patient as the subject of an identifier.
 
     ``alone``: each identifier stands for itself; the crosswalk's rows take the links' place.
     """
     name = unit["source"]
-    pieces = [Piece(**piece) for piece in unit["pieces"]]
     options = sources[name]
     count = refused = 0
     reasons: dict[str, int] = {}
-    for parcel in load(options.type).read(pieces, options, name):
+    for parcel in load(options.type).read(unit["units"], options, name):
         if "events" in parcel:
             count += parcel["events"].num_rows
         if "rejected" in parcel:

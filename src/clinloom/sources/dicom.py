@@ -23,14 +23,13 @@ import pyarrow as pa
 from pydantic import Field
 
 from clinloom.errors import DataError, MissingDependency
-from clinloom.files import Piece
+from clinloom.files import FileUnit, Piece, adjoined, listing
 from clinloom.radiomics import measure
 from clinloom.sources._images.measured import Measured, coded
 from clinloom.study import SourceModel, StudyPath
 
 REQUIRES: str | None = "dicom"
 LINKS = False  # whether it tells which identifiers belong together
-SPLITTABLE = False
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 NATIVE = {IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
@@ -64,8 +63,16 @@ class _Refused(Exception):
     """An instance is refused; ``args[0]`` is the reason."""
 
 
-def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
-    """Parcels of events, images, links and rejected for a group of files.
+def plan(options: Options, where: str) -> Iterator[Piece]:
+    """Its files, each whole.
+
+    Raises SourceError where nothing is there.
+    """
+    return listing(options.path, include=options.include, where=f"{where}.path")
+
+
+def read(units: Sequence[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, images, links and rejected for a group of files, or of given bytes.
 
     A file that is refused is in ``rejected`` by its reason: ``not_dicom``, ``truncated_dicom``,
     ``unreadable_dicom``, ``pixelless_dicom``, ``no_patient``, ``no_time``,
@@ -74,7 +81,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     """
     _pydicom()
     measured = Measured(source)
-    for piece in pieces:
+    for piece in adjoined(units):
         with _quiet() as heard:
             _instance(piece, options, measured, heard)
         if measured.full:
@@ -111,7 +118,7 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def _instance(
-    piece: Piece, options: Options, measured: Measured, heard: list[warnings.WarningMessage]
+    piece: FileUnit, options: Options, measured: Measured, heard: list[warnings.WarningMessage]
 ) -> None:
     """Measure one file, or say why not; no file fails the batch."""
     patient = record = None
@@ -147,7 +154,7 @@ def _instance(
         measured.reject(piece.name, "unreadable_dicom", record=record, patient=patient)
 
 
-def _bytes(piece: Piece) -> bytes:
+def _bytes(piece: FileUnit) -> bytes:
     try:
         return piece.read()
     except Exception:  # an archive's member may be broken in any way

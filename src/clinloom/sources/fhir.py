@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from clinloom.files import Piece
+from clinloom.files import FileUnit, Piece, adjoined, cut, listing
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
 from clinloom.sources._fhir.systems import KNOWN
@@ -27,7 +27,6 @@ from clinloom.tables import LEDGER, PARCEL_EVENTS
 
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
-SPLITTABLE = True
 PARCEL = 1 << 17  # events that are handed on at once
 RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number
 
@@ -53,8 +52,16 @@ class Options(SourceModel):
     )
 
 
-def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
-    """Parcels of events, links, rejected and ledger for a group of files.
+def plan(options: Options, where: str) -> Iterator[Piece]:
+    """Its files, a large one of lines as ranges of them.
+
+    Raises SourceError where nothing is there.
+    """
+    return cut(listing(options.path, include=options.include, where=f"{where}.path"))
+
+
+def read(units: Sequence[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, links, rejected and ledger for a group of files, or of given bytes.
 
     A result's time is when it was released (``issued``), not when the sample was taken. Reasons
     of refusal: ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``,
@@ -63,7 +70,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     which the line or resource starts. Resource types that are not read are counted in the ledger.
     """
     reader = _Reader(options, source)
-    for piece in pieces:
+    for piece in adjoined(units):
         data = whole(piece, reader.refused)
         if data is None:
             continue
@@ -76,7 +83,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
         yield left
 
 
-def _found(piece: Piece, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
+def _found(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
     """The resources of a file."""
     if piece.start is None and not data.strip(b"\xef\xbb\xbf \t\r\n"):
         refused.add("empty_file", file=piece.name)

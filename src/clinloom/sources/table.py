@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from clinloom.files import Piece
+from clinloom.files import FileUnit, Piece, adjoined, cut, listing
 from clinloom.sources._parcel import Refusals, links, word
 from clinloom.sources._rows import csv, parquet
 from clinloom.sources._rows.cells import equals, measured, texts, tokens, words
@@ -26,7 +26,6 @@ from clinloom.tables import PARCEL_EVENTS
 
 REQUIRES: str | None = None
 LINKS = False  # whether it tells which identifiers belong together
-SPLITTABLE = True
 
 Text = Annotated[str, BeforeValidator(str)]
 Tokens = Annotated[
@@ -139,8 +138,16 @@ class Options(SourceModel):
         return list(dict.fromkeys(name for name in named if name))
 
 
-def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
-    """Parcels of events, links and rejected for a group of files.
+def plan(options: Options, where: str) -> Iterator[Piece]:
+    """Its files, a large CSV file as ranges of its lines.
+
+    Raises SourceError where nothing is there.
+    """
+    return cut(listing(options.path, include=options.include, where=f"{where}.path"))
+
+
+def read(units: Sequence[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, links and rejected for a group of files, or of given bytes.
 
     ``record_id`` is the file's name and, after ``@``, the byte (CSV) or, after ``#``, the row
     (Parquet, from 0) at which the row starts. Reasons of refusal: ``no_patient``, ``no_code``,
@@ -150,7 +157,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     """
     refused = Refusals(source)
     seen: set[str] = set()
-    for rows, mark in _rows(pieces, options, refused):
+    for rows, mark in _rows(adjoined(units), options, refused):
         patient = _patients(rows, options)
         found = set(pc.unique(patient).drop_null().to_pylist()) - seen
         seen |= found
@@ -172,10 +179,10 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
 
 
 def _rows(
-    pieces: Sequence[Piece], options: Options, refused: Refusals
+    pieces: Sequence[FileUnit], options: Options, refused: Refusals
 ) -> Iterator[tuple[Rows, str]]:
-    columnar: list[Piece] = []
-    plain: list[Piece] = []
+    columnar: list[FileUnit] = []
+    plain: list[FileUnit] = []
     for piece in pieces:
         named = piece.name.lower().endswith((".parquet", ".pq"))
         is_parquet = options.format == "parquet" or (options.format == "auto" and named)

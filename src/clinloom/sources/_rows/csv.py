@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from clinloom.errors import SourceError, nearest
-from clinloom.files import Piece
+from clinloom.files import FileUnit
 from clinloom.sources._parcel import WORD, Refusals, first_byte, whole
 
 BATCH = 16 << 20  # bytes that are parsed at once
@@ -60,7 +60,7 @@ class _Body:
 
 
 def rows(
-    pieces: Sequence[Piece],
+    pieces: Sequence[FileUnit],
     *,
     columns: Sequence[str],
     delimiter: str,
@@ -97,7 +97,7 @@ def check(header: Sequence[str], columns: Sequence[str], file: str) -> None:
             )
 
 
-def _bodies(piece: Piece, delimiter: str, encoding: str, refused: Refusals) -> Iterator[_Body]:
+def _bodies(piece: FileUnit, delimiter: str, encoding: str, refused: Refusals) -> Iterator[_Body]:
     data = whole(piece, refused)
     if data is None:
         return
