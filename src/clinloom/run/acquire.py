@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from clinloom.files import Unit
 from clinloom.identity import crosswalk
 from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
-from clinloom.sources import load
+from clinloom.sources import framed, load
 from clinloom.spark import workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
@@ -29,10 +29,11 @@ from clinloom.tables import (
     LEDGER,
     LINKS,
     REJECTED,
+    Table,
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
     table.name: table for table in (LINKS, LEDGER)
@@ -108,9 +109,8 @@ def _alone(
     buckets: int,
 ) -> dict[str, pa.Table]:
     """Sources of which none links identifiers: each stands for itself, and one pass is enough."""
-    kernel = partial(read, sources=dict(sources), alone=True)
     return workers.cluster(
-        workers.by_unit(spark, units, kernel, tables=ALONE, buckets=buckets),
+        _slices(spark, sources, units, ALONE, buckets, alone=True),
         out=out,
         tables=CLUSTERED,
         buckets=buckets,
@@ -129,12 +129,11 @@ def _linked(
 ) -> dict[str, pa.Table]:
     """Sources that link identifiers: what was read waits, held by Spark, until it is known who is
     who."""
-    kernel = partial(read, sources=dict(sources))
-    slices = workers.by_unit(spark, units, kernel, tables=PACKED, buckets=buckets)
+    slices = _slices(spark, sources, units, PACKED, buckets, alone=False)
     slices = slices.persist(workers.ON_DISK)
     try:
         rows = workers.settle(slices)
-        ledger = _ledger(slices, rows.get("ledger", 0), min(len(units), workers.TASKS))
+        ledger = _ledger(slices, rows.get("ledger", 0), min(max(len(units), 1), workers.TASKS))
         _tell_empty(sources, ledger)
         lanes = 2 * cores(spark)
         links = rows.get("links", 0)
@@ -159,8 +158,42 @@ def _linked(
 
 def _units(found: Iterable[Planned], lanes: int) -> Iterator[dict[str, Any]]:
     for source in found:
+        if framed(source.options.type):
+            continue
         for group in files.groups(source, cores=lanes, total=source.size):
             yield {"source": source.name, "units": group}
+
+
+def _slices(
+    spark: SparkSession,
+    sources: Mapping[str, SourceModel],
+    units: Spool,
+    tables: Mapping[str, Table],
+    buckets: int,
+    *,
+    alone: bool,
+) -> DataFrame:
+    """Everything that the kernels give: of units, which workers open, and of Spark's own tables."""
+    kernel = partial(read, sources=dict(sources), alone=alone)
+    parts = []
+    if len(units):
+        parts.append(workers.by_unit(spark, units, kernel, tables=tables, buckets=buckets))
+    for name, options in sources.items():
+        kind = framed(options.type)
+        if kind is not None:
+            frame = kind.frame(spark, options, f"sources.{name}")
+            rows = partial(_rows, name=name, options=options, alone=alone)
+            parts.append(workers.by_table(frame, rows, tables=tables, buckets=buckets))
+    if not parts:
+        raise SourceError("the sources hold nothing to read", where="sources")
+    return reduce(lambda one, other: one.union(other), parts)
+
+
+def _rows(
+    tables: Iterator[pa.Table], *, name: str, options: SourceModel, alone: bool
+) -> Iterator[dict[str, pa.Table]]:
+    """A partition of a table of Spark's through its source's kernel."""
+    yield from read({"source": name, "units": tables}, sources={name: options}, alone=alone)
 
 
 EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the driver takes out again

@@ -6,6 +6,9 @@ bytes a unit in memory at most. ``read(units, options, source) -> Iterator[{tabl
 in workers, and in a service: a kernel that opens a group of units and yields events with the
 source's own patient identifiers. ``LINKS`` says whether it tells which identifiers belong together.
 
+A source that Spark itself reads has a third verb, ``frame(spark, options, where) -> DataFrame``,
+and ``read`` is handed tables of its rows.
+
 Units are told apart and grouped by their ``name``, ``size`` and ``stamp`` alone; what else they
 hold is between a source's two verbs. Readers of files take the bytes of a request
 (``clinloom.files.Given``) as they take a file.
@@ -14,13 +17,16 @@ hold is between a source's two verbs. Readers of files take the bytes of a reque
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pyarrow as pa
 
 from clinloom import plugins
 from clinloom.files import Unit
 from clinloom.study import SourceModel
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 
 class Source(Protocol):
@@ -48,6 +54,22 @@ class Source(Protocol):
 
         ``units``: as ``plan`` made them; ``source``: what the study calls the source.
         """
+
+
+class Framed(Source, Protocol):
+    """A source that Spark reads: its rows come by a DataFrame, not by units."""
+
+    def frame(self, spark: SparkSession, options: Any, where: str) -> DataFrame:
+        """The rows; ``read`` is handed tables of them for units. Raises SourceError.
+
+        What ``plan`` yields then tells the source's state and size alone.
+        """
+
+
+def framed(kind: str) -> Framed | None:
+    """A kind of source that Spark reads; None for one whose units workers open."""
+    found = load(kind)
+    return cast(Framed, found) if hasattr(found, "frame") else None
 
 
 def load(kind: str) -> Source:

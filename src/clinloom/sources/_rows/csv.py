@@ -27,13 +27,15 @@ BATCH = 16 << 20  # bytes that are parsed at once
 class Rows:
     """Rows of files: columns, which file each row is of, and where it lies there.
 
-    ``position``: the byte at which the row starts (CSV) or its number (Parquet).
+    ``position``: the byte at which the row starts (CSV) or its number (Parquet); where a row has
+    no place but a key, ``key`` is each row's, as text, null where none is known.
     """
 
     columns: dict[str, pa.Array]
     files: list[str]
     file: np.ndarray
     position: np.ndarray
+    key: pa.Array | None = None
 
     @property
     def count(self) -> int:
