@@ -158,7 +158,7 @@ def _linked(
 
 def _units(found: Iterable[Planned], lanes: int) -> Iterator[dict[str, Any]]:
     for source in found:
-        if framed(source.options.type):
+        if framed(source.options):
             continue
         for group in files.groups(source, cores=lanes, total=source.size):
             yield {"source": source.name, "units": group}
@@ -179,7 +179,7 @@ def _slices(
     if len(units):
         parts.append(workers.by_unit(spark, units, kernel, tables=tables, buckets=buckets))
     for name, options in sources.items():
-        kind = framed(options.type)
+        kind = framed(options)
         if kind is not None:
             frame = kind.frame(spark, options, f"sources.{name}")
             rows = partial(_rows, name=name, options=options, alone=alone)

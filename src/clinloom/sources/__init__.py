@@ -6,8 +6,8 @@ bytes a unit in memory at most. ``read(units, options, source) -> Iterator[{tabl
 in workers, and in a service: a kernel that opens a group of units and yields events with the
 source's own patient identifiers. ``LINKS`` says whether it tells which identifiers belong together.
 
-A source that Spark itself reads has a third verb, ``frame(spark, options, where) -> DataFrame``,
-and ``read`` is handed tables of its rows.
+A source that Spark itself reads, always or where its option `open` says so, has a third verb,
+``frame(spark, options, where) -> DataFrame``, and ``read`` is handed tables of its rows.
 
 Units are told apart and grouped by their ``name``, ``size`` and ``stamp`` alone; what else they
 hold is between a source's two verbs. Readers of files take the bytes of a request
@@ -66,10 +66,14 @@ class Framed(Source, Protocol):
         """
 
 
-def framed(kind: str) -> Framed | None:
-    """A kind of source that Spark reads; None for one whose units workers open."""
-    found = load(kind)
-    return cast(Framed, found) if hasattr(found, "frame") else None
+def framed(options: SourceModel) -> Framed | None:
+    """The source's kind where Spark reads it; None where workers open its units.
+
+    Of a kind that can be read either way, the option `open` decides.
+    """
+    found = load(options.type)
+    asked = getattr(options, "open", "spark") == "spark"
+    return cast(Framed, found) if asked and hasattr(found, "frame") else None
 
 
 def load(kind: str) -> Source:

@@ -6,29 +6,30 @@ hold one patient (`patient: {row: ...}` or `{file_name: true}`) or many (`patien
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from clinloom.files import FileUnit, Piece, adjoined, cut, listing
+from clinloom.files import FileUnit
+from clinloom.sources._given import FileSource, Folder, handed, opened, planned
 from clinloom.sources._parcel import Refusals
 from clinloom.sources._rows import csv, parquet
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.mapping import Mapping, parcels
-from clinloom.study import StudyPath
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES: str | None = None
 LINKS = False  # whether it tells which identifiers belong together
 
 
-class Options(Mapping):
+class Options(Mapping, FileSource):
     """Files of rows and what their columns mean."""
 
     type: Literal["table"] = Field(default="table", description="which kind of source")
-    path: StudyPath = Field(description="a file, a folder or a zip archive")
-    include: str = Field(default="*", description="only files named like this")
     format: Literal["auto", "csv", "parquet"] = Field(
         default="auto", description="auto: by the file's name"
     )
@@ -44,15 +45,20 @@ class Options(Mapping):
         return self
 
 
-def plan(options: Options, where: str) -> Iterator[Piece]:
+def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
     """Its files, a large CSV file as ranges of its lines.
 
     Raises SourceError where nothing is there.
     """
-    return cut(listing(options.path, include=options.include, where=f"{where}.path"))
+    return planned(options, where, lines=True)
 
 
-def read(units: Sequence[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
+    """The files as Spark opens them, where the study says `open: spark`. Raises SourceError."""
+    return opened(spark, options, where)
+
+
+def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
     """Parcels of events, links and rejected for a group of files, or of given bytes.
 
     ``record_id`` is the file's name and, after ``@``, the byte (CSV) or, after ``#``, the row
@@ -63,7 +69,7 @@ def read(units: Sequence[FileUnit], options: Options, source: str) -> Iterator[d
     """
     refused = Refusals(source)
     seen: set[str] = set()
-    for rows, mark in _rows(adjoined(units), options, refused):
+    for rows, mark in _rows(handed(units, options), options, refused):
         yield from parcels(rows, mark, options, refused, seen)
     left = refused.take()
     if left:
@@ -71,7 +77,7 @@ def read(units: Sequence[FileUnit], options: Options, source: str) -> Iterator[d
 
 
 def _rows(
-    pieces: Sequence[FileUnit], options: Options, refused: Refusals
+    pieces: Iterable[FileUnit], options: Options, refused: Refusals
 ) -> Iterator[tuple[Rows, str]]:
     columnar: list[FileUnit] = []
     plain: list[FileUnit] = []
