@@ -19,6 +19,7 @@ from clinloom import files
 from clinloom.errors import MissingDependency, SourceError
 from clinloom.radiomics import measure
 from clinloom.sources import images
+from clinloom.spark.units import Spool
 from clinloom.tables import PARCELS
 
 Image = pytest.importorskip("PIL.Image", reason="the images extra is not installed")
@@ -204,6 +205,14 @@ def test_a_task_reads_its_own_rows_and_lists_nothing(
     assert sorted(r["file"] for r in refused) == sorted(f"gone{n}.png" for n in range(5000))
     assert {r["reason"] for r in refused} == {"absent_image"}
     assert sum(p["images"].num_rows for p in parcels if "images" in p) == 3
+
+
+def test_units_travel_to_workers_as_they_are(folder: Path) -> None:
+    (folder / "images" / "b.png").unlink()
+    units = list(planned(options(folder)))
+    assert [type(u).__name__ for u in units] == ["Absent", "Absent", "Photo", "Photo"]
+    spool = Spool(files.address(folder / "units"), [{"units": units}])
+    assert spool.unit(0) == {"units": units}
 
 
 def test_a_manifest_that_changes_changes_the_plan(folder: Path) -> None:
