@@ -236,7 +236,7 @@ def test_members_of_an_archive_cost_their_own_bytes(counted: Server):
     assert pieces[40].read() == held["x/040.dcm"]
     assert pieces[40].size <= counted.wire.answered <= 1.1 * pieces[40].size
     counted.wire.reset()
-    group = next(files.groups(pieces[10:50], splittable=False, cores=1, total=1 << 40))
+    group = files.adjoined(next(files.groups(pieces[10:50], cores=1, total=1 << 40)))
     assert len(group) == 40 and [p.read() for p in group] == [held[p.member] for p in group]
     assert counted.wire.answered <= 1.1 * sum(p.size for p in group)
     assert len(counted.wire.requests) == 1
@@ -257,7 +257,7 @@ def test_lines_of_a_long_file_cost_their_own_bytes(counted: Server, monkeypatch)
     lines = b"".join(b"%d,%s\n" % (n, b"x" * (n % 97)) for n in range(60_000))
     files.write(counted.root / "long.csv", lines)
     (piece,) = files.listing(counted.root)
-    parts = [p for g in files.groups([piece], splittable=True, cores=2) for p in g]
+    parts = list(files.cut([piece]))
     assert len(parts) > 2
     counted.wire.reset()
     assert b"".join(p.read() for p in parts) == lines

@@ -316,7 +316,7 @@ def test_lines_of_a_ranged_file_are_each_read_once(tmp_path):
 
 def test_groups_hold_every_piece_once():
     pieces = [Piece(str(n), str(n), 1 << (n % 25)) for n in range(200)]
-    cut = list(groups(pieces, splittable=False, cores=2))
+    cut = list(groups(pieces, cores=2))
     assert [p for g in cut for p in g] == pieces
 
 

@@ -32,9 +32,9 @@ def need(data: Path, name: str) -> Path:
 def parcels(options, pieces=None) -> dict[str, pa.Table]:
     """Everything that a source gives, in groups as the engine cuts them."""
     module = plugins.load("sources", options.type)
-    pieces = pieces or list(files.listing(options.path, include=options.include))
+    units = list(module.plan(options, "sources.real")) if pieces is None else pieces
     parts: dict[str, list[pa.Table]] = {n: [t.empty] for n, t in PARCELS.items()}
-    for group in files.groups(pieces, splittable=module.SPLITTABLE, cores=2):
+    for group in files.groups(units, cores=2):
         for parcel in module.read(group, options, "real"):
             for name, table in parcel.items():
                 parts[name].append(conform(table, PARCELS[name]))

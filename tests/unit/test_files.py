@@ -416,14 +416,12 @@ def test_groups_stream_and_hold_every_piece_once():
             drawn.append(piece)
             yield piece
 
-    found = files.groups(stream(), splittable=True, cores=2, total=sum(sizes))
+    found = files.groups(stream(), cores=2, total=sum(sizes))
     first = next(found)
     assert len(drawn) < 60
     assert [p for g in [first, *found] for p in g] == pieces
-    whole = files.groups(pieces, splittable=True, cores=2)
-    assert list(whole) == list(
-        files.groups(iter(pieces), splittable=True, cores=2, total=sum(sizes))
-    )
+    whole = files.groups(pieces, cores=2)
+    assert list(whole) == list(files.groups(iter(pieces), cores=2, total=sum(sizes)))
 
 
 def test_a_parquet_file_is_read_at_random_by_threads(tmp_path):

@@ -6,6 +6,7 @@ import builtins
 import datetime as dt
 import io
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from clinloom import files
 from clinloom.errors import MissingDependency, SourceError
-from clinloom.files import listing
 from clinloom.radiomics import measure
 from clinloom.sources import images
+from clinloom.spark.units import Spool
 from clinloom.tables import PARCELS
 
 Image = pytest.importorskip("PIL.Image", reason="the images extra is not installed")
@@ -56,9 +58,13 @@ def options(folder: Path, **more: object) -> images.Options:
     return images.Options(**given)
 
 
+def planned(chosen: images.Options) -> Iterator[images.Photo | images.Absent]:
+    return images.plan(chosen, "sources.photos")
+
+
 def read(chosen: images.Options) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
-    for parcel in images.read(list(listing(chosen.path)), chosen, "photos"):
+    for parcel in images.read(list(planned(chosen)), chosen, "photos"):
         for name, table in parcel.items():
             assert table.schema == PARCELS[name].arrow
             parts.setdefault(name, []).append(table)
@@ -161,12 +167,83 @@ def test_a_name_may_hold_folders(folder: Path) -> None:
 def test_an_absent_image_is_said_once_whatever_the_groups(folder: Path) -> None:
     (folder / "images" / "b.png").unlink()
     chosen = options(folder)
-    pieces = list(listing(chosen.path))
-    parcels = [p for piece in pieces for p in images.read([piece], chosen, "photos")]
+    units = list(planned(chosen))
+    parcels = [p for unit in units for p in images.read([unit], chosen, "photos")]
     refused = [r for p in parcels if "rejected" in p for r in p["rejected"].to_pylist()]
     assert [(r["file"], r["reason"], r["patient"]) for r in refused] == [
         ("b.png", "absent_image", "007")
     ]
+
+
+def test_a_task_reads_its_own_rows_and_lists_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = "".join(f"{n},gone{n},,0\n" for n in range(5000))
+    with (folder / "manifest.csv").open("a") as manifest:
+        manifest.write(extra)
+    chosen = options(folder)
+    listings = []
+    monkeypatch.setattr(
+        images, "listing", lambda *a, **k: listings.append(a) or files.listing(*a, **k)
+    )
+    units = list(planned(chosen))
+    assert len(listings) == 2 and not [u for u in units if len(u.rows) > images.ABSENT]
+    kept = []
+    rows = images.Manifest.rows
+
+    def counted(self: images.Manifest, wanted: list[int]) -> dict[int, images.Row]:
+        found = rows(self, wanted)
+        kept.append(len(found))
+        return found
+
+    monkeypatch.setattr(images.Manifest, "rows", counted)
+    parcels = [p for unit in units for p in images.read([unit], chosen, "photos")]
+    assert len(listings) == 2  # a task lists nothing
+    assert kept == [len(unit.rows) for unit in units]  # and keeps the rows of its own units
+    assert sum(kept) == 5003 and kept[-3:] == [1, 1, 1]
+    refused = [r for p in parcels if "rejected" in p for r in p["rejected"].to_pylist()]
+    assert sorted(r["file"] for r in refused) == sorted(f"gone{n}.png" for n in range(5000))
+    assert {r["reason"] for r in refused} == {"absent_image"}
+    assert sum(p["images"].num_rows for p in parcels if "images" in p) == 3
+
+
+def test_units_travel_to_workers_as_they_are(folder: Path) -> None:
+    (folder / "images" / "b.png").unlink()
+    units = list(planned(options(folder)))
+    assert [type(u).__name__ for u in units] == ["Absent", "Absent", "Photo", "Photo"]
+    spool = Spool(files.address(folder / "units"), [{"units": units}])
+    assert spool.unit(0) == {"units": units}
+
+
+def test_a_manifest_that_changes_changes_the_plan(folder: Path) -> None:
+    before = files.fingerprint(planned(options(folder)))
+    assert before == files.fingerprint(planned(options(folder)))
+    text = (folder / "manifest.csv").read_text()
+    (folder / "manifest.csv").write_text(text.replace("2024-01-02", "2024-01-03"))
+    assert before != files.fingerprint(planned(options(folder)))
+
+
+def test_rows_that_say_the_same_in_other_words_are_one(folder: Path) -> None:
+    (folder / "manifest.csv").write_text(
+        "who,image,taken\n1,a,2024-01-02\n 1,a,2024-01-02T00:00:00Z\n"
+        "2,b,2024-01-02\n2,b,2024-01-02T00:00:00\n2,b,2024-01-03\n3,c,2024-01-02\n"
+    )
+    found = read(options(folder, time={"column": "taken"}))
+    assert found["images"].column("file").to_pylist() == ["a.png", "c.png"]
+    assert reasons(found) == {"b.png": "ambiguous_in_manifest"}
+
+
+def test_names_of_several_depths_and_forms(folder: Path) -> None:
+    (folder / "images" / "x").mkdir()
+    (folder / "images" / "a.png").rename(folder / "images" / "x" / "a.png")
+    (folder / "manifest.csv").write_text("who,image\n1,x/a\n2,b\n3,c\n")
+    found = read(options(folder))
+    assert found["images"].column("file").to_pylist() == ["b.png", "c.png", "x/a.png"]
+    assert "rejected" not in found
+    (folder / "images" / "007.png").write_bytes(png(COLOUR))
+    (folder / "manifest.csv").write_text("who,image\n1,7\n")
+    found = read(options(folder, file="{image:0>3}.png", include="0*"))
+    assert found["images"].column("file").to_pylist() == ["007.png"]
 
 
 def test_archives_parquet_manifests_and_bounded_parcels(
@@ -185,7 +262,7 @@ def test_archives_parquet_manifests_and_bounded_parcels(
         manifest=str(folder / "manifest.parquet"),
         time={"column": "taken"},
     )
-    parcels = list(images.read(list(listing(chosen.path)), chosen, "photos"))
+    parcels = list(images.read(list(planned(chosen)), chosen, "photos"))
     assert [p["images"].num_rows for p in parcels] == [2, 1]
     rows = [row for p in parcels for row in p["images"].to_pylist()]
     assert {row["patient"] for row in rows} == {"1", "2", "3"}
@@ -253,6 +330,7 @@ def test_real_dermatoscopy(data: Path) -> None:
         file="{image_id}.jpg",
         patient="lesion_id",
     )
-    parcels = list(images.read(list(listing(chosen.path))[1:41], chosen, "photos"))
+    photos = [unit for unit in planned(chosen) if isinstance(unit, images.Photo)]
+    parcels = list(images.read(photos[1:41], chosen, "photos"))
     assert sum(p["images"].num_rows for p in parcels) == 40
     assert all("rejected" not in p for p in parcels)

@@ -34,21 +34,27 @@ import pyarrow as pa
 
 from clinloom.files.address import Address, address
 from clinloom.files.options import Options, checked, named, settings, storages, use
-from clinloom.files.pieces import GROUP, RANGE, Piece, fingerprint, groups, listing
+from clinloom.files.pieces import RANGE, FileUnit, Given, Piece, adjoined, cut, listing
 from clinloom.files.registry import Entry
 from clinloom.files.stores import store
+from clinloom.files.units import GROUP, Unit, fingerprint, groups
 
 __all__ = [
     "GROUP",
     "RANGE",
     "Address",
     "Entry",
+    "FileUnit",
+    "Given",
     "Options",
     "Piece",
+    "Unit",
     "address",
+    "adjoined",
     "building",
     "checked",
     "create",
+    "cut",
     "entry",
     "exists",
     "fingerprint",

@@ -1,17 +1,16 @@
 """Files as sources see them: folders, single files and zip archives alike, cut into pieces.
 
 A zip archive is read as a folder. A piece is a file, a member of an archive, or (for line-oriented
-formats) a byte range of a large file; pieces are grouped by bytes and handed to workers, which
-open them themselves and fetch what they need of each.
+formats) a byte range of a large file: the kind of unit (see ``units``) that is handed to workers,
+which open it themselves and fetch what they need. Bytes that are at hand are read alike.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import translate
 
@@ -22,7 +21,6 @@ from clinloom.files.registry import Entry
 from clinloom.files.stores import store
 
 RANGE = 32 << 20  # bytes of a large line-oriented file that one worker reads at once
-GROUP = 16 << 20  # bytes of files that one task reads
 GAP = 256  # bytes between two members of an archive that are still fetched as one
 LINE = 1 << 16  # bytes that are fetched at once in search of a line's end
 
@@ -79,6 +77,40 @@ class Piece:
         if not data:
             return b""
         return data if data.endswith(b"\n") else data + _line(self.path, stop)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The bytes of a file that are at hand already: of a request, or read by somebody else."""
+
+    name: str
+    data: bytes = field(repr=False)
+    stamp: str = field(default="", compare=False)
+
+    @property
+    def size(self) -> int:
+        """How many bytes were given."""
+        return len(self.data)
+
+    @property
+    def start(self) -> None:
+        """Given bytes are a whole file, no range of one."""
+        return None
+
+    def read(self) -> bytes:
+        """The bytes, decompressed where the name ends in .gz."""
+        return gzip.decompress(self.data) if self.name.endswith(".gz") else self.data
+
+    def head(self) -> bytes:
+        """The first line, without its line end."""
+        return self.read().split(b"\n", 1)[0].rstrip(b"\r")
+
+    def first_byte(self) -> int:
+        """The offset of the first line."""
+        return 0
+
+
+FileUnit = Piece | Given  # what readers of files are handed
 
 
 def _bytes(path: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -164,39 +196,14 @@ def _members(entry: Entry, root: Address) -> Iterator[Piece]:
         yield Piece(f"{name}!/{member}", at, length, member, stamp=stamp, record=record)
 
 
-def fingerprint(pieces: Iterable[Piece]) -> str:
-    """A hash that changes when a file is added, removed, renamed or rewritten."""
-    digest = hashlib.sha256()
+def cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Files of lines, a large one as ranges of its lines; what cannot be cut at its lines whole."""
     for piece in pieces:
-        digest.update(f"{piece.name}\0{piece.size}\0{piece.stamp}\n".encode())
-    return digest.hexdigest()
+        yield from _cut(piece)
 
 
-def groups(
-    pieces: Iterable[Piece], *, splittable: bool, cores: int, total: int | None = None
-) -> Iterator[list[Piece]]:
-    """Pieces grouped by bytes: few enough for a task's memory, enough tasks for every core.
-
-    ``total``: the bytes of all pieces, so that they need not be held; without it a collection is
-    summed, and a stream is grouped as if there were much.
-    """
-    if total is None and isinstance(pieces, Collection):
-        total = sum(piece.size for piece in pieces)
-    limit = GROUP if total is None else max(1 << 16, min(GROUP, total // (4 * cores) + 1))
-    group: list[Piece] = []
-    held = 0
-    for piece in (part for whole in pieces for part in _cut(whole, splittable)):
-        if group and held + piece.size > limit and held:
-            yield _adjoined(group)
-            group, held = [], 0
-        group.append(piece)
-        held += piece.size
-    if group:
-        yield _adjoined(group)
-
-
-def _cut(piece: Piece, splittable: bool) -> Iterator[Piece]:
-    ranged = splittable and piece.member is None and piece.size > RANGE
+def _cut(piece: Piece) -> Iterator[Piece]:
+    ranged = piece.member is None and piece.size > RANGE
     if not ranged or piece.name.endswith((".gz", ".parquet", ".json")):
         yield piece
         return
@@ -205,24 +212,30 @@ def _cut(piece: Piece, splittable: bool) -> Iterator[Piece]:
         yield Piece(piece.name, piece.path, stop - start, None, start, stop, piece.stamp)
 
 
-def _adjoined(group: list[Piece]) -> list[Piece]:
-    """A remote archive's members that lie side by side are fetched by one request."""
-    out: list[Piece] = []
+def adjoined(group: Sequence[FileUnit]) -> list[FileUnit]:
+    """The units that one read is given, in their order, to be fetched by as few requests as may be.
+
+    A remote archive's members that lie side by side are fetched by one.
+    """
+    out: list[FileUnit] = []
     first = 0
     for number in range(1, len(group) + 1):
         if number < len(group) and _follows(group[number - 1], group[number]):
             continue
-        begin, end = group[first].record, group[number - 1].record
-        if number - first > 1 and begin is not None and end is not None:
+        together = [unit for unit in group[first:number] if isinstance(unit, Piece)]
+        begin, end = (together[n].record if together else None for n in (0, -1))
+        if len(together) > 1 and begin is not None and end is not None:
             run = (begin[0], end[1])
-            out += [replace(piece, run=run) for piece in group[first:number]]
+            out += [replace(piece, run=run) for piece in together]
         else:
             out += group[first:number]
         first = number
     return out
 
 
-def _follows(before: Piece, piece: Piece) -> bool:
+def _follows(before: FileUnit, piece: FileUnit) -> bool:
+    if isinstance(before, Given) or isinstance(piece, Given):
+        return False
     if before.record is None or piece.record is None or piece.path.startswith("/"):
         return False
     gap = piece.record[0] - before.record[1]  # a folder's own record, or none

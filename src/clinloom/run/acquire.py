@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,16 +11,16 @@ import pyarrow.compute as pc
 
 from clinloom import files
 from clinloom.errors import SourceError
-from clinloom.files import Piece
+from clinloom.files import Unit
 from clinloom.identity import crosswalk
 from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
-from clinloom.sources import load
+from clinloom.sources import framed, load
 from clinloom.spark import workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
 from clinloom.store import Pending
-from clinloom.study import SourceModel, Study, digest, without_places
+from clinloom.study import SourceModel, Study, without_places
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -30,10 +29,11 @@ from clinloom.tables import (
     LEDGER,
     LINKS,
     REJECTED,
+    Table,
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
     table.name: table for table in (LINKS, LEDGER)
@@ -50,59 +50,47 @@ MOST_BUCKETS = 1024
 FEW = 100_000  # rows of the ledger that the driver adds up by itself
 
 
-class Listing:
-    """A source's files, listed once to be told apart and summed, then streamed to groups."""
+class Planned:
+    """A source's units: planned once to be told apart and summed, then streamed to groups."""
 
     def __init__(self, name: str, options: SourceModel):
         self.name, self.options = name, options
         self.size = 0
-        stamps = [files.fingerprint(self._weighed())]
-        manifest = getattr(options, "manifest", None)
-        if manifest:
-            listed = files.listing(manifest, where=f"sources.{name}.manifest")
-            stamps.append(files.fingerprint(listed))
-        self.stamp = digest(stamps)
+        self.stamp = files.fingerprint(self._weighed())
 
-    def _weighed(self) -> Iterator[Piece]:
-        for piece in self:
-            self.size += piece.size
-            yield piece
+    def _weighed(self) -> Iterator[Unit]:
+        for unit in self:
+            self.size += unit.size
+            yield unit
 
-    def __iter__(self) -> Iterator[Piece]:
-        include = getattr(self.options, "include", "*")
-        return files.listing(self.options.path, include=include, where=f"sources.{self.name}.path")
-
-    def groups(self, cores: int) -> Iterator[list[Piece]]:
-        """Its files grouped by bytes."""
-        module = load(self.options.type)
-        splittable = getattr(module, "SPLITTABLE", False)
-        return files.groups(self, splittable=splittable, cores=cores, total=self.size)
+    def __iter__(self) -> Iterator[Unit]:
+        return load(self.options.type).plan(self.options, f"sources.{self.name}")
 
 
 def acquire(work: Work, study: Study) -> Tables:
     """Read every source into events clustered by patient."""
-    found = [Listing(name, options) for name, options in study.sources.items()]
+    found = [Planned(name, options) for name, options in study.sources.items()]
     return work.step(
         "acquire",
         lambda out: _read_all(work, study.sources, found, out),
         options=without_places({n: o.model_dump(mode="json") for n, o in study.sources.items()}),
-        inputs={f"files of {listing.name}": listing.stamp for listing in found},
+        inputs={f"units of {source.name}": source.stamp for source in found},
         uses=[("sources", o.type) for o in study.sources.values()],
         counts="acquired",
     )
 
 
 def _read_all(
-    work: Work, sources: Mapping[str, SourceModel], found: Sequence[Listing], out: Pending
+    work: Work, sources: Mapping[str, SourceModel], found: Sequence[Planned], out: Pending
 ) -> None:
     """Read every source and write acquired, images, refusals, ledger and the crosswalk.
 
     Raises SourceError where a source held no event at all.
     """
     lanes = cores(work.spark)
-    size = sum(listing.size for listing in found)
+    size = sum(source.size for source in found)
     buckets = min(MOST_BUCKETS, max(2 * lanes, -(-size // BUCKET)))
-    units = Spool(out.scratch("units") / "units.json", _units(found, lanes))
+    units = Spool(out.scratch("units") / "units", _units(found, lanes))
     links = any(load(options.type).LINKS for options in sources.values())
     read = _linked if links else _alone
     made = read(work.spark, sources, units, out, buckets)
@@ -121,9 +109,8 @@ def _alone(
     buckets: int,
 ) -> dict[str, pa.Table]:
     """Sources of which none links identifiers: each stands for itself, and one pass is enough."""
-    kernel = partial(read, sources=dict(sources), alone=True)
     return workers.cluster(
-        workers.by_unit(spark, units, kernel, tables=ALONE, buckets=buckets),
+        _slices(spark, sources, units, ALONE, buckets, alone=True),
         out=out,
         tables=CLUSTERED,
         buckets=buckets,
@@ -142,12 +129,11 @@ def _linked(
 ) -> dict[str, pa.Table]:
     """Sources that link identifiers: what was read waits, held by Spark, until it is known who is
     who."""
-    kernel = partial(read, sources=dict(sources))
-    slices = workers.by_unit(spark, units, kernel, tables=PACKED, buckets=buckets)
+    slices = _slices(spark, sources, units, PACKED, buckets, alone=False)
     slices = slices.persist(workers.ON_DISK)
     try:
         rows = workers.settle(slices)
-        ledger = _ledger(slices, rows.get("ledger", 0), min(len(units), workers.TASKS))
+        ledger = _ledger(slices, rows.get("ledger", 0), min(max(len(units), 1), workers.TASKS))
         _tell_empty(sources, ledger)
         lanes = 2 * cores(spark)
         links = rows.get("links", 0)
@@ -170,10 +156,44 @@ def _linked(
     return {**made, "ledger": ledger}
 
 
-def _units(found: Iterable[Listing], lanes: int) -> Iterator[dict[str, Any]]:
-    for listing in found:
-        for group in listing.groups(lanes):
-            yield {"source": listing.name, "pieces": [asdict(piece) for piece in group]}
+def _units(found: Iterable[Planned], lanes: int) -> Iterator[dict[str, Any]]:
+    for source in found:
+        if framed(source.options):
+            continue
+        for group in files.groups(source, cores=lanes, total=source.size):
+            yield {"source": source.name, "units": group}
+
+
+def _slices(
+    spark: SparkSession,
+    sources: Mapping[str, SourceModel],
+    units: Spool,
+    tables: Mapping[str, Table],
+    buckets: int,
+    *,
+    alone: bool,
+) -> DataFrame:
+    """Everything that the kernels give: of units, which workers open, and of Spark's own tables."""
+    kernel = partial(read, sources=dict(sources), alone=alone)
+    parts = []
+    if len(units):
+        parts.append(workers.by_unit(spark, units, kernel, tables=tables, buckets=buckets))
+    for name, options in sources.items():
+        kind = framed(options)
+        if kind is not None:
+            frame = kind.frame(spark, options, f"sources.{name}")
+            rows = partial(_rows, name=name, options=options, alone=alone)
+            parts.append(workers.by_table(frame, rows, tables=tables, buckets=buckets))
+    if not parts:
+        raise SourceError("the sources hold nothing to read", where="sources")
+    return reduce(lambda one, other: one.union(other), parts)
+
+
+def _rows(
+    tables: Iterator[pa.Table], *, name: str, options: SourceModel, alone: bool
+) -> Iterator[dict[str, pa.Table]]:
+    """A partition of a table of Spark's through its source's kernel."""
+    yield from read({"source": name, "units": tables}, sources={name: options}, alone=alone)
 
 
 EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the driver takes out again
@@ -182,16 +202,15 @@ EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the dri
 def read(
     unit: Mapping[str, Any], *, sources: Mapping[str, SourceModel], alone: bool = False
 ) -> Iterator[dict[str, pa.Table]]:
-    """Run a source's kernel on a group of files, each patient as the subject of an identifier.
+    """Run a source's kernel on a group of units, each patient as the subject of an identifier.
 
     ``alone``: each identifier stands for itself; the crosswalk's rows take the links' place.
     """
     name = unit["source"]
-    pieces = [Piece(**piece) for piece in unit["pieces"]]
     options = sources[name]
     count = refused = 0
     reasons: dict[str, int] = {}
-    for parcel in load(options.type).read(pieces, options, name):
+    for parcel in load(options.type).read(unit["units"], options, name):
         if "events" in parcel:
             count += parcel["events"].num_rows
         if "rejected" in parcel:

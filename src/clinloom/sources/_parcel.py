@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clinloom.files import Piece
+from clinloom.files import FileUnit
 from clinloom.tables import LINKS, PARCEL_REJECTED
 
 STAGE = "acquire"
@@ -61,7 +61,7 @@ class Refusals:
         return {"rejected": pa.concat_tables(tables)} if tables else {}
 
 
-def whole(piece: Piece, refused: Refusals) -> bytes | None:
+def whole(piece: FileUnit, refused: Refusals) -> bytes | None:
     """The piece's bytes; a file that cannot be unpacked is refused as ``unreadable_file``."""
     try:
         return piece.read()
@@ -70,7 +70,7 @@ def whole(piece: Piece, refused: Refusals) -> bytes | None:
         return None
 
 
-def first_byte(piece: Piece) -> int:
+def first_byte(piece: FileUnit) -> int:
     """The offset in its file at which the piece's first line starts (see ``Piece.read``)."""
     return piece.first_byte()
 

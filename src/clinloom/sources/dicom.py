@@ -14,23 +14,25 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from clinloom.errors import DataError, MissingDependency
-from clinloom.files import Piece
+from clinloom.files import FileUnit
 from clinloom.radiomics import measure
+from clinloom.sources._given import FileSource, Folder, handed, opened, planned
 from clinloom.sources._images.measured import Measured, coded
-from clinloom.study import SourceModel, StudyPath
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES: str | None = "dicom"
 LINKS = False  # whether it tells which identifiers belong together
-SPLITTABLE = False
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 NATIVE = {IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
@@ -48,12 +50,10 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 TIMES = ("Acquisition", "Content", "Series", "Study")
 
 
-class Options(SourceModel):
+class Options(FileSource):
     """DICOM instances; measurements become events at the time of acquisition."""
 
     type: Literal["dicom"] = Field(default="dicom", description="which kind of source")
-    path: StudyPath = Field(description="a folder, a zip archive or a file")
-    include: str = Field(default="*", description="only files named like this")
     undated: Literal["reject", "static"] = Field(
         default="reject",
         description="an image without any date: refuse it, or take it as known at all times",
@@ -64,8 +64,21 @@ class _Refused(Exception):
     """An instance is refused; ``args[0]`` is the reason."""
 
 
-def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
-    """Parcels of events, images, links and rejected for a group of files.
+def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
+    """Its files, each whole.
+
+    Raises SourceError where nothing is there.
+    """
+    return planned(options, where, lines=False)
+
+
+def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
+    """The files as Spark opens them, where the study says `open: spark`. Raises SourceError."""
+    return opened(spark, options, where)
+
+
+def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, images, links and rejected for a group of files, or of given bytes.
 
     A file that is refused is in ``rejected`` by its reason: ``not_dicom``, ``truncated_dicom``,
     ``unreadable_dicom``, ``pixelless_dicom``, ``no_patient``, ``no_time``,
@@ -74,7 +87,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     """
     _pydicom()
     measured = Measured(source)
-    for piece in pieces:
+    for piece in handed(units, options):
         with _quiet() as heard:
             _instance(piece, options, measured, heard)
         if measured.full:
@@ -111,7 +124,7 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def _instance(
-    piece: Piece, options: Options, measured: Measured, heard: list[warnings.WarningMessage]
+    piece: FileUnit, options: Options, measured: Measured, heard: list[warnings.WarningMessage]
 ) -> None:
     """Measure one file, or say why not; no file fails the batch."""
     patient = record = None
@@ -147,7 +160,7 @@ def _instance(
         measured.reject(piece.name, "unreadable_dicom", record=record, patient=patient)
 
 
-def _bytes(piece: Piece) -> bytes:
+def _bytes(piece: FileUnit) -> bytes:
     try:
         return piece.read()
     except Exception:  # an archive's member may be broken in any way

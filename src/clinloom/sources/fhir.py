@@ -8,36 +8,37 @@ DICOM file's PatientID or a table's record number finds the same patient.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from clinloom.files import Piece
+from clinloom.files import FileUnit
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
 from clinloom.sources._fhir.systems import KNOWN
+from clinloom.sources._given import FileSource, Folder, handed, opened, planned
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
 from clinloom.sources._time import instants
-from clinloom.study import MICROSECONDS, Codes, Duration, SourceModel, StudyPath
+from clinloom.study import MICROSECONDS, Codes, Duration
 from clinloom.tables import LEDGER, PARCEL_EVENTS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
-SPLITTABLE = True
 PARCEL = 1 << 17  # events that are handed on at once
 RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number
 
 
-class Options(SourceModel):
+class Options(FileSource):
     """FHIR files and how their codes and identifiers are chosen."""
 
     type: Literal["fhir"] = Field(default="fhir", description="which kind of source")
-    path: StudyPath = Field(description="a file, a folder or a zip archive")
-    include: str = Field(default="*", description="only files named like this")
     identifier_system: str | None = Field(
         default=None,
         description="the system of the identifiers that other sources use; none: medical record"
@@ -53,8 +54,21 @@ class Options(SourceModel):
     )
 
 
-def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
-    """Parcels of events, links, rejected and ledger for a group of files.
+def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
+    """Its files, a large one of lines as ranges of them.
+
+    Raises SourceError where nothing is there.
+    """
+    return planned(options, where, lines=True)
+
+
+def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
+    """The files as Spark opens them, where the study says `open: spark`. Raises SourceError."""
+    return opened(spark, options, where)
+
+
+def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, links, rejected and ledger for a group of files, or of given bytes.
 
     A result's time is when it was released (``issued``), not when the sample was taken. Reasons
     of refusal: ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``,
@@ -63,7 +77,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     which the line or resource starts. Resource types that are not read are counted in the ledger.
     """
     reader = _Reader(options, source)
-    for piece in pieces:
+    for piece in handed(units, options):
         data = whole(piece, reader.refused)
         if data is None:
             continue
@@ -76,7 +90,7 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
         yield left
 
 
-def _found(piece: Piece, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
+def _found(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
     """The resources of a file."""
     if piece.start is None and not data.strip(b"\xef\xbb\xbf \t\r\n"):
         refused.add("empty_file", file=piece.name)

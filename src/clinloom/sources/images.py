@@ -6,44 +6,26 @@ acquired, and its measurements are events at the manifest's time.
 
 from __future__ import annotations
 
-import datetime as dt
 import io
-import string
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from clinloom.errors import DataError, MissingDependency, SourceError, nearest
-from clinloom.files import Piece, address, listing, random
+from clinloom.errors import DataError, MissingDependency
+from clinloom.files import FileUnit, Piece, address, adjoined, entry, listing
 from clinloom.radiomics import measure
+from clinloom.sources._images.manifest import Index, Manifest, Row, TimeSpec, calls, columns_of
 from clinloom.sources._images.measured import Measured, coded
-from clinloom.study import Model, SourceModel, StudyPath
+from clinloom.study import SourceModel, StudyPath
 
 REQUIRES: str | None = "images"
 LINKS = False  # whether it tells which identifiers belong together
-SPLITTABLE = False
-
-
-class TimeSpec(Model):
-    """When an image was available: a column of the manifest, or one moment for all."""
-
-    column: str | None = Field(default=None, description="the column that holds it")
-    format: str | None = Field(default=None, description="as in strptime; none: ISO 8601")
-    at: dt.datetime | None = Field(default=None, description="the same moment for every image")
-
-    @model_validator(mode="after")
-    def _one(self) -> TimeSpec:
-        if (self.column is None) == (self.at is None):
-            raise ValueError("give either `column` or `at`")
-        return self
 
 
 class Options(SourceModel):
@@ -64,51 +46,127 @@ class Options(SourceModel):
     @field_validator("file")
     @classmethod
     def _plain(cls, template: str) -> str:
-        names = _columns(template)
+        names = columns_of(template)
         if not names or any(not n or set(n) & set(".[]") for n in names):
             raise ValueError("`file` names a manifest's columns in braces, as '{image_id}.jpg'")
         return template
 
 
-def _columns(template: str) -> list[str]:
-    try:
-        return [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
-    except ValueError:
-        return []
+@dataclass(frozen=True)
+class Photo:
+    """A file with the numbers of the manifest's rows that name it: none, one, or two that differ.
+
+    ``shared``: other files bear the same name.
+    """
+
+    piece: Piece
+    rows: tuple[int, ...] = ()
+    shared: bool = False
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.piece.name
+
+    @property
+    def size(self) -> int:
+        """The file's bytes."""
+        return self.piece.size
+
+    @property
+    def stamp(self) -> str:
+        """The file's stamp; what the manifest says of it is in the manifest's own."""
+        return self.piece.stamp
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return self.piece.read()
 
 
 @dataclass(frozen=True)
-class _Row:
-    """What the manifest says of an image."""
+class Absent:
+    """Some of the manifest's rows (their numbers) that name no file; the first carries none.
 
-    patient: str | None
-    time: int | None
-    time_text: str | None
+    ``stamp`` changes when the manifest is rewritten.
+    """
+
+    name: str
+    size: int
+    stamp: str
+    rows: tuple[int, ...] = ()
+
+    def read(self) -> bytes:
+        """Nothing: there is no such file."""
+        return b""
 
 
-def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
-    """Parcels of events, images, links and rejected for a group of files.
+def plan(options: Options, where: str) -> Iterator[Photo | Absent]:
+    """The images, each with its rows of the manifest; before them the rows without a file.
+
+    Files and manifest are matched here, once for all tasks, by arrays of about thirty bytes a row.
+    Raises SourceError where nothing is there, the manifest cannot be read or lacks a column.
+    """
+    index = Index(_manifest(options))
+    held = entry(options.manifest)
+    for some in _images(options, where):
+        index.count([piece.name for piece in some])
+    yield Absent(options.manifest, 0, f"{held.size} {held.stamp}")
+    absent = index.absent()
+    for begin in range(0, len(absent), ABSENT):
+        rows = absent[begin : begin + ABSENT].tolist()
+        yield Absent(options.manifest, 64 * len(rows), str(begin), tuple(rows))
+    for some in _images(options, where):
+        found = index.match([piece.name for piece in some])
+        for piece, places in zip(some, found, strict=True):
+            hits = places[places >= 0]
+            if not len(hits):
+                yield Photo(piece)
+                continue
+            at = int(hits[0])
+            rows = [int(n) for n in (index.first[at], index.other[at]) if n >= 0]
+            yield Photo(piece, tuple(rows), bool(index.files[at] > 1))
+
+
+ABSENT = 4096  # rows without a file in one unit
+LISTED = 4096  # files that are matched at once
+
+
+def _manifest(options: Options) -> Manifest:
+    return Manifest(options.manifest, options.file, options.patient, options.time)
+
+
+def _images(options: Options, where: str) -> Iterator[list[Piece]]:
+    """The files but the manifest, some at a time."""
+    found = listing(options.path, include=options.include, where=f"{where}.path")
+    kept = (p for p in found if p.member is not None or p.path != address(options.manifest))
+    while some := list(islice(kept, LISTED)):
+        yield some
+
+
+def read(
+    units: Sequence[Photo | Absent], options: Options, source: str
+) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, images, links and rejected for a group of units.
 
     Refused, by reason: ``not_in_manifest``, ``ambiguous_in_manifest`` (rows that differ, or files
     of the same name), ``no_patient``, ``no_time``, ``not_an_image``, ``truncated_image``,
-    ``oversized_image``, ``unmeasurable_image``, ``unreadable_file``; and, once for the source, the
-    manifest's rows without a file: ``absent_image``. Raises SourceError where the manifest cannot
-    be read or lacks a column, MissingDependency where Pillow is not installed.
+    ``oversized_image``, ``unmeasurable_image``, ``unreadable_file``; and the manifest's rows
+    without a file: ``absent_image``. Of the manifest only the rows that the units name are kept.
+    Raises SourceError where it cannot be read, MissingDependency where Pillow is not installed.
     """
     _pillow()
-    rows = _manifest(options)
-    depths = sorted({name.count("/") for name in rows})
-    everything = [p for p in _images(options) if not _is_manifest(p, options)]
-    names = Counter(name for piece in everything for name in _named(piece, depths) if name in rows)
+    rows = _manifest(options).rows([row for unit in units for row in unit.rows])
+    pieces = iter(adjoined([unit.piece for unit in units if isinstance(unit, Photo)]))
     measured = Measured(source)
-    if pieces and everything and everything[0] == next(iter(pieces)):
-        for name in rows.keys() - names.keys():  # one group speaks for the whole source
-            patient = rows[name][0].patient
-            measured.reject(name, "absent_image", record=_stem(name), patient=patient)
-    for piece in pieces:
-        if _is_manifest(piece, options):
-            continue
-        _image(piece, options, rows, names, depths, measured)
+    for unit in units:
+        if isinstance(unit, Absent):
+            for row in (rows[number] for number in unit.rows):
+                record = _stem(row.name)
+                measured.reject(row.name, "absent_image", record=record, patient=row.patient)
+        else:
+            said = [rows[number] for number in unit.rows]
+            said = [row for row in dict.fromkeys(said) if calls(row.name, unit.name)]
+            _image(next(pieces), options, said, unit.shared, measured)
         if measured.full:
             yield measured.parcel()
     last = measured.parcel()
@@ -117,20 +175,13 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
 
 
 def _image(
-    piece: Piece,
-    options: Options,
-    rows: dict[str, list[_Row]],
-    names: Counter[str],
-    depths: list[int],
-    measured: Measured,
+    piece: FileUnit, options: Options, found: list[Row], shared: bool, measured: Measured
 ) -> None:
     """Measure one file, or say why not; no file fails the batch."""
-    name = next((n for n in _named(piece, depths) if n in rows), None)
     record = _stem(piece.name)
-    found = rows[name] if name is not None else []
     row = found[0] if found else None
     patient = row.patient if row and len(found) == 1 else None
-    reason = _refusal(found, names.get(name, 0) if name else 0, options)
+    reason = _refusal(found, shared, options)
     if row is not None and reason is None:
         try:
             pixels = _pixels(piece)
@@ -158,10 +209,10 @@ class _Refused(Exception):
     """An image is refused; ``args[0]`` is the reason."""
 
 
-def _refusal(found: list[_Row], files: int, options: Options) -> str | None:
+def _refusal(found: list[Row], shared: bool, options: Options) -> str | None:
     if not found:
         return "not_in_manifest"
-    if len(found) > 1 or files > 1:
+    if len(found) > 1 or shared:
         return "ambiguous_in_manifest"
     if found[0].patient is None:
         return "no_patient"
@@ -182,7 +233,7 @@ def _pillow() -> Any:
     return Image
 
 
-def _pixels(piece: Piece) -> np.ndarray:
+def _pixels(piece: FileUnit) -> np.ndarray:
     """The pixels: gray (H, W) as stored (8 to 32 bits), or RGB (H, W, 3) uint8."""
     image_class = _pillow()
     try:
@@ -210,113 +261,5 @@ def _pixels(piece: Piece) -> np.ndarray:
         raise _Refused("truncated_image") from None
 
 
-def _images(options: Options) -> list[Piece]:
-    return list(listing(options.path, include=options.include, where="sources"))
-
-
-def _is_manifest(piece: Piece, options: Options) -> bool:
-    return piece.member is None and piece.path == address(options.manifest)
-
-
-def _named(piece: Piece, depths: Sequence[int]) -> list[str]:
-    """The names by which a manifest may call the file: its last parts, for each depth."""
-    parts = piece.name.replace("!/", "/").split("/")
-    return ["/".join(parts[-1 - depth :]) for depth in depths]
-
-
 def _stem(name: str) -> str:
     return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-
-
-def _manifest(options: Options) -> dict[str, list[_Row]]:
-    """File name → what the manifest says of it (each distinct statement once)."""
-    wanted = [*_columns(options.file), options.patient]
-    if options.time is not None and options.time.column is not None:
-        wanted.append(options.time.column)
-    wanted = list(dict.fromkeys(wanted))
-    table = _table(options.manifest, wanted)
-    columns = {name: _strings(table.column(name)) for name in wanted}
-    stamps = _stamps(table, columns, options.time)
-    rows: dict[str, list[_Row]] = {}
-    for number, patient in enumerate(columns[options.patient]):
-        values = {name: columns[name][number] for name in _columns(options.file)}
-        if not all(values.values()):
-            continue  # a row without an image
-        row = _Row(patient or None, *stamps[number])
-        said = rows.setdefault(options.file.format_map(values), [])
-        if row not in said:
-            said.append(row)
-    return rows
-
-
-def _table(path: str, wanted: list[str]) -> pa.Table:
-    try:
-        file = random(path)
-    except (FileNotFoundError, IsADirectoryError):
-        raise SourceError(
-            f"there is no manifest '{path}'", mend="mend `manifest` in the study"
-        ) from None
-    try:
-        if address(path).suffix.lower() == ".parquet":
-            opened = pq.ParquetFile(file)
-            _check(opened.schema_arrow.names, wanted, path)
-            return opened.read(columns=wanted)
-        strings = pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
-        )
-        table = pyarrow.csv.read_csv(file, convert_options=strings)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
-        raise SourceError(
-            "the manifest is not a CSV or Parquet file", where=path, mend="is it UTF-8 text?"
-        ) from None
-    _check(table.column_names, wanted, path)
-    return table.select(wanted)
-
-
-def _check(held: Sequence[str], wanted: Sequence[str], path: str) -> None:
-    for name in wanted:
-        if name not in held:
-            near = nearest(name, held)
-            raise SourceError(
-                f"the manifest has no column '{name}'",
-                where=path,
-                mend=f"did you mean '{near}'?" if near else f"it has {', '.join(held)}",
-            )
-
-
-def _strings(column: pa.ChunkedArray) -> list[str]:
-    if pa.types.is_floating(column.type):  # an identifier that a null made floating
-        return ["" if v is None or v != v else f"{v:.15g}" for v in column.to_pylist()]
-    return ["" if v is None else str(v).strip() for v in column.to_pylist()]
-
-
-def _stamps(
-    table: pa.Table, columns: dict[str, list[str]], spec: TimeSpec | None
-) -> list[tuple[int | None, str | None]]:
-    if spec is not None and spec.at is not None:
-        return [(_microseconds(spec.at), None)] * table.num_rows
-    if spec is None or spec.column is None:
-        return [(None, None)] * table.num_rows
-    values = table.column(spec.column).to_pylist()
-    texts = columns[spec.column]
-    return [_stamp(v, t, spec.format) for v, t in zip(values, texts, strict=True)]
-
-
-def _stamp(value: Any, text: str, form: str | None) -> tuple[int | None, str | None]:
-    if isinstance(value, dt.datetime):
-        return _microseconds(value), None
-    if not text:
-        return None, None
-    try:
-        read_ = dt.datetime.strptime(text, form) if form else dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None, text
-    return _microseconds(read_), None
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-def _microseconds(moment: dt.datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return (aware - _EPOCH) // dt.timedelta(microseconds=1)

@@ -6,90 +6,30 @@ hold one patient (`patient: {row: ...}` or `{file_name: true}`) or many (`patien
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from clinloom.files import Piece
-from clinloom.sources._parcel import Refusals, links, word
+from clinloom.files import FileUnit
+from clinloom.sources._given import FileSource, Folder, handed, opened, planned
+from clinloom.sources._parcel import Refusals
 from clinloom.sources._rows import csv, parquet
-from clinloom.sources._rows.cells import equals, measured, texts, tokens, words
 from clinloom.sources._rows.csv import Rows
-from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import Times, TimeSpec, times
-from clinloom.study import Model, SourceModel, StudyPath
-from clinloom.tables import PARCEL_EVENTS
+from clinloom.sources._rows.mapping import Mapping, parcels
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES: str | None = None
 LINKS = False  # whether it tells which identifiers belong together
-SPLITTABLE = True
-
-Text = Annotated[str, BeforeValidator(str)]
-Tokens = Annotated[
-    tuple[str, ...], BeforeValidator(lambda v: tokens(v if isinstance(v, (list, tuple)) else [v]))
-]
 
 
-class PatientIn(Model):
-    """A file that holds one patient, and says whose it is in a row or in its name."""
-
-    row: str | None = Field(default=None, description="the code whose value is the patient")
-    file_name: bool = Field(default=False, description="true: the file's name without its ending")
-
-    @model_validator(mode="after")
-    def _one(self) -> PatientIn:
-        if (self.row is None) == (not self.file_name):
-            raise ValueError("give `row` or `file_name: true`")
-        return self
-
-
-class Coded(Model):
-    """The column of codes in a long table, and what to put before each."""
-
-    column: str = Field(description="the column of codes")
-    prefix: str = Field(default="", description="what to put before each, such as LOINC//")
-
-
-class When(Model):
-    """Only rows in which ``column`` holds ``equals``."""
-
-    column: str = Field(description="the column that is looked at")
-    equals: Text = Field(description="what it must hold")
-
-
-class Said(Model):
-    """One event that each row of a wide table tells."""
-
-    code: str = Field(description="the code; {column} is replaced by the row's cell")
-    value: str | None = Field(default=None, description="column of its value, a number or a text")
-    text: str | None = Field(default=None, description="column of its value, always a text")
-    unit: str | None = Field(default=None, description="UCUM unit")
-    when: When | None = None
-    time: TimeSpec | None = Field(default=None, description="none: the table's `time`")
-
-    @model_validator(mode="after")
-    def _valid(self) -> Said:
-        if self.value is not None and self.text is not None:
-            raise ValueError("give `value` or `text`, not both")
-        return self
-
-    @field_validator("code")
-    @classmethod
-    def _plain(cls, code: str) -> str:
-        columns_of(code)
-        return code
-
-
-class Options(SourceModel):
+class Options(Mapping, FileSource):
     """Files of rows and what their columns mean."""
 
     type: Literal["table"] = Field(default="table", description="which kind of source")
-    path: StudyPath = Field(description="a file, a folder or a zip archive")
-    include: str = Field(default="*", description="only files named like this")
     format: Literal["auto", "csv", "parquet"] = Field(
         default="auto", description="auto: by the file's name"
     )
@@ -97,50 +37,29 @@ class Options(SourceModel):
     encoding: Literal["utf-8", "latin-1", "cp1252"] = Field(
         default="utf-8", description="how a CSV file's text is written"
     )
-    patient: str | PatientIn = Field(description="the column of the patient's identifier")
-    missing: Tokens = Field(default=(), description="texts or numbers that mean: no value")
-    time: TimeSpec | None = Field(default=None, description="when each event was known")
-    code: Coded | None = Field(default=None, description="long: the column of codes")
-    value: str | None = Field(default=None, description="long: the column of values")
-    unit: str | None = Field(default=None, description="long: the column of units")
-    events: tuple[Said, ...] = Field(default=(), description="wide: what each row tells")
 
     @model_validator(mode="after")
-    def _layout(self) -> Options:
-        if (self.code is None) == (not self.events):
-            raise ValueError("give `code` (a long table) or `events` (a wide one)")
-        if self.events and (self.value or self.unit):
-            raise ValueError("in a wide table each event names its own `value` and `unit`")
-        if self.time is None and (self.code or any(e.time is None for e in self.events)):
-            raise ValueError("`time` is required; `time: {static: true}` for facts without one")
-        if isinstance(self.patient, PatientIn) and self.patient.row and not self.whose:
-            raise ValueError("`patient.row` needs a long table, with `code` and `value`")
+    def _one_character(self) -> Options:
         if self.delimiter != "auto" and len(self.delimiter) != 1:
             raise ValueError("`delimiter` is one character")
         return self
 
-    @property
-    def whose(self) -> tuple[str, str, str] | None:
-        """Where a row names its file's patient: columns of codes and of values, and its code."""
-        row = self.patient.row if isinstance(self.patient, PatientIn) else None
-        if row is None or self.code is None or self.value is None:
-            return None
-        return self.code.column, self.value, row
 
-    @property
-    def columns(self) -> list[str]:
-        """Every column that the mapping names, once."""
-        named: list[str | None] = [self.value, self.unit, self.time.column if self.time else None]
-        named += [self.patient if isinstance(self.patient, str) else None]
-        named += [self.code.column if self.code else None]
-        for said in self.events:
-            named += [said.value, said.text, said.when.column if said.when else None]
-            named += [said.time.column if said.time else None, *columns_of(said.code)]
-        return list(dict.fromkeys(name for name in named if name))
+def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
+    """Its files, a large CSV file as ranges of its lines.
+
+    Raises SourceError where nothing is there.
+    """
+    return planned(options, where, lines=True)
 
 
-def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
-    """Parcels of events, links and rejected for a group of files.
+def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
+    """The files as Spark opens them, where the study says `open: spark`. Raises SourceError."""
+    return opened(spark, options, where)
+
+
+def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
+    """Parcels of events, links and rejected for a group of files, or of given bytes.
 
     ``record_id`` is the file's name and, after ``@``, the byte (CSV) or, after ``#``, the row
     (Parquet, from 0) at which the row starts. Reasons of refusal: ``no_patient``, ``no_code``,
@@ -150,32 +69,18 @@ def read(pieces: Sequence[Piece], options: Options, source: str) -> Iterator[dic
     """
     refused = Refusals(source)
     seen: set[str] = set()
-    for rows, mark in _rows(pieces, options, refused):
-        patient = _patients(rows, options)
-        found = set(pc.unique(patient).drop_null().to_pylist()) - seen
-        seen |= found
-        parcel = links((p, p) for p in sorted(found))
-        if options.code:
-            yield {
-                **parcel,
-                **_long(rows, mark, patient, options.code, options, refused),
-                **refused.take(),
-            }
-            continue
-        for said in options.events:
-            yield {**parcel, **_wide(rows, mark, patient, said, options, refused)}
-            parcel = {}
-        yield refused.take()
+    for rows, mark in _rows(handed(units, options), options, refused):
+        yield from parcels(rows, mark, options, refused, seen)
     left = refused.take()
     if left:
         yield left
 
 
 def _rows(
-    pieces: Sequence[Piece], options: Options, refused: Refusals
+    pieces: Iterable[FileUnit], options: Options, refused: Refusals
 ) -> Iterator[tuple[Rows, str]]:
-    columnar: list[Piece] = []
-    plain: list[Piece] = []
+    columnar: list[FileUnit] = []
+    plain: list[FileUnit] = []
     for piece in pieces:
         named = piece.name.lower().endswith((".parquet", ".pq"))
         is_parquet = options.format == "parquet" or (options.format == "auto" and named)
@@ -191,134 +96,3 @@ def _rows(
         yield rows, "@"
     for rows in parquet.rows(columnar, columns=options.columns, refused=refused):
         yield rows, "#"
-
-
-def _patients(rows: Rows, options: Options) -> pa.DictionaryArray:
-    """Each row's patient, null where there is none."""
-    if isinstance(options.patient, str):
-        coded = words(rows.columns[options.patient])
-        absent = pc.is_in(coded.dictionary, pa.array(options.missing, pa.string()))
-        if pc.any(absent).as_py():
-            indices = pc.if_else(absent.take(coded.indices), None, coded.indices)
-            coded = pa.DictionaryArray.from_arrays(indices, coded.dictionary)
-        return coded
-    if options.whose is None:
-        names = pa.array([_stem(name) for name in rows.files], pa.string())
-        return pa.DictionaryArray.from_arrays(pa.array(rows.file, pa.int32()), names)
-    code_column, value_column, row = options.whose
-    marked = _marked(rows, code_column, row)
-    files, first = np.unique(rows.file[marked], return_index=True)
-    value = words(rows.columns[value_column].take(pa.array(marked[first])))
-    absent = pc.is_in(value.dictionary, pa.array(options.missing, pa.string()))
-    named = pc.if_else(absent.take(value.indices), None, value.indices)
-    of_file = np.full(len(rows.files), -1, np.int32)
-    of_file[files] = pc.fill_null(named, -1).to_numpy()
-    of_row = of_file[rows.file]
-    return pa.DictionaryArray.from_arrays(pa.array(of_row, mask=of_row < 0), value.dictionary)
-
-
-def _marked(rows: Rows, column: str, code: str) -> np.ndarray:
-    """The rows that say whose file it is."""
-    return np.flatnonzero(equals(rows.columns[column], code))
-
-
-def _stem(name: str) -> str:
-    last = name.rsplit("/", 1)[-1].removesuffix(".gz")
-    return last.rsplit(".", 1)[0] if "." in last else last
-
-
-def _long(
-    rows: Rows, mark: str, patient: pa.Array, coded: Coded, options: Options, refused: Refusals
-) -> dict[str, pa.Table]:
-    code = words(rows.columns[coded.column])
-    if coded.prefix:
-        prefixed = pc.binary_join_element_wise(coded.prefix, code.dictionary, "")
-        code = pa.DictionaryArray.from_arrays(code.indices, prefixed)
-    number, text = pa.nulls(rows.count, pa.float64()), pa.nulls(rows.count, pa.string())
-    if options.value is not None:
-        number, text = measured(rows.columns[options.value], options.missing)
-    if options.whose is not None:
-        own = np.zeros(rows.count, bool)  # an identifier is nobody's measurement
-        own[_marked(rows, coded.column, options.whose[2])] = True
-        number = pc.if_else(pa.array(own), pa.scalar(None, pa.float64()), number)
-        text = pc.if_else(pa.array(own), pa.scalar(None, pa.string()), text)
-    unit = word(None, rows.count) if options.unit is None else words(rows.columns[options.unit])
-    return _events(
-        rows,
-        mark,
-        {
-            "patient": patient,
-            "code": code,
-            "numeric_value": number,
-            "text_value": text,
-            "unit": unit,
-        },
-        _times(options.time, rows),
-        refused,
-    )
-
-
-def _wide(
-    rows: Rows, mark: str, patient: pa.Array, said: Said, options: Options, refused: Refusals
-) -> dict[str, pa.Table]:
-    spec = said.time or options.time
-    if said.when is not None:
-        chosen = np.flatnonzero(equals(rows.columns[said.when.column], said.when.equals))
-        if len(chosen) < rows.count:
-            take = pa.array(chosen)
-            patient = patient.take(take)
-            cells = {name: column.take(take) for name, column in rows.columns.items()}
-            rows = Rows(cells, rows.files, rows.file[chosen], rows.position[chosen])
-    number, text = pa.nulls(rows.count, pa.float64()), pa.nulls(rows.count, pa.string())
-    if said.value is not None:
-        number, text = measured(rows.columns[said.value], options.missing)
-    elif said.text is not None:
-        text = texts(rows.columns[said.text], options.missing)
-    cells = {name: words(rows.columns[name]) for name in columns_of(said.code)}
-    return _events(
-        rows,
-        mark,
-        {
-            "patient": patient,
-            "code": filled(said.code, cells, rows.count),
-            "numeric_value": number,
-            "text_value": text,
-            "unit": word(said.unit, rows.count),
-        },
-        _times(spec, rows),
-        refused,
-    )
-
-
-def _times(given: TimeSpec | None, rows: Rows) -> Times:
-    spec = given or TimeSpec(static=True)  # Options asks for one, though
-    return times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
-
-
-def _events(
-    rows: Rows, mark: str, cells: dict[str, Any], when: Times, refused: Refusals
-) -> dict[str, pa.Table]:
-    """The parcel's events; rows without patient, code or time are refused."""
-    files = pa.array(rows.files, pa.string()).take(pa.array(rows.file))
-    place = pa.array(rows.position).cast(pa.string())
-    record = pc.binary_join_element_wise(files, place, mark)
-    made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
-    made = made.append_column("source", word(refused.source, rows.count))
-    untimed = pc.and_(pc.is_null(when.time), pc.is_null(when.text))
-    faults = {
-        "no_patient": pc.is_null(cells["patient"]),
-        "no_code": pc.is_null(cells["code"]),
-        "no_time": untimed if when.due else pc.equal(untimed, False),
-    }
-    kept = np.ones(rows.count, bool)
-    for reason, fault in faults.items():
-        bad = np.flatnonzero(fault.to_numpy(zero_copy_only=False) & kept)
-        if len(bad):
-            some = made.select(["patient", "code", "record_id"]).take(pa.array(bad))
-            some = some.append_column("file", files.take(pa.array(bad)))
-            some = some.append_column("position", pa.array(rows.position[bad]))
-            refused.add_rows(reason, some)
-            kept[bad] = False
-    if not kept.all():
-        made = made.filter(pa.array(kept))
-    return {"events": made.select(PARCEL_EVENTS.arrow.names)} if made.num_rows else {}

@@ -77,6 +77,34 @@ def by_unit(
     return _numbered(spark, len(units)).mapInArrow(_armed(work), SLICE)
 
 
+def by_table(
+    frame: DataFrame,
+    kernel: Callable[[Iterator[pa.Table]], Parcels],
+    *,
+    tables: Mapping[str, Table],
+    buckets: int,
+) -> DataFrame:
+    """What ``kernel`` yields of a DataFrame's rows, handed on a partition at a time, as
+    :func:`by_unit` gives it."""
+    schemas = {name: coded(table) for name, table in tables.items()}
+    spots = placing.keys(buckets)
+
+    def work(batches: Batches) -> Batches:
+        cutters = {name: blocks.Cutter(schema, buckets) for name, schema in schemas.items()}
+        try:
+            for parcel in kernel(pa.Table.from_batches([batch]) for batch in batches):
+                for name, rows in parcel.items():
+                    if name in cutters and rows.num_rows:
+                        yield from receipts.slices(name, cutters[name].add(rows), spots)
+        except Exception as error:
+            yield from receipts.slices(PROBLEM, [(0, 0, 0, _lasting(error).encode())], spots)
+            return
+        for name, cutter in cutters.items():
+            yield from receipts.slices(name, cutter.rest(), spots)
+
+    return frame.mapInArrow(_armed(work), SLICE)
+
+
 def settle(frame: DataFrame) -> dict[str, int]:
     """Run the units; how many rows of each kind there were. Raises what the first fault said."""
     from pyspark.sql import functions as F

@@ -105,10 +105,9 @@ class Model(BaseModel):
 
 
 class SourceModel(Model):
-    """The options of a source: ``type`` names its plug-in, ``path`` where its files lie."""
+    """The options of a source: ``type`` names its plug-in."""
 
     type: str
-    path: StudyPath
 
 
 class RuleModel(Model):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from clinloom.errors import SourceError, nearest
-from clinloom.files import Piece
+from clinloom.files import FileUnit
 from clinloom.sources._parcel import WORD, Refusals, first_byte, whole
 
 BATCH = 16 << 20  # bytes that are parsed at once
@@ -27,13 +27,15 @@ BATCH = 16 << 20  # bytes that are parsed at once
 class Rows:
     """Rows of files: columns, which file each row is of, and where it lies there.
 
-    ``position``: the byte at which the row starts (CSV) or its number (Parquet).
+    ``position``: the byte at which the row starts (CSV) or its number (Parquet); where a row has
+    no place but a key, ``key`` is each row's, as text, null where none is known.
     """
 
     columns: dict[str, pa.Array]
     files: list[str]
     file: np.ndarray
     position: np.ndarray
+    key: pa.Array | None = None
 
     @property
     def count(self) -> int:
@@ -60,7 +62,7 @@ class _Body:
 
 
 def rows(
-    pieces: Sequence[Piece],
+    pieces: Sequence[FileUnit],
     *,
     columns: Sequence[str],
     delimiter: str,
@@ -97,7 +99,7 @@ def check(header: Sequence[str], columns: Sequence[str], file: str) -> None:
             )
 
 
-def _bodies(piece: Piece, delimiter: str, encoding: str, refused: Refusals) -> Iterator[_Body]:
+def _bodies(piece: FileUnit, delimiter: str, encoding: str, refused: Refusals) -> Iterator[_Body]:
     data = whole(piece, refused)
     if data is None:
         return

@@ -9,14 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinloom.files import Piece, random
+from clinloom.files import FileUnit, Piece, random
 from clinloom.sources._parcel import Refusals, whole
 from clinloom.sources._rows.csv import Rows, check
 
 BATCH = 1 << 18  # rows that are read at once
 
 
-def rows(pieces: Sequence[Piece], *, columns: Sequence[str], refused: Refusals) -> Iterator[Rows]:
+def rows(
+    pieces: Sequence[FileUnit], *, columns: Sequence[str], refused: Refusals
+) -> Iterator[Rows]:
     """The rows of Parquet files in batches, each column in its own type.
 
     Raises SourceError where a file lacks one of ``columns``.
@@ -36,9 +38,10 @@ def rows(pieces: Sequence[Piece], *, columns: Sequence[str], refused: Refusals) 
             refused.add("empty_file", file=piece.name)
 
 
-def _opened(piece: Piece, refused: Refusals) -> pq.ParquetFile | None:
+def _opened(piece: FileUnit, refused: Refusals) -> pq.ParquetFile | None:
     try:
-        if piece.member is None and not piece.name.endswith(".gz"):
+        packed = piece.name.endswith(".gz")
+        if isinstance(piece, Piece) and piece.member is None and not packed:
             return pq.ParquetFile(random(piece.path))
         data = whole(piece, refused)
         return pq.ParquetFile(io.BytesIO(data)) if data is not None else None

@@ -1,0 +1,124 @@
+"""Whole files through Spark's ``binaryFile`` reader, where a worker may not open an address itself.
+
+Spark's own connectors and credentials fetch the files, and their bytes go to the same kernels.
+Files come whole (at most 2 GB, no ranges of lines, no ranged reads), those within archives do not
+come, and Spark passes over names that begin with ``_`` or ``.``. A task holds 128 MB of them, or
+one larger file.
+(Spark SQL, Binary File Data Source)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from clinloom.errors import SourceError
+from clinloom.files import FileUnit, Given, address, adjoined, cut, listing
+from clinloom.study import SourceModel, StudyPath
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+COLUMNS = ("path", "content")
+
+
+class FileSource(SourceModel):
+    """The options of a source of files: where they are, and who opens them."""
+
+    path: StudyPath = Field(description="a file, a folder or a zip archive")
+    include: str = Field(default="*", description="only files named like this")
+    open: Literal["workers", "spark"] = Field(
+        default="workers",
+        description="who opens the files; `spark`: its own readers, where workers may not, whole"
+        " files only and no archives",
+    )
+
+
+@dataclass(frozen=True)
+class Folder:
+    """All files of a source that Spark opens: they are told apart here, not read."""
+
+    name: str
+    size: int
+    stamp: str
+
+    def read(self) -> bytes:
+        """Nothing: the files come by ``frame``."""
+        return b""
+
+
+def planned(options: FileSource, where: str, *, lines: bool) -> Iterator[FileUnit | Folder]:
+    """The source's units: its files, with ``lines`` a large one as ranges of its lines.
+
+    Where Spark opens them, one that tells whether they changed. Raises SourceError where nothing
+    is there.
+    """
+    if options.open == "spark":
+        yield _folder(options, where)
+        return
+    found = listing(options.path, include=options.include, where=f"{where}.path")
+    yield from cut(found) if lines else found
+
+
+def _folder(options: FileSource, where: str) -> Folder:
+    from pyspark.sql import functions as F
+
+    from clinloom.spark.session import session
+
+    files = _files(session(), options, where).select("path", "length", "modificationTime")
+    mixed = F.sum(F.xxhash64(*files.columns).cast("decimal(38,0)")).alias("mixed")
+    size = F.sum("length").alias("size")
+    row = files.agg(F.count("*").alias("n"), size, mixed).collect()[0]
+    if not row["n"]:
+        raise SourceError(
+            f"Spark finds no file named like '{options.include}'",
+            where=f"{where}.path",
+            mend="is it the right folder?",
+        )
+    return Folder(options.path, int(row["size"]), f"files {row['n']} {row['mixed']}")
+
+
+def opened(spark: SparkSession, options: FileSource, where: str) -> DataFrame:
+    """The files' paths and bytes, as Spark reads them. Raises SourceError where it cannot."""
+    return _files(spark, options, where).select(*COLUMNS)
+
+
+def _files(spark: SparkSession, options: FileSource, where: str) -> DataFrame:
+    reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    try:
+        found = reader.option("pathGlobFilter", options.include).load(address(options.path).uri)
+        found.columns  # noqa: B018 - over Connect nothing is looked at before
+    except Exception as error:  # a connector may fail in any way
+        raise SourceError(
+            f"Spark cannot open '{options.path}' ({type(error).__name__})",
+            where=f"{where}.path",
+            mend="is it there, and is Spark's connector to that storage?",
+        ) from None
+    return found
+
+
+def handed(
+    units: Iterable[FileUnit] | Iterable[pa.Table], options: FileSource
+) -> Iterator[FileUnit]:
+    """The units of one read as files: those that workers open, or the bytes that Spark read."""
+    if options.open == "workers":
+        yield from adjoined([unit for unit in units if not isinstance(unit, pa.Table)])
+        return
+    root = _plain(address(options.path).uri)
+    for table in units:
+        if not isinstance(table, pa.Table):  # bytes of a request
+            yield table
+            continue
+        for path, content in zip(*(table.column(name) for name in COLUMNS), strict=True):
+            place = _plain(path.as_py())
+            name = place.removeprefix(root).lstrip("/") or place.rsplit("/", 1)[-1]
+            yield Given(name, content.as_py())
+
+
+def _plain(uri: str) -> str:
+    return re.sub(r"^file:/+", "/", uri)
