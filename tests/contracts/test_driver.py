@@ -65,7 +65,8 @@ def moments(random: np.random.Generator, ids: np.ndarray) -> pa.Array:
 def large(folder: Path) -> int:
     """Write the hospital; the bytes of its rows in memory, twenty times what a driver may hold."""
     random = np.random.default_rng(4)
-    notes = pa.array(["".join(random.choice(list("abcdefgh "), TEXT)) for _ in range(400)])
+    said = [bytes(random.integers(97, 123, 70, np.uint8)).decode() for _ in range(400)]
+    notes = pa.array([one * (TEXT // 70) for one in said])  # a disk holds them easily
     size = 0
     for part in range(12):
         patients = np.arange(part, PATIENTS, 12)
@@ -77,12 +78,13 @@ def large(folder: Path) -> int:
             "value": random.normal(size=len(ids)) + (ids % 7 == 0),
         }
         ids = np.repeat(patients, NOTES)
-        said = {
+        written = {
             "patient": pa.array(ids).cast(pa.string()).dictionary_encode(),
             "time": moments(random, ids),
-            "note": notes.take(pa.array(random.integers(0, 400, len(ids)))),
+            "note": pa.DictionaryArray.from_arrays(random.integers(0, 400, len(ids)), notes),
         }
-        for name, rows in (("vitals", pa.table(vitals)), ("notes", pa.table(said))):
+        size += len(ids) * TEXT
+        for name, rows in (("vitals", pa.table(vitals)), ("notes", pa.table(written))):
             size += rows.nbytes
             pq.write_table(rows, folder / f"{name}-{part}.parquet", row_group_size=1 << 16)
     ids = np.arange(PATIENTS)

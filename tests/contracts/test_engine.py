@@ -153,6 +153,19 @@ def test_a_bucket_too_large_to_sort_at_once_comes_out_the_same(monkeypatch):
     assert len(whole) == sum(part.num_rows for part in slices) > 100
 
 
+def test_a_bucket_on_disk_is_a_few_files_however_many_its_slices(monkeypatch):
+    monkeypatch.setattr(blocks, "SORTED", 500)
+    written = []
+    parted = blocks._parted
+    monkeypatch.setattr(blocks, "_parted", lambda *args: (written.append(args), parted(*args)))
+    rows, bucket = tangled(), blocks.Bucket()
+    for begin in range(0, 2000, 10):
+        part = rows.slice(begin, 10)
+        bucket.add(sums.packed(part), part.num_rows, part.nbytes)
+    assert sum(part.num_rows for part in bucket.sorted()) == 2000
+    assert len(written) == 4
+
+
 @pytest.mark.parametrize("buckets", [1, 2, 7, 64, 1000])
 def test_each_bucket_has_a_partition_of_its_own(spark, buckets):
     from pyspark.sql import functions as F

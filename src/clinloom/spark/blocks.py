@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ HELD = 1 << 20  # rows, and
 BYTES = 1 << 27  # bytes that a worker holds before it cuts them
 ROW = 1 << 20  # bytes of a slice, before compression: larger values burden the JVM's collector
 MEMORY = 1 << 29  # bytes, and
+SPILT = 1 << 26  # bytes of a file on the worker's own disk, before compression
 SORTED = 1 << 22  # rows of a bucket that are sorted at once
 SLICE = 1 << 19  # sorted rows that are handed on at once
 RANGES = 64  # the parts of a bucket too large to sort at once
@@ -187,11 +189,15 @@ class Bucket:
     def _spill(self) -> None:
         if self._folder is None:
             self._folder = temporary_folder()
-        for block in self._blocks:
-            file = Path(self._folder.name) / f"{len(self._spilt)}.arrow"
-            _parted(unpacked(block), file)
-            self._spilt.append(file)
-        self._blocks = []
+        some: list[pa.Table] = []
+        for number, block in enumerate(self._blocks, 1):
+            some.append(unpacked(block))
+            if number == len(self._blocks) or sum(rows.nbytes for rows in some) >= SPILT:
+                file = Path(self._folder.name) / f"{len(self._spilt)}.arrow"
+                _parted(_joined(some), file)
+                self._spilt.append(file)
+                some = []
+        self._blocks, self._rows, self._size = [], 0, 0
 
     def sorted(self) -> Iterator[pa.Table]:
         """The rows in the order of :func:`sorting`, in slices."""
@@ -199,10 +205,14 @@ class Bucket:
             if self._blocks:
                 yield from _slices(_joined([unpacked(block) for block in self._blocks]))
             return
-        with self._folder:
+        with self._folder, ExitStack() as held:
             self._spill()
+            opened = [
+                pa.ipc.open_file(held.enter_context(pa.OSFile(str(file)))) for file in self._spilt
+            ]
             for part in range(RANGES):
-                rows = _joined([_range(file, part) for file in self._spilt])
+                batches = [spilt.get_batch(part) for spilt in opened]
+                rows = _joined([pa.Table.from_batches([batch]) for batch in batches])
                 if rows.num_rows:
                     yield from _slices(rows)
 
@@ -226,11 +236,6 @@ def _parted(rows: pa.Table, file: Path) -> None:
     ):
         for begin, count in zip(np.cumsum([0, *counts]).tolist(), counts, strict=False):
             writer.write_batch(batch.slice(begin, count))
-
-
-def _range(file: Path, part: int) -> pa.Table:
-    with pa.OSFile(str(file)) as source:
-        return pa.Table.from_batches([pa.ipc.open_file(source).get_batch(part)])
 
 
 def sorting(rows: pa.Table) -> Ints:
