@@ -26,6 +26,7 @@ DATA_NODE = "org.apache.hadoop.hdfs.server.datanode.DataNode"
 RESOURCE_MANAGER = "org.apache.hadoop.yarn.server.resourcemanager.ResourceManager"
 NODE_MANAGER = "org.apache.hadoop.yarn.server.nodemanager.NodeManager"
 NODE_MEMORY = 6144  # MB: one application master and two executors of a Python worker each
+DATA_NODES = 2
 PORTS = 8
 USER = "clinloom"
 
@@ -95,22 +96,24 @@ def _start(daemons: Daemons) -> Hadoop:
 
 
 def start_hdfs(daemons: Daemons, command: list[str]) -> None:
-    """Format and start a NameNode and a DataNode."""
+    """Format and start a NameNode and two DataNodes."""
     formatting = [*command, NAME_NODE, "-format", "-nonInteractive", "-force"]
     done = subprocess.run(formatting, capture_output=True, text=True, env=_environment())
     if done.returncode:
         raise RuntimeError(f"the NameNode could not be formatted: {done.stderr[-2000:]}")
     daemons.start("namenode", [*command, NAME_NODE], env=_environment())
-    daemons.start("datanode", [*command, DATA_NODE], env=_environment())
+    for number in range(DATA_NODES):
+        place = f"dfs.datanode.data.dir={(daemons.folder / f'data-{number}').as_uri()}"
+        daemons.start(f"datanode-{number}", [*command, DATA_NODE, "-D", place], env=_environment())
 
 
 def await_hdfs(daemons: Daemons, name_http: int) -> None:
-    """Return when a DataNode serves and the NameNode has left safe mode."""
+    """Return when the DataNodes serve and the NameNode has left safe mode."""
     url = f"http://127.0.0.1:{name_http}/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
 
     def ready() -> bool:
         state = answer(url)["beans"][0]
-        return state["NumLiveDataNodes"] >= 1 and state["FSState"] == "Operational"
+        return state["NumLiveDataNodes"] >= DATA_NODES and state["FSState"] == "Operational"
 
     daemons.await_ready(ready, what="HDFS")
 
@@ -128,7 +131,10 @@ def write_configuration(
         "hadoop.service.shutdown.timeout": "5s",
     }
     hdfs = {
-        "dfs.replication": "1",
+        # Two copies, for then a file may be closed before its DataNodes have reported; else a client
+        # that asks a moment too early asks again after half a second, for each small file of a run.
+        "dfs.replication": "2",
+        "dfs.namenode.file.close.num-committed-allowed": "1",
         "dfs.permissions.superusergroup": "supergroup",
         "dfs.permissions.enabled": "false",
         "dfs.namenode.http-address": f"127.0.0.1:{name_http}",
