@@ -131,8 +131,8 @@ def write_configuration(
         "hadoop.service.shutdown.timeout": "5s",
     }
     hdfs = {
-        # Two copies, for then a file may be closed before its DataNodes have reported; else a client
-        # that asks a moment too early asks again after half a second, for each small file of a run.
+        # Two copies: then a file may be closed before its DataNodes have reported. Else a client
+        # asks a moment too early and again half a second later, for each small file of a run.
         "dfs.replication": "2",
         "dfs.namenode.file.close.num-committed-allowed": "1",
         "dfs.permissions.superusergroup": "supergroup",
