@@ -39,7 +39,6 @@ class Hadoop:
     address: str  # hdfs://127.0.0.1:PORT
     manager: str  # http://127.0.0.1:PORT of the ResourceManager
     conf_dir: Path
-    apart: bool  # whether containers see a /tmp of their own and no file of the tests
 
     def put(self, local: Path, path: str) -> str:
         """Copy a file or folder to the path in HDFS; answers with its address."""
@@ -62,11 +61,6 @@ class Hadoop:
         """YARN's applications, the newest first, each with ``id``, ``finalStatus``, ``name``."""
         told = answer(f"{self.manager}/ws/v1/cluster/apps")["apps"] or {"app": []}
         return sorted(told["app"], key=lambda each: str(each["id"]), reverse=True)
-
-    def output(self, application: str) -> str:
-        """What the containers of an application printed: in cluster mode the driver's, too."""
-        logs = sorted((self.daemons.folder / "yarn-logs").glob(f"{application}/*/std*"))
-        return "\n".join(log.read_text(errors="replace") for log in logs)
 
 
 def hadoop() -> AbstractContextManager[Hadoop]:
@@ -92,7 +86,7 @@ def _start(daemons: Daemons) -> Hadoop:
         lambda: answer(f"{manager}/ws/v1/cluster/metrics")["clusterMetrics"]["activeNodes"] >= 1,
         what="YARN",
     )
-    return Hadoop(daemons, f"hdfs://127.0.0.1:{ports[0]}", manager, conf_dir, bool(prefix))
+    return Hadoop(daemons, f"hdfs://127.0.0.1:{ports[0]}", manager, conf_dir)
 
 
 def start_hdfs(daemons: Daemons, command: list[str]) -> None:

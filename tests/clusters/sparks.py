@@ -62,26 +62,21 @@ def hadoop_settings(settings: Mapping[str, str]) -> dict[str, str]:
     return {f"spark.hadoop.{key}": value for key, value in settings.items()}
 
 
-def probe(
-    env: Mapping[str, str], folder: Path, *, submit: tuple[str, ...] = (), **options: Any
-) -> str:
-    """Run ``probe.py`` in a process of its own, by ``spark-submit`` if it is given arguments.
+def probe(env: Mapping[str, str], folder: Path, **options: Any) -> str:
+    """Run ``probe.py`` in a process of its own.
 
     Answers with what it printed. Raises AssertionError with the end of its complaint.
     """
-    done = probing(env, folder, submit=submit, **options)
+    done = probing(env, folder, **options)
     printed, complaint = done.communicate(timeout=240)
     assert done.returncode == 0, complaint[-3000:]
     return printed
 
 
-def probing(
-    env: Mapping[str, str], folder: Path, *, submit: tuple[str, ...] = (), **options: Any
-) -> subprocess.Popen[str]:
+def probing(env: Mapping[str, str], folder: Path, **options: Any) -> subprocess.Popen[str]:
     """``probe.py`` as it runs in ``folder``."""
-    program = [str(SUBMIT), *submit] if submit else [sys.executable]
     return subprocess.Popen(
-        [*program, str(PROBE), json.dumps(options)],
+        [sys.executable, str(PROBE), json.dumps(options)],
         cwd=folder,
         env=dict(env),
         stdin=subprocess.DEVNULL,

@@ -199,17 +199,13 @@ def _members(entry: Entry, root: Address) -> Iterator[Piece]:
 def cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Files of lines, a large one as ranges of its lines; what cannot be cut at its lines whole."""
     for piece in pieces:
-        yield from _cut(piece)
-
-
-def _cut(piece: Piece) -> Iterator[Piece]:
-    ranged = piece.member is None and piece.size > RANGE
-    if not ranged or piece.name.endswith((".gz", ".parquet", ".json")):
-        yield piece
-        return
-    for start in range(0, piece.size, RANGE):
-        stop = min(start + RANGE, piece.size)
-        yield Piece(piece.name, piece.path, stop - start, None, start, stop, piece.stamp)
+        ranged = piece.member is None and piece.size > RANGE
+        if not ranged or piece.name.endswith((".gz", ".parquet", ".json")):
+            yield piece
+            continue
+        for start in range(0, piece.size, RANGE):
+            stop = min(start + RANGE, piece.size)
+            yield Piece(piece.name, piece.path, stop - start, None, start, stop, piece.stamp)
 
 
 def adjoined(group: Sequence[FileUnit]) -> list[FileUnit]:

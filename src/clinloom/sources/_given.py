@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from pydantic import Field
 
 from clinloom.errors import SourceError
 from clinloom.files import FileUnit, Given, address, adjoined, cut, listing
+from clinloom.sources._frames import State, of_files
 from clinloom.study import SourceModel, StudyPath
 
 if TYPE_CHECKING:
@@ -39,20 +39,7 @@ class FileSource(SourceModel):
     )
 
 
-@dataclass(frozen=True)
-class Folder:
-    """All files of a source that Spark opens: they are told apart here, not read."""
-
-    name: str
-    size: int
-    stamp: str
-
-    def read(self) -> bytes:
-        """Nothing: the files come by ``frame``."""
-        return b""
-
-
-def planned(options: FileSource, where: str, *, lines: bool) -> Iterator[FileUnit | Folder]:
+def planned(options: FileSource, where: str, *, lines: bool) -> Iterator[FileUnit | State]:
     """The source's units: its files, with ``lines`` a large one as ranges of its lines.
 
     Where Spark opens them, one that tells whether they changed. Raises SourceError where nothing
@@ -65,26 +52,25 @@ def planned(options: FileSource, where: str, *, lines: bool) -> Iterator[FileUni
     yield from cut(found) if lines else found
 
 
-def _folder(options: FileSource, where: str) -> Folder:
-    from pyspark.sql import functions as F
-
+def _folder(options: FileSource, where: str) -> State:
     from clinloom.spark.session import session
 
     files = _files(session(), options, where).select("path", "length", "modificationTime")
-    mixed = F.sum(F.xxhash64(*files.columns).cast("decimal(38,0)")).alias("mixed")
-    size = F.sum("length").alias("size")
-    row = files.agg(F.count("*").alias("n"), size, mixed).collect()[0]
-    if not row["n"]:
+    told = of_files(files)
+    if told is None:
         raise SourceError(
             f"Spark finds no file named like '{options.include}'",
             where=f"{where}.path",
             mend="is it the right folder?",
         )
-    return Folder(options.path, int(row["size"]), f"files {row['n']} {row['mixed']}")
+    return State(options.path, *told)
 
 
 def opened(spark: SparkSession, options: FileSource, where: str) -> DataFrame:
-    """The files' paths and bytes, as Spark reads them. Raises SourceError where it cannot."""
+    """The files' paths and bytes, as Spark reads them. Raises SourceError where it cannot.
+
+    It is the verb ``frame`` of each source of files, where the study says `open: spark`.
+    """
     return _files(spark, options, where).select(*COLUMNS)
 
 

@@ -16,7 +16,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +25,9 @@ from pydantic import Field
 from clinloom.errors import DataError, MissingDependency
 from clinloom.files import FileUnit
 from clinloom.radiomics import measure
-from clinloom.sources._given import FileSource, Folder, handed, opened, planned
+from clinloom.sources._frames import State
+from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._images.measured import Measured, coded
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES: str | None = "dicom"
 LINKS = False  # whether it tells which identifiers belong together
@@ -64,7 +62,7 @@ class _Refused(Exception):
     """An instance is refused; ``args[0]`` is the reason."""
 
 
-def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
+def plan(options: Options, where: str) -> Iterator[FileUnit | State]:
     """Its files, each whole.
 
     Raises SourceError where nothing is there.
@@ -72,9 +70,7 @@ def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
     return planned(options, where, lines=False)
 
 
-def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
-    """The files as Spark opens them, where the study says `open: spark`. Raises SourceError."""
-    return opened(spark, options, where)
+frame = opened
 
 
 def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:

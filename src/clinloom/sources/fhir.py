@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
@@ -20,14 +20,12 @@ from clinloom.files import FileUnit
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
 from clinloom.sources._fhir.systems import KNOWN
-from clinloom.sources._given import FileSource, Folder, handed, opened, planned
+from clinloom.sources._frames import State
+from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
 from clinloom.sources._time import instants
 from clinloom.study import MICROSECONDS, Codes, Duration
 from clinloom.tables import LEDGER, PARCEL_EVENTS
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
@@ -54,7 +52,7 @@ class Options(FileSource):
     )
 
 
-def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
+def plan(options: Options, where: str) -> Iterator[FileUnit | State]:
     """Its files, a large one of lines as ranges of them.
 
     Raises SourceError where nothing is there.
@@ -62,9 +60,7 @@ def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
     return planned(options, where, lines=True)
 
 
-def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
-    """The files as Spark opens them, where the study says `open: spark`. Raises SourceError."""
-    return opened(spark, options, where)
+frame = opened
 
 
 def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from pydantic import Field, model_validator
 
 from clinloom import files
 from clinloom.errors import ClinloomError, SourceError
+from clinloom.sources._frames import State, of_files
 from clinloom.sources._parcel import Refusals
 from clinloom.sources._rows.csv import Rows, check
 from clinloom.sources._rows.mapping import Mapping, parcels
@@ -81,20 +81,7 @@ class Options(Mapping):
         return place.rsplit("/", 1)[-1] or str(self.format)
 
 
-@dataclass(frozen=True)
-class Held:
-    """The whole table, which Spark cuts by itself: it is told apart here, not read."""
-
-    name: str
-    size: int
-    stamp: str
-
-    def read(self) -> bytes:
-        """Nothing: the rows come by ``frame``."""
-        return b""
-
-
-def plan(options: Options, where: str) -> Iterator[Held]:
+def plan(options: Options, where: str) -> Iterator[State]:
     """One unit, whose stamp changes when the data do.
 
     In this order: the study's `stamp`; the version of a Delta table; the names, sizes and times of
@@ -105,7 +92,7 @@ def plan(options: Options, where: str) -> Iterator[Held]:
 
     if options.stamp is not None:
         anew = options.stamp == ANEW
-        yield Held(options.name, 0, uuid.uuid4().hex if anew else options.stamp)
+        yield State(options.name, 0, uuid.uuid4().hex if anew else options.stamp)
         return
     spark = session()
     table = _opened(spark, options, where)
@@ -116,7 +103,7 @@ def plan(options: Options, where: str) -> Iterator[Held]:
             where=f"{where}.stamp",
             mend=f"write a text that you change with the data, or `{ANEW}` to read it in each run",
         )
-    yield Held(options.name, *told)
+    yield State(options.name, *told)
 
 
 def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
@@ -210,10 +197,6 @@ def _files(table: DataFrame) -> tuple[int, str] | None:
 
     parts = [F.col(f"_metadata.file_{part}") for part in ("path", "size", "modification_time")]
     try:
-        each = table.select(*parts).distinct()
-        size = F.sum("file_size").alias("size")
-        mixed = F.sum(F.xxhash64(*each.columns).cast("decimal(38,0)")).alias("mixed")
-        row = each.agg(F.count("*").alias("n"), size, mixed).collect()[0]
+        return of_files(table.select(*parts).distinct())
     except Exception:  # a query, a view or a source without files
         return None
-    return (int(row["size"]), f"files {row['n']} {row['mixed']}") if row["n"] else None

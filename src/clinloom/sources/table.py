@@ -7,20 +7,18 @@ hold one patient (`patient: {row: ...}` or `{file_name: true}`) or many (`patien
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 from clinloom.files import FileUnit
-from clinloom.sources._given import FileSource, Folder, handed, opened, planned
+from clinloom.sources._frames import State
+from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals
 from clinloom.sources._rows import csv, parquet
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.mapping import Mapping, parcels
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES: str | None = None
 LINKS = False  # whether it tells which identifiers belong together
@@ -45,7 +43,7 @@ class Options(Mapping, FileSource):
         return self
 
 
-def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
+def plan(options: Options, where: str) -> Iterator[FileUnit | State]:
     """Its files, a large CSV file as ranges of its lines.
 
     Raises SourceError where nothing is there.
@@ -53,9 +51,7 @@ def plan(options: Options, where: str) -> Iterator[FileUnit | Folder]:
     return planned(options, where, lines=True)
 
 
-def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
-    """The files as Spark opens them, where the study says `open: spark`. Raises SourceError."""
-    return opened(spark, options, where)
+frame = opened
 
 
 def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:

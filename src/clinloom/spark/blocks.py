@@ -190,13 +190,15 @@ class Bucket:
         if self._folder is None:
             self._folder = temporary_folder()
         some: list[pa.Table] = []
+        size = 0
         for number, block in enumerate(self._blocks, 1):
             some.append(unpacked(block))
-            if number == len(self._blocks) or sum(rows.nbytes for rows in some) >= SPILT:
+            size += some[-1].nbytes
+            if number == len(self._blocks) or size >= SPILT:
                 file = Path(self._folder.name) / f"{len(self._spilt)}.arrow"
                 _parted(_joined(some), file)
                 self._spilt.append(file)
-                some = []
+                some, size = [], 0
         self._blocks, self._rows, self._size = [], 0, 0
 
     def sorted(self) -> Iterator[pa.Table]:

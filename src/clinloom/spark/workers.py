@@ -57,22 +57,14 @@ def by_unit(
     A unit is a part of a source that a worker opens itself. Rows of the kind ``problem`` tell of
     faults; see :func:`settle`. Persist the frame where it is read twice.
     """
-    schemas = {name: coded(table) for name, table in tables.items()}
-    spots = placing.keys(buckets)
+    cut = _cutting(tables, buckets)
+
+    def parcels(number: int) -> Iterator[Mapping[str, pa.Table]]:
+        yield from kernel(units.unit(number))
 
     def work(batches: Batches) -> Batches:
         for number in numbers(batches):
-            cutters = {name: blocks.Cutter(schema, buckets) for name, schema in schemas.items()}
-            try:
-                for parcel in kernel(units.unit(number)):
-                    for name, rows in parcel.items():
-                        if name in cutters and rows.num_rows:
-                            yield from receipts.slices(name, cutters[name].add(rows), spots)
-            except Exception as error:
-                yield from receipts.slices(PROBLEM, [(0, 0, 0, _lasting(error).encode())], spots)
-                continue
-            for name, cutter in cutters.items():
-                yield from receipts.slices(name, cutter.rest(), spots)
+            yield from cut(parcels(number))
 
     return _numbered(spark, len(units)).mapInArrow(_armed(work), SLICE)
 
@@ -86,13 +78,26 @@ def by_table(
 ) -> DataFrame:
     """What ``kernel`` yields of a DataFrame's rows, handed on a partition at a time, as
     :func:`by_unit` gives it."""
+    cut = _cutting(tables, buckets)
+
+    def parcels(batches: Batches) -> Iterator[Mapping[str, pa.Table]]:
+        yield from kernel(pa.Table.from_batches([batch]) for batch in batches)
+
+    def work(batches: Batches) -> Batches:
+        yield from cut(parcels(batches))
+
+    return frame.mapInArrow(_armed(work), SLICE)
+
+
+def _cutting(tables: Mapping[str, Table], buckets: int) -> Callable[[Parcels], Batches]:
+    """How workers cut what a kernel yields; its fault becomes a row of the kind ``problem``."""
     schemas = {name: coded(table) for name, table in tables.items()}
     spots = placing.keys(buckets)
 
-    def work(batches: Batches) -> Batches:
+    def cut(parcels: Parcels) -> Batches:
         cutters = {name: blocks.Cutter(schema, buckets) for name, schema in schemas.items()}
         try:
-            for parcel in kernel(pa.Table.from_batches([batch]) for batch in batches):
+            for parcel in parcels:
                 for name, rows in parcel.items():
                     if name in cutters and rows.num_rows:
                         yield from receipts.slices(name, cutters[name].add(rows), spots)
@@ -102,7 +107,7 @@ def by_table(
         for name, cutter in cutters.items():
             yield from receipts.slices(name, cutter.rest(), spots)
 
-    return frame.mapInArrow(_armed(work), SLICE)
+    return cut
 
 
 def settle(frame: DataFrame) -> dict[str, int]:

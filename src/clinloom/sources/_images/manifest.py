@@ -20,12 +20,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from clinloom.errors import SourceError, nearest
+from clinloom.errors import SourceError
 from clinloom.files import address, random
 from clinloom.identity.subjects import hashed
+from clinloom.sources._rows.csv import check
 from clinloom.study import Model
 
 BATCH = 1 << 16  # rows that are looked at at once
+LACK = "the manifest has"
 Numbers = npt.NDArray[np.int64]
 
 
@@ -115,11 +117,11 @@ class Manifest:
         wanted = list(dict.fromkeys(wanted))
         if address(self.path).suffix.lower() == ".parquet":
             opened = pq.ParquetFile(random(self.path))
-            _check(opened.schema_arrow.names, wanted, self.path)
+            check(opened.schema_arrow.names, wanted, self.path, lack=LACK)
             yield from opened.iter_batches(BATCH, columns=wanted, use_threads=False)
             return
         with pa_csv.open_csv(random(self.path)) as head:
-            _check(head.schema.names, wanted, self.path)
+            check(head.schema.names, wanted, self.path, lack=LACK)
         strings = pa_csv.ConvertOptions(
             include_columns=wanted,
             column_types=dict.fromkeys(wanted, pa.string()),
@@ -249,17 +251,6 @@ def columns_of(template: str) -> list[str]:
         return [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
     except ValueError:
         return []
-
-
-def _check(held: Sequence[str], wanted: Sequence[str], path: str) -> None:
-    for name in wanted:
-        if name not in held:
-            near = nearest(name, held)
-            raise SourceError(
-                f"the manifest has no column '{name}'",
-                where=path,
-                mend=f"did you mean '{near}'?" if near else f"it has {', '.join(held)}",
-            )
 
 
 def _texts(column: pa.Array) -> pa.Array:

@@ -87,13 +87,18 @@ def rows(
         yield from _parsed(held, columns, refused)
 
 
-def check(header: Sequence[str], columns: Sequence[str], file: str) -> None:
-    """Raise SourceError for the first of ``columns`` that ``header`` lacks."""
+def check(
+    header: Sequence[str], columns: Sequence[str], file: str, *, lack: str = "there is"
+) -> None:
+    """Raise SourceError for the first of ``columns`` that ``header`` lacks.
+
+    ``lack``: how the message begins, before "no column".
+    """
     for name in columns:
         if name not in header:
             near = nearest(name, header)
             raise SourceError(
-                f"there is no column '{name}'",
+                f"{lack} no column '{name}'",
                 where=file,
                 mend=f"did you mean '{near}'?" if near else f"it has: {', '.join(header)}",
             )

@@ -254,7 +254,9 @@ def _events(
     """The parcel's events; rows without patient, code or time are refused."""
     files = pa.array(rows.files, pa.string()).take(pa.array(rows.file))
     place = pa.array(rows.position).cast(pa.string()) if rows.key is None else rows.key
-    record = pc.fill_null(pc.binary_join_element_wise(files, place, mark), files)
+    record = pc.binary_join_element_wise(files, place, mark)
+    if rows.key is not None:  # a row without one is known by its table alone
+        record = pc.fill_null(record, files)
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
     made = made.append_column("source", word(refused.source, rows.count))
     untimed = pc.and_(pc.is_null(when.time), pc.is_null(when.text))
