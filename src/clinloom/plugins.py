@@ -107,11 +107,23 @@ def check(room: str, name: str) -> None:
 
 @cache
 def stamp(room: str, name: str) -> str:
-    """What a plug-in's results depend on: its code, and the versions of what it needs."""
+    """What a plug-in's results depend on: its code, and the versions of what it needs.
+
+    Its code is its own file and, of one of this package, what its room's plug-ins share.
+    """
     module = load(room, name)
-    code = Path(module.__file__ or "").read_bytes() if module.__file__ else b""
+    files = [Path(module.__file__)] if module.__file__ else []
+    if module.__name__ == f"{__package__}.{room}.{name}":
+        files += _shared(files[0].parent)
+    code = b"".join(file.read_bytes() for file in files)
     parts = [f"{d}=={v}" for d, v in sorted(needed(room, name).items())]
     return hashlib.sha256(code + "\n".join(parts).encode()).hexdigest()
+
+
+def _shared(room: Path) -> list[Path]:
+    """The files of a room that are no plug-ins: those whose own or folder's name begins with _."""
+    files = sorted(room.rglob("*.py"))
+    return [f for f in files if any(p.startswith("_") for p in f.relative_to(room).parts)]
 
 
 def _of_extra(extra: str) -> Iterator[str]:

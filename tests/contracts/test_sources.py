@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from clinloom import plugins
+
 PLUGIN = '''
 """A counter: patients are numbers, and each has a pulse."""
 
@@ -111,3 +115,13 @@ def test_another_packages_source_plans_ranges_of_a_counter(tmp_path: Path):
     assert first == {"rows": [float(n) for n in range(450)], "reused": False}
     assert again["reused"] and not more["reused"]
     assert more["rows"][-1] == 450.0
+
+
+@pytest.mark.parametrize("shared", ["_rows/mapping.py", "_parcel.py"])
+def test_a_change_in_what_sources_share_changes_their_stage_key(monkeypatch, shared: str):
+    before = plugins.stamp.__wrapped__("sources", "table")
+    plain = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda p: plain(p) + (b"#" if p.as_posix().endswith(shared) else b"")
+    )
+    assert plugins.stamp.__wrapped__("sources", "table") != before
