@@ -126,7 +126,8 @@ def write_configuration(
     }
     hdfs = {
         # Two copies: then a file may be closed before its DataNodes have reported. Else a client
-        # asks a moment too early and again half a second later, for each small file of a run.
+        # asks a moment too early and again half a second later, for each small file of a run. Who
+        # reads such a file at once may find its last block missing, and must look again.
         "dfs.replication": "2",
         "dfs.namenode.file.close.num-committed-allowed": "1",
         "dfs.permissions.superusergroup": "supergroup",

@@ -14,14 +14,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 READ_AND_WRITE = """
 import sys
 import hdfs_native
+from clinloom import files
 
-client = hdfs_native.Client(sys.argv[1])
-client.mkdirs("/patients", 0o700, True)
-with client.create("/patients/file", hdfs_native.WriteOptions(overwrite=True)) as out:
-    out.write(b"0123456789" * 100_000)
-with client.read("/patients/file") as file:
+place = files.address(sys.argv[1] + "/patients/file")
+files.write(place, b"0123456789" * 100_000)
+assert files.read(place) == b"0123456789" * 100_000
+with files.random(place) as file:
     assert file.read() == b"0123456789" * 100_000
-told = client.get_file_info("/patients/file")
+told = hdfs_native.Client(sys.argv[1]).get_file_info("/patients/file")
 print(told.owner, told.length)
 """
 
@@ -37,6 +37,7 @@ def client(kerberos: Kerberos, user: str | None) -> subprocess.CompletedProcess[
 
 
 def test_a_keytab_opens_hdfs_without_kinit(kerberos: Kerberos):
+    """And what was just written is read whole, though its last block is reported late."""
     done = client(kerberos, OWNER)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [OWNER, "1000000"]
@@ -53,9 +54,9 @@ def test_the_ticket_that_it_left_in_the_cache_is_enough(kerberos: Kerberos):
 def test_a_stranger_with_a_ticket_is_denied(kerberos: Kerberos):
     assert client(kerberos, OWNER).returncode == 0
     done = client(kerberos, STRANGER)
-    assert done.returncode and "AccessControlException" in done.stderr
+    assert done.returncode and "Permission denied" in done.stderr
 
 
 def test_nobody_comes_in_without_a_ticket(kerberos: Kerberos):
     done = client(kerberos, None)
-    assert done.returncode and "No Kerberos credentials" in done.stderr
+    assert done.returncode and "asks for a Kerberos ticket" in done.stderr

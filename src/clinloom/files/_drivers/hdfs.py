@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -35,6 +36,8 @@ OPTIONS = {
     "kerberos_keytab": "the file of its keys",
     "kerberos_cache": "the cache of its tickets",
 }
+NO_TICKET = "HDFS asks for a Kerberos ticket (kinit, or a keytab) and this process has none"
+PAUSES = (0.02, 0.1, 0.4, 1.0, 3.0)  # seconds between two looks for a file's last block
 BLOCK = 8 << 20  # bytes of a large file that are sent at once
 T = TypeVar("T")
 _opened_by: set[int] = set()  # processes that have used the library: this one and those above it
@@ -83,7 +86,7 @@ class Hdfs:
 
     def read(self, a: Address, start: int | None, stop: int | None) -> bytes:
         """The bytes, or those in ``[start, stop)``, from the data nodes."""
-        file = self._ask(a, lambda: self._client.read(_path(a)))
+        file = self._opened(a, stop)
         size = len(file)
         first = min(start or 0, size)
         last = size if stop is None else min(stop, size)
@@ -164,13 +167,30 @@ class Hdfs:
 
     def random(self, a: Address) -> pa.NativeFile:
         """Ranged reads of the blocks as they lie now."""
-        file = self._ask(a, lambda: self._client.read(_path(a)))
+        file = self._opened(a)
 
         def fetch(start: int, stop: int) -> bytes:
             data: bytes = self._ask(a, lambda: file.read_range(start, stop - start))
             return data
 
         return ranged(fetch, len(file))
+
+    def _opened(self, a: Address, stop: int | None = None) -> Any:
+        """The file, with all of its bytes up to ``stop``.
+
+        A name node may let a file be closed before its last block is reported; until then the
+        library passes over that block. Raises OSError where it does not appear.
+        """
+        for pause in (*PAUSES, None):
+            file = self._ask(a, lambda: self._client.read(_path(a)))
+            if stop is not None and len(file) >= stop:
+                return file
+            found = self._status(a)
+            if found is None or len(file) >= found.length:
+                return file
+            if pause is not None:
+                time.sleep(pause)
+        raise OSError(errno.EIO, "a block of the file is missing", str(a))
 
     def _write(self, a: Address, data: bytes, *, overwrite: bool) -> str:
         self._send(a, iter([data] if data else []), overwrite=overwrite)
@@ -205,8 +225,10 @@ class Hdfs:
             raise told(a, 403) from None
         except (OSError, RuntimeError) as error:
             name = re.search(r"(\w+Exception)", str(error))
-            if re.search(r"AccessControlException|AuthorizationException|GSSAPI", str(error)):
-                raise told(a, 403) from None  # the last: no ticket
+            if "GSSAPI" in str(error) or "No Kerberos credentials" in str(error):
+                raise PermissionError(errno.EACCES, NO_TICKET, str(a)) from None
+            if re.search(r"AccessControlException|AuthorizationException", str(error)):
+                raise told(a, 403) from None
             what = name[1] if name else type(error).__name__
             raise OSError(errno.EIO, f"HDFS answered {what}", str(a)) from None
 
