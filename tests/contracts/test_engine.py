@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from clinloom.run.sums import added, counted, flowed
 from clinloom.spark import blocks, placing, sums, workers
 from clinloom.spark.session import SETTINGS, settled
 from clinloom.spark.units import Spool
-from clinloom.store import Pending, Stored
-from clinloom.tables import ACQUIRED, FLOW, LINKS, MOVED, REJECTED
+from clinloom.store import Pending, Stored, coded
+from clinloom.tables import ACQUIRED, CROSSWALK, FLOW, LINKS, MOVED, REJECTED
 
 pytestmark = pytest.mark.core
 
@@ -141,7 +142,7 @@ def test_a_bucket_too_large_to_sort_at_once_comes_out_the_same(monkeypatch):
     slices = [part for n in (0, 900) for b, part in blocks.cut(rows.slice(n, 1100), 3) if b == 1]
 
     def merged(parts):
-        bucket = blocks.Bucket()
+        bucket = blocks.Bucket(ACQUIRED.arrow)
         for part in parts:
             bucket.add(sums.packed(part), part.num_rows, part.nbytes)
         return pa.concat_tables(bucket.sorted()).to_pylist()
@@ -158,12 +159,29 @@ def test_a_bucket_on_disk_is_a_few_files_however_many_its_slices(monkeypatch):
     written = []
     parted = blocks._parted
     monkeypatch.setattr(blocks, "_parted", lambda *args: (written.append(args), parted(*args)))
-    rows, bucket = tangled(), blocks.Bucket()
+    rows, bucket = tangled(), blocks.Bucket(ACQUIRED.arrow)
     for begin in range(0, 2000, 10):
         part = rows.slice(begin, 10)
         bucket.add(sums.packed(part), part.num_rows, part.nbytes)
     assert sum(part.num_rows for part in bucket.sorted()) == 2000
     assert len(written) == 4
+
+
+def test_a_column_of_nulls_does_not_travel_and_comes_back():
+    rows = tangled()
+    without = rows.set_column(
+        rows.schema.get_field_index("unit"), "unit", pa.nulls(rows.num_rows, pa.string())
+    )
+    bucket = blocks.Bucket(coded(ACQUIRED))
+    for part, travels in ((rows, True), (without, False)):
+        cutter = blocks.Cutter(coded(ACQUIRED), 1)
+        for _, count, size, block in [*cutter.add(part), *cutter.rest()]:
+            assert ("unit" in sums.unpacked(block).column_names) is travels
+            bucket.add(block, count, size)
+    found = pa.concat_tables(bucket.sorted())
+    assert found.schema.names == ACQUIRED.arrow.names
+    units = Counter(found.column("unit").to_pylist())
+    assert units == Counter(rows.column("unit").to_pylist() + [None] * rows.num_rows)
 
 
 @pytest.mark.parametrize("buckets", [1, 2, 7, 64, 1000])
@@ -226,7 +244,7 @@ def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypat
     subject = dict(
         zip("aPmz", subjects.hashed(pa.array(["a", "Patient/1", "m", "z"])), strict=True)
     )
-    rows = [r for part in workers.gathered(found.known, "crosswalk") for r in part.to_pylist()]
+    rows = [r for part in workers.gathered(found.known, CROSSWALK) for r in part.to_pylist()]
     known = {r["identifier"]: r["subject_id"] for r in rows}
     assert {k: v for k, v in known.items() if not k.startswith("n")} == {
         "a": subject["a"],

@@ -321,6 +321,17 @@ def test_pieces_of_folders_and_archives(tmp_path):
     )
 
 
+def test_an_archive_that_was_rewritten_is_fetched_anew(tmp_path):
+    """A worker serves many runs: what it holds of an archive is of that archive as it was."""
+    for content in (b"one", b"two"):
+        held = {"a.csv": content, "b.csv": content}
+        archive(tmp_path / "x.zip", held, (zipfile.ZIP_STORED,))
+        os.utime(tmp_path / "x.zip", ns=(0, content[0]))
+        pieces = files.adjoined(list(files.listing(str(tmp_path / "x.zip"))))
+        assert all(piece.run for piece in pieces)
+        assert {piece.member: piece.read() for piece in pieces} == held
+
+
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, 8, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_every_kind_of_archive_is_read(tmp_path, kind):
     held = {"ä/a": b"x" * 70_000, "b": b"", "c": bytes(range(256)) * 9}

@@ -34,9 +34,17 @@ def members(path: str) -> Iterator[tuple[str, int, tuple[int, int, int]]]:
 
 
 def member(
-    path: str, name: str, size: int, record: Sequence[int] | None, run: Sequence[int] | None
+    path: str,
+    name: str,
+    size: int,
+    record: Sequence[int] | None,
+    run: Sequence[int] | None,
+    stamp: str,
 ) -> bytes:
-    """A member's bytes. Raises zipfile.BadZipFile where they are not what the archive says."""
+    """A member's bytes, cut from its run where it is of one; ``stamp``: the archive's.
+
+    Raises zipfile.BadZipFile where they are not what the archive says.
+    """
     if record is None:
         return _through(path, name)
     begin, end, checksum = record
@@ -44,7 +52,7 @@ def member(
         at = address(path)
         held = store(at).read(at, begin, end)
     else:
-        held = _run(path, run[0], run[1])[begin - run[0] : end - run[0]]
+        held = _run(path, run[0], run[1], stamp)[begin - run[0] : end - run[0]]
     if held[:4] != b"PK\3\4" or len(held) < _LOCAL:
         raise zipfile.BadZipFile("a member does not begin where the archive says")
     if held[6] & 1:
@@ -70,7 +78,7 @@ def _inflated(data: bytes, size: int) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _run(path: str, begin: int, end: int) -> bytes:
+def _run(path: str, begin: int, end: int, stamp: str) -> bytes:
     at = address(path)
     return store(at).read(at, begin, end)
 

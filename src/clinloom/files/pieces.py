@@ -46,7 +46,8 @@ class Piece:
     def read(self) -> bytes:
         """The bytes, decompressed where the name ends in .gz, cut at line ends where ranged."""
         if self.member is not None:
-            data = archives.member(self.path, self.member, self.size, self.record, self.run)
+            found = (self.size, self.record, self.run, self.stamp)
+            data = archives.member(self.path, self.member, *found)
         elif self.start is None:
             data = _bytes(self.path)
         else:
@@ -211,7 +212,7 @@ def cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
 def adjoined(group: Sequence[FileUnit]) -> list[FileUnit]:
     """The units that one read is given, in their order, to be fetched by as few requests as may be.
 
-    A remote archive's members that lie side by side are fetched by one.
+    An archive's members that lie side by side are fetched by one.
     """
     out: list[FileUnit] = []
     first = 0
@@ -232,7 +233,7 @@ def adjoined(group: Sequence[FileUnit]) -> list[FileUnit]:
 def _follows(before: FileUnit, piece: FileUnit) -> bool:
     if isinstance(before, Given) or isinstance(piece, Given):
         return False
-    if before.record is None or piece.record is None or piece.path.startswith("/"):
+    if before.record is None or piece.record is None:
         return False
     gap = piece.record[0] - before.record[1]  # a folder's own record, or none
     return piece.path == before.path and 0 <= gap <= GAP

@@ -98,7 +98,7 @@ def resolve(
     Raises DataError if two identifiers' hashes are the same (about 1 in 10^7 for 10^6 patients).
     """
     if links <= FEW:
-        rows = _few(workers.gathered(slices, "links"))
+        rows = _few(workers.gathered(slices, LINKS))
         own, true = (rows.column(n).to_numpy() for n in ("own", "subject_id"))
         if len(np.unique(own)) < len(own):
             raise DataError(TWICE, mend="report this at once")
@@ -115,7 +115,7 @@ def resolve(
             spark, "crosswalk", rows.drop_columns(["own"]), CROSSWALK, buckets=buckets
         )
         return Crosswalk(known, files, merged)
-    pairs = workers.unpacked(slices, "links", _pairs, PAIRS)
+    pairs = workers.unpacked(slices, LINKS, _pairs, PAIRS)
     spread = _many(spark, pairs, out, parts)
     named = workers.by_rows(spread, _crosswalk, "identifier string, subject_id long, own long")
     kept = workers.written(named, WALKED, out.scratch("crosswalk"))

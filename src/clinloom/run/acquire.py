@@ -114,7 +114,7 @@ def _alone(
         out=out,
         tables=CLUSTERED,
         buckets=buckets,
-        merges={"ledger": summed},
+        merges={"ledger": (LEDGER, summed)},
         counting=(counted, added),
         checks={"crosswalk": crosswalk.distinct},
     )
@@ -231,14 +231,14 @@ def read(
 def _ledger(slices: Any, rows: int, parts: int) -> pa.Table:
     """What the sources' kernels counted; where that is much, merged by workers."""
     if rows <= FEW:
-        return summed(workers.gathered(slices, "ledger"))
+        return summed(workers.gathered(slices, LEDGER))
 
     def partial_sum(tables: Iterable[pa.Table]) -> pa.Table | None:
         held = list(tables)
         return summed(held) if held else None
 
     columns = "source string, code string, rule string, action string, count long"
-    plain = workers.unpacked(slices, "ledger", _plain, columns)
+    plain = workers.unpacked(slices, LEDGER, _plain, columns)
     found = workers.summed(plain, partial_sum, summed, parts=parts)
     return found if found is not None else LEDGER.empty
 

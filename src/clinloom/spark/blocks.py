@@ -88,7 +88,7 @@ class Cutter:
     def rest(self) -> Iterator[tuple[int, int, int, bytes]]:
         """What is still held."""
         if self._rows:
-            whole = _joined(self._held)
+            whole = _telling(_joined(self._held))
             most = max(1, ROW * whole.num_rows // max(whole.nbytes, 1))
             for bucket, part in cut(whole, self.buckets):
                 for begin in range(0, part.num_rows, most):
@@ -112,7 +112,20 @@ def _shaped(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _joined(parts: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+    whole = pa.concat_tables(parts, promote_options="default")
+    return whole.unify_dictionaries().combine_chunks()
+
+
+def _telling(rows: pa.Table) -> pa.Table:
+    """The rows without columns that are null in all of them: they need not travel."""
+    names = rows.column_names
+    empty = {n for n in names if n != "subject_id" and rows.column(n).null_count == rows.num_rows}
+    return rows.drop_columns(sorted(empty))
+
+
+def opened(block: bytes | pa.Buffer, schema: pa.Schema) -> pa.Table:
+    """The rows of a slice's block, with every column of ``schema``."""
+    return _shaped(unpacked(block), schema)
 
 
 def cut(rows: pa.Table, buckets: int) -> Iterator[tuple[int, pa.Table]]:
@@ -173,7 +186,8 @@ class Bucket:
     and are sorted range by range.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
         self._blocks: list[bytes] = []
         self._rows = self._size = 0
         self._spilt: list[Path] = []
@@ -203,6 +217,10 @@ class Bucket:
 
     def sorted(self) -> Iterator[pa.Table]:
         """The rows in the order of :func:`sorting`, in slices."""
+        for rows in self._in_order():
+            yield _shaped(rows, self.schema)
+
+    def _in_order(self) -> Iterator[pa.Table]:
         if self._folder is None:
             if self._blocks:
                 yield from _slices(_joined([unpacked(block) for block in self._blocks]))

@@ -41,6 +41,7 @@ STARTED = {  # for a session that is started here
     "spark.sql.autoBroadcastJoinThreshold": "64m",
 }
 ALONE = {  # and on this machine alone
+    "spark.shuffle.compress": "false",  # slices are packed already, and no network is spared
     "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC -Dlog4j2.configurationFile={QUIET_URI}",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",

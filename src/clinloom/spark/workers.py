@@ -124,21 +124,22 @@ def settle(frame: DataFrame) -> dict[str, int]:
     return {row["kind"]: row["rows"] for row in found}
 
 
-def unpacked(frame: DataFrame, kind: str, kernel: RowKernel, columns: str) -> DataFrame:
-    """The rows in the blocks of one kind, through ``kernel``."""
+def unpacked(frame: DataFrame, table: Table, kernel: RowKernel, columns: str) -> DataFrame:
+    """The rows in the slices of a table, through ``kernel``."""
+    schema = coded(table)
 
     def work(batches: Batches) -> Batches:
         for *_, block in receipts.of_slices(batches):
-            yield from kernel(sums.unpacked(block)).combine_chunks().to_batches()
+            yield from kernel(blocks.opened(block, schema)).combine_chunks().to_batches()
 
-    return frame.where(f"kind = '{kind}'").mapInArrow(_armed(work), columns)
+    return frame.where(f"kind = '{table.name}'").mapInArrow(_armed(work), columns)
 
 
-def gathered(frame: DataFrame, kind: str) -> list[pa.Table]:
-    """The blocks of one kind, on the driver: for few rows."""
+def gathered(frame: DataFrame, table: Table) -> list[pa.Table]:
+    """The slices of a table, on the driver: for few rows."""
     with faults.told():
-        rows = frame.where(f"kind = '{kind}'").select("block").collect()
-    return [sums.unpacked(bytes(row["block"])) for row in rows]
+        rows = frame.where(f"kind = '{table.name}'").select("block").collect()
+    return [blocks.opened(bytes(row["block"]), coded(table)) for row in rows]
 
 
 def packed(frame: DataFrame, kind: str, table: Table, *, buckets: int) -> DataFrame:
@@ -186,7 +187,7 @@ def cluster(
     buckets: int,
     known: DataFrame | None = None,
     moved: Sequence[Address] = (),
-    merges: Mapping[str, Merge] | None = None,
+    merges: Mapping[str, tuple[Table, Merge]] | None = None,
     counting: tuple[Callable[[str, pa.Table], pa.Table], Merge] | None = None,
     checks: Mapping[str, Check] | None = None,
 ) -> dict[str, pa.Table]:
@@ -195,17 +196,19 @@ def cluster(
     ``tables``: for each kind the name that its table gets, and its declaration; the rows' order is
     ``blocks.sorting``, however units were grouped; an empty bucket has no file. ``moved``: files of
     ``own`` and ``true``, by which subjects that turned out to be others are renamed, and the slices
-    of ``frame`` cut anew; those of ``known`` are right already. ``merges``: kinds that are no
-    tables but sums. ``counting``: ``partial(name, rows)`` of everything written, and its merge;
-    both come back. ``checks``: what a kind's sorted rows pass through on their way.
+    of ``frame`` cut anew; those of ``known`` are right already. ``merges``: kinds that are
+    added up, not written. ``counting``: ``partial(name, rows)`` of everything written, and its
+    merge; both come back. ``checks``: what a kind's sorted rows pass through on their way.
     """
-    spots, adding, checking = placing.keys(buckets), dict(merges or {}), dict(checks or {})
+    spots, checking = placing.keys(buckets), dict(checks or {})
+    adding = {kind: merge for kind, (_, merge) in (merges or {}).items()}
     schemas = {kind: coded(table) for kind, (_, table) in tables.items()}
+    schemas |= {kind: coded(table) for kind, (table, _) in (merges or {}).items()}
 
     def renamed(batches: Batches) -> Batches:
-        cutters = {kind: blocks.Cutter(schema, buckets) for kind, schema in schemas.items()}
+        cutters = {kind: blocks.Cutter(schemas[kind], buckets) for kind in tables}
         for kind, *_, block in receipts.of_slices(batches):
-            rows = blocks.renamed(sums.unpacked(block), _moved(moved))
+            rows = blocks.renamed(blocks.opened(block, schemas[kind]), _moved(moved))
             yield from receipts.slices(kind, cutters[kind].add(rows), spots)
         for kind, cutter in cutters.items():
             yield from receipts.slices(kind, cutter.rest(), spots)
@@ -217,9 +220,10 @@ def cluster(
             if kind == PROBLEM:
                 yield receipts.receipt(PROBLEM, block.decode(), None)
             elif kind in adding:
-                added.setdefault(kind, []).append(sums.unpacked(block))
+                added.setdefault(kind, []).append(blocks.opened(block, schemas[kind]))
             else:
-                held.setdefault((bucket, kind), blocks.Bucket()).add(block, count, size)
+                found = held.setdefault((bucket, kind), blocks.Bucket(schemas[kind]))
+                found.add(block, count, size)
         for kind, tallies in added.items():
             yield receipts.receipt(kind, None, sums.packed(adding[kind](tallies)))
         try:
@@ -227,7 +231,7 @@ def cluster(
                 check = checking.get(kind)
                 parts = rows.sorted() if check is None else check(rows.sorted())
                 yield from _merged(bucket, parts, targets, *tables[kind], counting)
-                held[bucket, kind] = blocks.Bucket()  # let go of what is written
+                held[bucket, kind] = blocks.Bucket(schemas[kind])  # let go of what is written
         except Exception as error:
             yield receipts.receipt(PROBLEM, _lasting(error), None)
 

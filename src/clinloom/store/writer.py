@@ -27,6 +27,7 @@ DICTIONARY = {
     "rule",
     "reason",
 }
+UNIQUE = {"record_id"}  # of this, a dictionary or a least and greatest value help nobody
 ROW_GROUP = 1 << 19
 
 
@@ -53,7 +54,9 @@ class TableWriter:
 
     def __enter__(self) -> TableWriter:
         self._path = self._open.enter_context(files.building(self.file))
+        plain = [name for name in self.schema.names if name not in UNIQUE]
         options: Any = {"compression": "zstd", "compression_level": 1, "store_schema": False}
+        options |= {"use_dictionary": plain, "write_statistics": plain}
         self._writer = pq.ParquetWriter(self._path, self.schema, **options)
         return self
 

@@ -77,7 +77,8 @@ def rows(
     size = 0
     for piece in pieces:
         for body in _bodies(piece, delimiter, encoding, refused):
-            check(body.header, columns, piece.name)
+            if not held or body.kind != held[0].kind:
+                check(body.header, columns, piece.name)
             if held and (body.kind != held[0].kind or size + len(body.data) > BATCH):
                 yield from _parsed(held, columns, refused)
                 held, size = [], 0
