@@ -26,6 +26,9 @@ End of LogType:stdout
 """
 
 
+GONE = "gone"
+
+
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """A study file beside its data, seen from another folder; it names YARN."""
@@ -153,15 +156,16 @@ def test_a_platform_file_may_describe_several_and_nothing_else(tmp_path):
 class Cluster:
     """A ResourceManager that knows where the driver's log is, and how it ended."""
 
-    def __init__(self, diagnostics: str = ""):
-        self.diagnostics = diagnostics
+    def __init__(self, diagnostics: str = "", collected: tuple[str, ...] = ()):
+        self.diagnostics, self.collected = diagnostics, list(collected)
 
     def ask(self, path):
         where = "http://node:1/node/containerlogs/container_1_0001_01_000001/me"
         return {"app": {"amContainerLogs": where, "diagnostics": self.diagnostics}}
 
-    def program(self, *args, **kw):
-        return 1, ""
+    def program(self, main, *args, **kw):
+        assert main.endswith("LogsCLI") and "container_1_0001_01_000001" in args
+        return 0, self.collected.pop(0) if self.collected else "Log aggregation has not completed"
 
 
 def followed(monkeypatch, pages: list[str], lines: list[str], code: int, cluster=None):
@@ -171,10 +175,13 @@ def followed(monkeypatch, pages: list[str], lines: list[str], code: int, cluster
     def fetched(page):
         assert page == "http://node:1/ws/v1/node/containers/container_1_0001_01_000001/logs/stdout"
         last[0] = next(shown, last[0])
+        if last[0] == GONE:
+            raise OSError("the container is gone")
         return last[0].encode()
 
     monkeypatch.setattr(_application, "fetched", fetched)
     monkeypatch.setattr(_application, "EVERY", -1.0)
+    monkeypatch.setattr(_application, "PATIENCE", 0.05)
     told: list[str] = []
     made = _application.Application(cluster or Cluster(), note=told.append)
     waiting: queue.Queue[str | None] = queue.Queue()
@@ -206,6 +213,32 @@ def test_each_state_and_each_line_of_progress_is_told_once(monkeypatch):
     assert [t for t in told if t.startswith("YARN")] == states
     assert [json.loads(t)["stage"] for t in told if "{" in t] == ["acquire", "clean", "cohort"]
     assert code == 0
+
+
+BEGUN = PAGE.format(lines=f"{stage('acquire')}\n{stage('clean')}\n")
+WHOLE = PAGE.format(lines="\n".join([*map(stage, ("acquire", "clean", "cohort")), '{"exit": 0}']))
+
+
+@pytest.mark.parametrize(
+    ("pages", "collected"),
+    [
+        ([*[BEGUN] * 4, GONE, GONE, WHOLE], ()),
+        ([*[BEGUN] * 4, GONE], ("", "", WHOLE)),
+        ([*[BEGUN] * 4, WHOLE], ()),
+    ],
+    ids=["its node answers late", "the cluster has collected it", "the log grows at its end"],
+)
+def test_no_line_of_the_drivers_is_lost_at_its_end(monkeypatch, pages, collected):
+    told, code = followed(monkeypatch, pages, REPORTS, 0, Cluster(collected=collected))
+    assert [json.loads(t)["stage"] for t in told if "{" in t] == ["acquire", "clean", "cohort"]
+    assert code == 0 and not [t for t in told if "yarn logs" in t]
+
+
+def test_a_log_whose_end_cannot_be_read_is_told_with_the_command_that_reads_it(monkeypatch):
+    told, _ = followed(monkeypatch, [*[BEGUN] * 4, GONE], REPORTS, 0)
+    assert [json.loads(t)["stage"] for t in told if "{" in t] == ["acquire", "clean"]
+    (line,) = [t for t in told if "cannot be read" in t]
+    assert line.endswith("yarn logs -applicationId application_1_0001 -log_files stdout")
 
 
 @pytest.mark.parametrize("status", [1, 2])

@@ -26,6 +26,8 @@ FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
 OURS = (1, 2)  # exit codes of a command that failed
 EVERY = 1.0  # seconds between two looks at the driver's log
+LINGER = 3.0  # that a driver stays after its last word: a node may show no log of what is gone
+PATIENCE = 30.0  # for the end of the log, which a cluster collects when all is over
 LOG4J = Path(__file__).parent / "submit.properties"
 
 
@@ -39,6 +41,8 @@ class Application:
         self.status: int | None = None
         self._told = 0  # lines of the driver's log that were handed on
         self._page: str | None = None
+        self._ended = False  # whether the driver's last word was read
+        self._env: Mapping[str, str] = {}
         self._complaint: list[str] = []
         self._ours = False  # whether the line before was of our own message
 
@@ -47,6 +51,7 @@ class Application:
 
         Ctrl-C kills the application on the cluster, and is raised again.
         """
+        self._env = env
         child = subprocess.Popen(  # noqa: S603 - spark-submit
             command,
             env=dict(env),
@@ -62,7 +67,7 @@ class Application:
             self._listen(lines)
             code = child.wait()
         except KeyboardInterrupt:
-            self._kill(env)
+            self._kill()
             raise
         finally:
             if child.poll() is None:
@@ -83,7 +88,7 @@ class Application:
                 self._look()
                 looked = time.monotonic()
         if self.id:
-            self._look(last=True)
+            self._drain()
 
     def _hear(self, line: str) -> None:
         """A line of spark-submit's."""
@@ -102,18 +107,40 @@ class Application:
         if found := FINAL.search(line):
             self.final = found[1]
 
-    def _look(self, *, last: bool = False) -> None:
-        """Hand on what the driver has written since the last look."""
+    def _look(self) -> None:
+        """Hand on what the driver has written since the last look, but a line that may grow."""
         text = self._log()
-        if text is None:
-            if last and not self._told:
-                self.note(f"the driver's log: yarn logs -applicationId {self.id}")
-            return
-        lines = text.splitlines()
-        whole = len(lines) if last else max(0, len(lines) - 1)  # the last may grow still
-        for line in lines[self._told : whole]:
+        if text is not None:
+            self._tell(text.splitlines()[:-1])
+
+    def _drain(self) -> None:
+        """Hand on the rest of the driver's log, or say how it is read.
+
+        It is whole when the driver's last word is in it, or when the log of a driver that was
+        killed grows no more. Its node shows it for a while, then the cluster may have collected it.
+        """
+        until = time.monotonic() + PATIENCE
+        while not self._ended:
+            text = self._log()
+            text = self._collected() if text is None else text
+            before = self._told
+            if text is not None:
+                self._tell(text.splitlines())
+                if self._told == before:
+                    return
+            elif time.monotonic() > until:
+                self.note(
+                    "the end of the driver's log cannot be read from here:"
+                    f" yarn logs -applicationId {self.id} -log_files {LOG}"
+                )
+                return
+            if not self._ended:
+                time.sleep(max(0.0, EVERY))
+
+    def _tell(self, lines: Sequence[str]) -> None:
+        for line in lines[self._told :]:
             self._relay(line)
-        self._told = max(self._told, whole)
+        self._told = max(self._told, len(lines))
 
     def _relay(self, line: str) -> None:
         """A line of the driver's: its progress, its fault, or how it ended."""
@@ -121,7 +148,7 @@ class Application:
         if told is not None:
             self._ours = False
             if isinstance(told.get("exit"), int):
-                self.status = told["exit"]
+                self.status, self._ended = told["exit"], True
             else:
                 self.note(line)
             return
@@ -137,6 +164,14 @@ class Application:
         except OSError:
             return None
 
+    def _collected(self) -> str | None:
+        """What the cluster has collected of it; None where that is nothing, or not yet."""
+        found = CONTAINER.search(self._page or "")
+        which = ("-containerId", found[0]) if found else ("-am", "1")
+        words = ("-applicationId", str(self.id), *which, "-log_files", LOG)
+        _, said = self.hadoop.program(f"{YARN}.LogsCLI", *words, env=self._env)
+        return _contents(said) if CONTENTS.search(said) else None
+
     def _found(self) -> str | None:
         answer = self.hadoop.ask(f"apps/{self.id}") or {}
         where = answer.get("app", {}).get("amContainerLogs") or ""
@@ -147,13 +182,13 @@ class Application:
         self._page = f"{base}/{LOG}"
         return self._page
 
-    def _kill(self, env: Mapping[str, str]) -> None:
+    def _kill(self) -> None:
         if self.id is None:
             self.note("stopped before YARN had the application")
             return
         self.note(f"YARN: killing {self.id}")
         status, _ = self.hadoop.program(
-            f"{YARN}.ApplicationCLI", "application", "-kill", self.id, env=env
+            f"{YARN}.ApplicationCLI", "application", "-kill", self.id, env=self._env
         )
         if status:
             self.note(f"it may run still: yarn application -kill {self.id}")

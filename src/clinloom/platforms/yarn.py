@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from clinloom.errors import UsageError
 from clinloom.files import Address
 from clinloom.platforms import SUBMITTED, Check, Outcome, Task, _archive, _child, _hadoop
-from clinloom.platforms._application import LOG4J, Application
+from clinloom.platforms._application import LINGER, LOG4J, Application
 from clinloom.spark.session import THREADS
 from clinloom.study import Model, StudyPath
 
@@ -30,11 +30,12 @@ REQUIRES: str | None = "yarn"
 SIZE = r"^\d+[kmgt]$"
 UNPACKED = "./environment/bin/python"
 HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
-DRIVER = """import json, sys
+DRIVER = f"""import json, sys, time
 from clinloom.cli import main
 
 code = main()
-print(json.dumps({"exit": code}), file=sys.stderr, flush=True)
+print(json.dumps({{"exit": code}}), file=sys.stderr, flush=True)
+time.sleep({LINGER})
 raise SystemExit(code)
 """
 
