@@ -152,17 +152,19 @@ def score(args: argparse.Namespace) -> Any:
 
 
 def _submitted(site: Site, task: Task, progress: Progress) -> Any:
-    """Run a command on its platform; None where its result is still to be shown here.
+    """Run a command on its platform: its result, or None where the platform brings back none.
 
     Ends this process with the command's own exit code where that is not 0, and where it has told
-    its result itself.
+    its result itself. Results go to stdout, progress and faults to stderr, as everywhere.
     """
     outcome = site.platform.submit(task, site.options, note=progress.relay)
+    if outcome.fault:
+        print(f"clinloom: {outcome.fault}", file=sys.stderr)
     if outcome.code or outcome.told:
         raise SystemExit(outcome.code)
     if outcome.report:
         progress.note(f"the report: {outcome.report}")
-    return None
+    return outcome.result
 
 
 def plugins_(args: argparse.Namespace) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import queue
+import shlex
+import sys
 import tarfile
 
 import pytest
@@ -12,7 +14,7 @@ import yaml
 from clinloom import cli, platforms, plugins, study, tasks
 from clinloom.errors import StudyError
 from clinloom.files import address
-from clinloom.platforms import Outcome, _application, _archive, _hadoop
+from clinloom.platforms import Outcome, _application, _archive, _child, _hadoop
 from clinloom.run.progress import Progress
 
 PAGE = """Container: container_1_0001_01_000001 on node:1
@@ -189,7 +191,8 @@ def followed(monkeypatch, pages: list[str], lines: list[str], code: int, cluster
         waiting.put(line)
     monkeypatch.setattr(waiting, "get", lambda timeout, get=waiting.get: get())
     made._listen(waiting)
-    return told, made._code(code)
+    code = made._code(code)
+    return [*told, *(made.fault or "").splitlines()], code
 
 
 REPORTS = [
@@ -254,6 +257,57 @@ def test_the_exit_code_is_the_commands_own(monkeypatch, status: int):
     assert code == status
     for killed in ("exitCode: 13", "User application exited with status 143"):
         assert followed(monkeypatch, [""], REPORTS, 1, Cluster(killed))[1] == 1
+
+
+def test_a_command_elsewhere_tells_as_one_here(written, submitted, tmp_path, monkeypatch, capsys):
+    """Its result alone on stdout, its fault on stderr, however quiet the progress is."""
+    yarn, made = platforms.load("yarn"), {"predictions": "s3://bucket/risk", "rows": 3}
+    endings = [Outcome(0, None, False, result=made), Outcome(1, None, False, fault="a: b\n  → c")]
+    monkeypatch.setattr(yarn, "submit", lambda task, options, *, note: endings.pop(0))
+    score = ["score", "s3://bucket/out/bundle", "--out", "s3://bucket/risk", "--on", "yarn"]
+    assert cli.main([*score, "--json"]) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out) == made and not found.err
+    assert cli.main([*score, "--quiet"]) == 1
+    assert capsys.readouterr() == ("", "clinloom: a: b\n  → c\n")
+
+
+def test_what_a_driver_there_printed_and_why_it_failed_come_back(monkeypatch):
+    said = {"exit": 0, "result": json.dumps({"rows": 3}, indent=1)}
+    shown = [PAGE.format(lines=json.dumps(said))]
+    monkeypatch.setattr(_application, "fetched", lambda page: shown[0].encode())
+    made = _application.Application(Cluster(), note=print)
+    made.id = "application_1_0001"
+    made._drain()
+    assert made._code(0) == 0 and made.result == {"rows": 3} and made.fault is None
+    made = _application.Application(Cluster(), note=print)
+    made._hear("ERROR Client: java.lang.IllegalStateException: no such queue\n")
+    assert made._code(1) == 1 and "no such queue" in (made.fault or "")
+
+
+def test_a_driver_of_yarns_on_this_machine_has_streams_of_its_own(bare_yarn, monkeypatch):
+    """spark-submit would hand on its results and its progress as one."""
+    held = {}
+
+    def run(command, *, env, cwd):
+        held.update(command=command, args=shlex.split(env["PYSPARK_SUBMIT_ARGS"]))
+        return 3
+
+    monkeypatch.setattr(_child, "run", run)
+    yarn = platforms.load("yarn")
+    options = yarn.Options(mode="client", python="/there/python", conf={"spark.a": "b c"})
+    task = platforms.Task(("run", "study.yaml", "--json"), {"study.yaml": b"x"})
+    assert yarn.submit(task, options, note=print) == Outcome(3, None)
+    assert held["command"] == [sys.executable, "-m", "clinloom", *task.command]
+    assert held["args"][:2] == ["--master", "yarn"] and held["args"][-1] == "pyspark-shell"
+    assert {"spark.a=b c", "spark.submit.deployMode=client"} <= set(held["args"])
+
+
+@pytest.fixture
+def bare_yarn(tmp_path, monkeypatch):
+    """A cluster's configuration that says nothing."""
+    (tmp_path / "core-site.xml").write_text("<configuration/>")
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
 
 
 def test_what_another_progress_wrote_is_told_as_ours(capsys):

@@ -39,12 +39,15 @@ class Application:
         self.id: str | None = None
         self.state = self.final = ""
         self.status: int | None = None
+        self.result: Any = None  # what the command printed there, as JSON
+        self.fault: str | None = None  # what it failed of
         self._told = 0  # lines of the driver's log that were handed on
         self._page: str | None = None
         self._ended = False  # whether the driver's last word was read
         self._env: Mapping[str, str] = {}
         self._complaint: list[str] = []
-        self._ours = False  # whether the line before was of our own message
+        self._message: list[str] = []  # the driver's last own one
+        self._ours = False  # whether the line before was of it
 
     def follow(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str) -> int:
         """Submit and follow; the exit code of what ran there.
@@ -149,12 +152,15 @@ class Application:
             self._ours = False
             if isinstance(told.get("exit"), int):
                 self.status, self._ended = told["exit"], True
+                self.result = json.loads(told.get("result") or "null")
             else:
                 self.note(line)
             return
-        self._ours = line.startswith("clinloom: ") or (self._ours and line.startswith("  "))
+        begins = line.startswith("clinloom: ")
+        self._ours = begins or (self._ours and line.startswith("  "))
         if self._ours:
-            self.note(line.removeprefix("clinloom: "))
+            before = [] if begins else self._message
+            self._message = [*before, line.removeprefix("clinloom: ")]
 
     def _log(self) -> str | None:
         """What the driver has written so far; None where YARN's web service does not show it."""
@@ -201,9 +207,11 @@ class Application:
             app = (self.hadoop.ask(f"apps/{self.id}") or {}).get("app", {})
             found = STATUS.search(str(app.get("diagnostics", "")))
             self.status = int(found[1]) if found else None
-        if self.status is None:
-            for line in self._complaint[-3:]:
-                self.note(line)
+        lines = self._message
+        if not lines:
+            why = self._complaint[-3:] or [f"yarn logs -applicationId {self.id} tells why"]
+            lines = ["the application failed on YARN", *(f"  {line}" for line in why)]
+        self.fault = "\n".join(lines)
         return self.status if self.status in OURS else 1  # another: its container was killed
 
 
