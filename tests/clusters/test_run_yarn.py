@@ -67,7 +67,8 @@ def test_a_study_on_yarn_is_the_local_one(
     command += ["--platform", options(tmp_path, mode, **more)]
     done = clinloom(*command, **environment(hadoop))
     assert json.loads(done.stdout)["report"] == f"{out}/report.html"  # the result and no more
-    stages = [json.loads(line).get("stage") for line in done.stderr.splitlines() if line[:1] == "{"]
+    progress = [json.loads(line) for line in done.stderr.splitlines() if line[:1] == "{"]
+    stages = [line["stage"] for line in progress if "stage" in line]
     assert stages[0] == "acquire" and stages[-1] == "report"
     for name, value in environment(hadoop).items():
         monkeypatch.setenv(name, value)

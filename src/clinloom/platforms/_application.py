@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clinloom.platforms._hadoop import YARN, Hadoop, fetched
+from clinloom.spark import faults
 
 REPORT = re.compile(r"Application report for (application_\d+_\d+) \(state: (\w+)\)")
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
@@ -104,7 +105,7 @@ class Application:
                 self.state = found[2]
                 self.note(f"YARN: {self.id} {self.state.lower()}")
         elif re.search(r"ERROR|Exception|Caused by", line):
-            self._complaint.append(line.strip()[:300])
+            self._complaint.append(line.strip()[:500])
         if found := STATUS.search(line):
             self.status = int(found[1])
         if found := FINAL.search(line):
@@ -208,6 +209,8 @@ class Application:
             found = STATUS.search(str(app.get("diagnostics", "")))
             self.status = int(found[1]) if found else None
         lines = self._message
+        if not lines and (ours := faults.known("\n".join(self._complaint))):
+            lines = str(ours).splitlines()
         if not lines:
             why = self._complaint[-3:] or [f"yarn logs -applicationId {self.id} tells why"]
             lines = ["the application failed on YARN", *(f"  {line}" for line in why)]

@@ -81,8 +81,11 @@ class Work:
         reused = self.store.current(name, key)
         start = time.monotonic()
         if not reused:
+            from clinloom.spark import faults
+
             with self.progress.working(name), self.store.writing(name, key) as pending:
-                do(pending)
+                with faults.told():
+                    do(pending)
         entry = self.store.manifest["stages"][name]
         rows = entry["tables"].get(counts, {}).get("rows") if counts else None
         seconds = time.monotonic() - start

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from clinloom import files
 from clinloom.errors import MissingDependency
+from clinloom.spark import faults
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,6 +83,9 @@ def session(
             raise MissingDependency(
                 "Spark found no Java", mend="install Java 17, then ask `clinloom doctor`"
             ) from None
+        ours = faults.known(str(error))
+        if ours is not None:
+            raise ours from None
         raise
 
 
