@@ -68,20 +68,25 @@ def doctor(args: argparse.Namespace) -> Any:
 
 def synth(args: argparse.Namespace) -> Any:
     """Make a synthetic hospital export with a known risk."""
+    from clinloom.spark import waiting
     from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
     if args.patients < 1:
         raise UsageError("--patients is at least 1")
     tasks.where(args)
-    truth = synthesise(
-        session(),
-        args.directory,
-        patients=args.patients,
-        seed=args.seed,
-        images=(args.images if args.images is not None else True) if args.with_images else False,
-        log=_progress(args).note,
-    )
+    note = _progress(args).note
+    with waiting.begun(note):
+        spark = session()
+    with waiting.watched(spark, note=note):
+        truth = synthesise(
+            spark,
+            args.directory,
+            patients=args.patients,
+            seed=args.seed,
+            images=args.with_images and (args.images if args.images is not None else True),
+            log=note,
+        )
     shown = {k: v for k, v in truth.items() if k != "risk" and k != "patients_risk"}
     return {"directory": str(args.directory), **_brief(shown)}
 

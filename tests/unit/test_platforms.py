@@ -310,6 +310,65 @@ def bare_yarn(tmp_path, monkeypatch):
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
 
 
+def test_an_application_that_waits_for_room_says_so_once(monkeypatch):
+    why = "Queue's AM resource limit exceeded.\n  Details: AM Partition = <DEFAULT_PARTITION>"
+    monkeypatch.setattr(_application, "BUSY", -1.0)
+    accepted = [*REPORTS[:2], "\n", "\n"]
+    told, _ = followed(monkeypatch, [""], [*accepted, *REPORTS[2:]], 0, Cluster(why))
+    (line,) = [t for t in told if "waits for room" in t]
+    assert "AM resource limit exceeded. Details" in line and told.index(line) == 1
+
+
+def test_what_spark_submit_refuses_is_told_as_our_fault(monkeypatch):
+    said = (
+        'Exception in thread "main" java.lang.IllegalArgumentException: Required executor memory'
+        " (4096 MB), offHeap memory (0) MB, overhead (2048 MB), and PySpark memory (0 MB) is above"
+        " the max threshold (2048 MB) of this cluster! Please check the values\n"
+    )
+    made = _application.Application(Cluster(), note=print)
+    made._hear(said)
+    assert made._code(1) == 1
+    assert (made.fault or "").startswith("platform.yarn: an executor is larger than the 2048 MB")
+
+
+class Room:
+    """A cluster of one node with 4 GB, a limit of 3 GB, and a queue that may have half of it."""
+
+    def limit(self, key):
+        return 3072 if key == "yarn.scheduler.maximum-allocation-mb" else None
+
+    def ask(self, path):
+        node = {"state": "RUNNING", "usedMemoryMB": 3000, "availMemoryMB": 1096}
+        half = {"queueName": "default", "absoluteMaxCapacity": 50.0}
+        return {
+            "nodes": {"nodes": {"node": [node]}},
+            "metrics": {"clusterMetrics": {"totalMB": 4096, "availableMB": 1096}},
+            "scheduler": {"scheduler": {"schedulerInfo": {"queues": {"queue": [half]}}}},
+        }[path]
+
+
+@pytest.mark.parametrize(
+    ("memory", "mode", "wrong"),
+    [
+        ("4g", "cluster", {"executor", "memory there", "room in the queue", "room now"}),
+        ("3g", "cluster", {"executor", "room in the queue", "room now"}),
+        ("1g", "cluster", {"room in the queue", "room now"}),  # beside a driver of 1 GB
+        ("1g", "client", {"room in the queue", "room now"}),
+        ("512m", "client", {"room now"}),
+    ],
+)
+def test_the_doctor_tells_where_no_executor_will_ever_start(memory: str, mode: str, wrong):
+    from clinloom.platforms import _yarn_checks
+
+    options = platforms.load("yarn").Options(
+        mode=mode, memory=memory, overhead="256m", driver_memory="1g"
+    )
+    found = list(_yarn_checks._room(Room(), options))
+    assert {check.name for check in found if not check.ok} == wrong and len(found) == 4
+    assert all(check.mend for check in found if not check.ok)
+    assert [check.required for check in found] == [True, True, True, False]
+
+
 def test_what_another_progress_wrote_is_told_as_ours(capsys):
     progress = Progress(form="json")
     for line in (stage("acquire"), '{"note": "x"}', "plain", "{broken"):

@@ -25,6 +25,7 @@ LOG = "stdout"  # where Spark's runner of Python lets a driver's messages go, to
 END = re.compile(r"^End of LogType:", re.MULTILINE)
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
+BUSY = 15.0  # seconds without a container for the driver, after which that is told
 OURS = (1, 2)  # exit codes of a command that failed
 EVERY = 1.0  # seconds between two looks at the driver's log
 LINGER = 3.0  # that a driver stays after its last word: a node may show no log of what is gone
@@ -45,6 +46,7 @@ class Application:
         self._told = 0  # lines of the driver's log that were handed on
         self._page: str | None = None
         self._ended = False  # whether the driver's last word was read
+        self._waits: float | None = None  # since when it waits for its first container
         self._env: Mapping[str, str] = {}
         self._complaint: list[str] = []
         self._message: list[str] = []  # the driver's last own one
@@ -88,6 +90,9 @@ class Application:
             if line is None:
                 break
             self._hear(line)
+            if self._waits is not None and time.monotonic() - self._waits > BUSY:
+                self._waits = None
+                self.note(f"YARN: {self.id} waits for room in its queue{self._why()}")
             if self.state == "RUNNING" and time.monotonic() - looked > EVERY:
                 self._look()
                 looked = time.monotonic()
@@ -103,6 +108,7 @@ class Application:
             self.id = found[1]
             if found[2] != self.state:
                 self.state = found[2]
+                self._waits = time.monotonic() if self.state == "ACCEPTED" else None
                 self.note(f"YARN: {self.id} {self.state.lower()}")
         elif re.search(r"ERROR|Exception|Caused by", line):
             self._complaint.append(line.strip()[:500])
@@ -110,6 +116,12 @@ class Application:
             self.status = int(found[1])
         if found := FINAL.search(line):
             self.final = found[1]
+
+    def _why(self) -> str:
+        """What YARN says that it waits for."""
+        app = (self.hadoop.ask(f"apps/{self.id}") or {}).get("app", {})
+        said = " ".join(str(app.get("diagnostics") or "").split())
+        return f": {said[:300]}" if said else ""
 
     def _look(self) -> None:
         """Hand on what the driver has written since the last look, but a line that may grow."""
