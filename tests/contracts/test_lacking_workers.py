@@ -11,7 +11,7 @@ import pytest
 
 from clinloom import files
 from clinloom.errors import ClinloomError, MissingDependency, UsageError
-from clinloom.spark import faults, workers
+from clinloom.spark import faults, session, workers
 
 LACKING = """import sys
 
@@ -131,6 +131,38 @@ def test_what_may_not_be_opened_there_says_that_credentials_travel_not():
 def test_what_spark_says_elsewhere(said: str, told: str):
     found = faults.known(said)
     assert isinstance(found, ClinloomError) and told in str(found) and found.mend
+
+
+JVM = "An error occurred while calling None.org.apache.spark.api.java.JavaSparkContext.\n: "
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its port", "no Java"),
+        (
+            f"{JVM}java.lang.IllegalArgumentException: Required executor memory (7168 MB), overhead"
+            " (2048 MB) is above the max threshold (6144 MB) of this cluster!\n\tat org.apache.x",
+            "an executor is larger than the 6144 MB",
+        ),
+        (
+            f"{JVM}org.apache.hadoop.yarn.exceptions.YarnException: Failed to submit"
+            " application_1_0001 to YARN: unknown queue: x\n\tat org.apache.x",
+            "Spark does not start: Failed to submit application_1_0001 to YARN: unknown queue: x",
+        ),
+    ],
+)
+def test_why_a_session_does_not_start(monkeypatch: pytest.MonkeyPatch, said: str, told: str):
+    from pyspark.sql import SparkSession
+
+    def started(*args: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    monkeypatch.setattr(session, "_started", started)
+    with pytest.raises(ClinloomError) as caught:
+        session.session(remote="")
+    assert told in str(caught.value) and caught.value.mend and "\tat" not in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("canary"), ImportError("No module named 'x'")])

@@ -41,7 +41,7 @@ class Application:
         self.id: str | None = None
         self.state = self.final = ""
         self.status: int | None = None
-        self.result: Any = None  # what the command printed there, as JSON
+        self.result: dict[str, Any] | None = None  # what the command printed there, as JSON
         self.fault: str | None = None  # what it failed of
         self._told = 0  # lines of the driver's log that were handed on
         self._page: str | None = None
@@ -165,7 +165,7 @@ class Application:
             self._ours = False
             if isinstance(told.get("exit"), int):
                 self.status, self._ended = told["exit"], True
-                self.result = json.loads(told.get("result") or "null")
+                self.result = _json(str(told.get("result", "")))
             else:
                 self.note(line)
             return

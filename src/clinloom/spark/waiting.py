@@ -19,8 +19,9 @@ Note = Callable[[str], None]
 @contextmanager
 def begun(note: Note) -> Iterator[None]:
     """Around the start of a session: on YARN it begins when the queue has room for its master."""
-    text = "Spark waits to be started: has the cluster, or the queue, room for it?"
-    timer = threading.Timer(PATIENCE, note, [text])
+    seconds = 2 * PATIENCE  # a machine at its limit takes some of them itself
+    text = f"Spark has not started for {seconds:.0f} s: on a cluster it waits until there is room"
+    timer = threading.Timer(seconds, note, [text])
     timer.daemon = True
     timer.start()
     try:
