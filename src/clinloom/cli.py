@@ -68,20 +68,25 @@ def doctor(args: argparse.Namespace) -> Any:
 
 def synth(args: argparse.Namespace) -> Any:
     """Make a synthetic hospital export with a known risk."""
+    from clinloom.spark import waiting
     from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
     if args.patients < 1:
         raise UsageError("--patients is at least 1")
     tasks.where(args)
-    truth = synthesise(
-        session(),
-        args.directory,
-        patients=args.patients,
-        seed=args.seed,
-        images=(args.images if args.images is not None else True) if args.with_images else False,
-        log=_progress(args).note,
-    )
+    note = _progress(args).note
+    with waiting.begun(note):
+        spark = session()
+    with waiting.watched(spark, note=note):
+        truth = synthesise(
+            spark,
+            args.directory,
+            patients=args.patients,
+            seed=args.seed,
+            images=args.with_images and (args.images if args.images is not None else True),
+            log=note,
+        )
     shown = {k: v for k, v in truth.items() if k != "risk" and k != "patients_risk"}
     return {"directory": str(args.directory), **_brief(shown)}
 
@@ -152,17 +157,19 @@ def score(args: argparse.Namespace) -> Any:
 
 
 def _submitted(site: Site, task: Task, progress: Progress) -> Any:
-    """Run a command on its platform; None where its result is still to be shown here.
+    """Run a command on its platform: its result, or None where the platform brings back none.
 
     Ends this process with the command's own exit code where that is not 0, and where it has told
-    its result itself.
+    its result itself. Results go to stdout, progress and faults to stderr, as everywhere.
     """
     outcome = site.platform.submit(task, site.options, note=progress.relay)
+    if outcome.fault:
+        print(f"clinloom: {outcome.fault}", file=sys.stderr)
     if outcome.code or outcome.told:
         raise SystemExit(outcome.code)
     if outcome.report:
         progress.note(f"the report: {outcome.report}")
-    return None
+    return outcome.result
 
 
 def plugins_(args: argparse.Namespace) -> Any:

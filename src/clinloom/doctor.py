@@ -100,7 +100,7 @@ def _site(site: Site, *, spark: bool) -> Iterator[Check]:
     try:
         made = platform.session(site.options)
     except Exception as error:  # whatever Spark, py4j or the system raises is the finding
-        yield Check("Spark session", False, type(error).__name__, "see Spark's own messages above")
+        yield _refused(error, "see Spark's own messages above")
         return
     try:
         from clinloom.platforms import worker_checks
@@ -272,22 +272,30 @@ def _blas() -> Check:
     return Check("BLAS", True, f"{BLAS}, {kind}", mend, required=False)
 
 
+def _refused(error: Exception, mend: str) -> Check:
+    """What keeps a session from starting."""
+    if isinstance(error, ClinloomError):
+        return Check("Spark session", False, error.message, error.mend or mend)
+    return Check("Spark session", False, type(error).__name__, mend)
+
+
 def _session() -> Check:
     """A session that starts, hands a batch to a Python worker and, if it is ours, stops again."""
     mend = "see Spark's own messages above; the usual causes are Java and a proxy on loopback"
     try:
         from pyspark.sql import SparkSession
 
-        from clinloom.spark import workers
+        from clinloom.spark import faults, workers
         from clinloom.spark.session import session
 
         shared = SparkSession.getActiveSession() is not None
         started = session(master="local[1]")
         try:
-            rows = workers.by_rows(started.range(10), lambda rows: rows, "id long").count()
+            with faults.told():
+                rows = workers.by_rows(started.range(10), lambda rows: rows, "id long").count()
         finally:
             if not shared:
                 started.stop()
     except Exception as error:  # whatever Spark, py4j or the system raises is the finding
-        return Check("Spark session", False, type(error).__name__, mend)
+        return _refused(error, mend)
     return Check("Spark session", rows == 10, f"{rows} rows through a worker", mend)

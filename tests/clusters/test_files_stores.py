@@ -79,6 +79,29 @@ def test_only_one_creates_and_a_stale_version_swaps_nothing(store: Server):
     assert files.swap(a, b"6", None) is not None
 
 
+def test_a_write_answers_the_version_of_its_own_file(hdfs: Server, monkeypatch):
+    """On HDFS the name may be another writer's file when the write is over."""
+    from clinloom.files.stores import store as opened
+
+    a = hdfs.root / "manifest.json"
+    driver, client = opened(a), opened(a)._client
+
+    class Racing:
+        """The client; another writer comes right after its rename."""
+
+        def __getattr__(self, name: str):
+            return getattr(client, name)
+
+        def rename(self, *args: object) -> None:
+            client.rename(*args)
+            monkeypatch.setattr(driver, "_client", client)
+            files.write(a, b"another's")
+
+    monkeypatch.setattr(driver, "_client", Racing())
+    mine = files.write(a, b"mine")
+    assert files.read(a) == b"another's" and files.swap(a, b"2", mine) is None
+
+
 def test_of_many_that_swap_at_once_one_wins(counted: Server):
     a = counted.root / "manifest.json"
     held = files.create(a, b"0")

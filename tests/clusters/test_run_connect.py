@@ -26,7 +26,8 @@ def test_a_client_without_java_runs_the_study_that_a_local_run_is(
             files.write(bucket / str(file.relative_to(hospital)), file.read_bytes())
     out = bucket / "out"
     env = {**connect.client(), **s3_server.env, "CLINLOOM_SPARK_MASTER": "", "JAVA_HOME": ""}
-    done = clinloom("run", STUDY, "--on", "connect", "--out", out, *sets(small(bucket)), **env)
-    assert str(out) in done.stdout
+    command = ["run", STUDY, "--on", "connect", "--out", out, "--json", *sets(small(bucket))]
+    done = clinloom(*command, **env)
+    assert json.loads(done.stdout)["report"] == f"{out}/report.html"  # the result alone
     found = json.loads(files.read(out / "metrics.json"))
     assert found == json.loads((local / "metrics.json").read_bytes())

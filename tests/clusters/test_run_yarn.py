@@ -63,10 +63,13 @@ def test_a_study_on_yarn_is_the_local_one(
     hadoop: Hadoop, there: str, local: Path, tmp_path: Path, monkeypatch, mode: str, more
 ):
     out = f"{hadoop.address}/out-{mode}"
-    command = ["run", STUDY, "--out", out, "--on", "yarn", *sets(small(there))]
+    command = ["run", STUDY, "--out", out, "--on", "yarn", "--json", *sets(small(there))]
     command += ["--platform", options(tmp_path, mode, **more)]
     done = clinloom(*command, **environment(hadoop))
-    assert out in done.stdout  # where the report lies
+    assert json.loads(done.stdout)["report"] == f"{out}/report.html"  # the result and no more
+    progress = [json.loads(line) for line in done.stderr.splitlines() if line[:1] == "{"]
+    stages = [line["stage"] for line in progress if "stage" in line]
+    assert stages[0] == "acquire" and stages[-1] == "report"
     for name, value in environment(hadoop).items():
         monkeypatch.setenv(name, value)
     found = json.loads(files.read(f"{out}/metrics.json"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -90,3 +92,27 @@ def test_a_worker_that_returns_has_an_empty_disk(fresh: Standalone):
     kept.touch()
     fresh.restart(HOSTS[1])
     assert not kept.exists()
+
+
+WAITING = """import os
+from clinloom.spark import waiting
+from clinloom.spark.session import session
+
+def tell(text):
+    print(text, flush=True)
+    os._exit(0)
+
+waiting.PATIENCE, waiting.EVERY = 1.0, 0.2
+spark = session()
+with waiting.watched(spark, note=tell):
+    spark.range(10).count()
+"""
+
+
+def test_a_run_that_no_executor_takes_says_so(standalone: Standalone):
+    env = standalone.client({"spark.executor.memory": "4g"})  # more than a worker has
+    command = [sys.executable, "-c", WAITING]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = done.stdout.splitlines()
+    assert "waits for executors" in line and "one of 4g, 1 cores" in line

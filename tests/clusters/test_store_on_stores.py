@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from tests.clusters.stores import Server, azure, azurite, hdfs, moto, name_node, s3
@@ -14,7 +15,8 @@ from tests.clusters.stores import Server, azure, azurite, hdfs, moto, name_node,
 from clinloom import files
 from clinloom.errors import StoreError
 from clinloom.files import Address
-from clinloom.store import Pending, Store, finished, lease
+from clinloom.files._drivers import _objects
+from clinloom.store import Pending, Store, finished, holding, lease
 from clinloom.tables import COUNTS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -182,3 +184,104 @@ def test_a_holder_that_was_overtaken_commits_nothing_and_harms_nothing(
         with store.writing("count", "second") as theirs:
             put(theirs, 4)
     assert told(place.root) == [4] and kept(place.root) == named(place.root)
+
+
+@pytest.fixture
+def late(place: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A holder that hangs: it renews nothing, and another takes the output over."""
+    monkeypatch.setattr(lease, "BEAT", 3600.0)
+    monkeypatch.setattr(lease, "WATCH", 0.6)
+    yield Store(place.root)
+
+
+@contextmanager
+def overtaking(root: Address, rows: int) -> Iterator[Store]:
+    """Another run, which takes over and commits in every room of the output."""
+    with opened(root) as store:
+        with store.writing("count", "theirs") as pending:
+            put(pending, rows)
+            pending.put("models.lr", "x", b"theirs")
+        yield store
+
+
+@pytest.mark.parametrize("what", ["sweep", "tidy"])
+def test_who_is_frozen_between_check_and_removal_takes_nothing_of_the_next_run(
+    place: Server, late: Store, monkeypatch: pytest.MonkeyPatch, what: str
+):
+    lasting, after = late.check, []
+    asked = itertools.count(-1 if what == "sweep" else 0)  # a sweep asks before it lists, too
+    monkeypatch.setattr(holding, "BATCH", 1)
+    monkeypatch.setattr(_objects, "PAGE", 2)
+    for name in ("a/orphan", "counts/orphan", "z/orphan"):
+        files.write(place.root / "tables" / name, b"1")
+    with ExitStack() as running:
+
+        def frozen() -> None:
+            lasting()
+            if next(asked) == 0:
+                after.append(running.enter_context(overtaking(place.root, 7)))
+
+        with suppress(StoreError, ZeroDivisionError):
+            if what == "sweep":
+                monkeypatch.setattr(late, "check", frozen)
+                late.sweep()
+            else:
+                with late.writing("count", "mine") as pending:
+                    put(pending, 1)
+                    pending.put("models.lr", "x", b"mine")
+                    monkeypatch.setattr(late, "check", frozen)
+                    raise ZeroDivisionError
+        (theirs,) = after
+        assert told(place.root) == [7]
+        assert theirs.stored("count", "models.lr").text("x") == "theirs"
+        with suppress(StoreError):
+            late.close()
+
+
+def test_who_ends_late_frees_no_lease_of_the_next_run(
+    place: Server, late: Store, monkeypatch: pytest.MonkeyPatch
+):
+    with ExitStack() as running:
+        swap, remove = files.swap, files.remove
+
+        def overtaken(at: Address) -> None:
+            monkeypatch.setattr(files, "swap", swap)
+            monkeypatch.setattr(files, "remove", remove)
+            monkeypatch.setattr(lease, "BEAT", 0.2)
+            running.enter_context(opened(place.root))
+
+        def freeing(at: Address, data: bytes, expected: str | None) -> str | None:
+            if b"free" in data:
+                overtaken(at)
+            return swap(at, data, expected)
+
+        def removing(at: Address) -> None:
+            overtaken(at)
+            remove(at)
+
+        monkeypatch.setattr(files, "swap", freeing)
+        monkeypatch.setattr(files, "remove", removing)
+        late.close()
+        assert files.swap is swap  # the next run holds it
+        with pytest.raises(StoreError, match="another run is writing here"):
+            Store(place.root)
+
+
+def test_who_was_about_to_commit_when_it_was_overtaken_commits_nothing(
+    place: Server, late: Store, monkeypatch: pytest.MonkeyPatch
+):
+    document = place.root / "bundle" / "bundle.json"
+    files.write(document, b'{"format": 2}')
+    with ExitStack() as running:
+        lasting = late._lease.check
+
+        def frozen() -> None:
+            lasting()
+            running.enter_context(opened(place.root)).sweep()
+
+        seen = files.version(document)
+        monkeypatch.setattr(late._lease, "check", frozen)
+        with pytest.raises(StoreError, match="another run"), late.writing("count", "l") as pending:
+            put(pending, 1)
+        assert finished(place.root) == {} and kept(place.root) == set()
+        assert files.swap(document, b"{}", seen) is None  # nor is its bundle published

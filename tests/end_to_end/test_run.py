@@ -93,6 +93,7 @@ def test_no_planted_identifier_leaves_the_guarded_folder(hospital, finished):
 def test_a_second_run_keeps_every_stage_and_a_change_reruns_what_depends_on_it(hospital, finished):
     before = (finished / "metrics.json").read_bytes()
     again = clinloom("run", STUDY, "--out", finished, "--json", *sets(small(hospital)))
+    assert json.loads(again.stdout)["report"] == f"{finished}/report.html"  # the result alone
     stages = [json.loads(x) for x in again.stderr.splitlines() if '"stage"' in x]
     assert stages and all(s["reused"] for s in stages)
     assert (finished / "metrics.json").read_bytes() == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import queue
 import tarfile
 
 import pytest
@@ -12,18 +11,8 @@ import yaml
 from clinloom import cli, platforms, plugins, study, tasks
 from clinloom.errors import StudyError
 from clinloom.files import address
-from clinloom.platforms import Outcome, _application, _archive, _hadoop
+from clinloom.platforms import Outcome, _archive
 from clinloom.run.progress import Progress
-
-PAGE = """Container: container_1_0001_01_000001 on node:1
-LogAggregationType: LOCAL
-===================
-LogType:stdout
-LogLength:1
-LogContents:
-{lines}
-End of LogType:stdout
-"""
 
 
 @pytest.fixture
@@ -150,106 +139,26 @@ def test_a_platform_file_may_describe_several_and_nothing_else(tmp_path):
         platforms.described(str(file))
 
 
-class Cluster:
-    """A ResourceManager that knows where the driver's log is, and how it ended."""
-
-    def __init__(self, diagnostics: str = ""):
-        self.diagnostics = diagnostics
-
-    def ask(self, path):
-        where = "http://node:1/node/containerlogs/container_1_0001_01_000001/me"
-        return {"app": {"amContainerLogs": where, "diagnostics": self.diagnostics}}
-
-    def program(self, *args, **kw):
-        return 1, ""
-
-
-def followed(monkeypatch, pages: list[str], lines: list[str], code: int, cluster=None):
-    shown = iter(pages)
-    last = [""]
-
-    def fetched(page):
-        assert page == "http://node:1/ws/v1/node/containers/container_1_0001_01_000001/logs/stdout"
-        last[0] = next(shown, last[0])
-        return last[0].encode()
-
-    monkeypatch.setattr(_application, "fetched", fetched)
-    monkeypatch.setattr(_application, "EVERY", -1.0)
-    told: list[str] = []
-    made = _application.Application(cluster or Cluster(), note=told.append)
-    waiting: queue.Queue[str | None] = queue.Queue()
-    for line in [*lines, None]:
-        waiting.put(line)
-    monkeypatch.setattr(waiting, "get", lambda timeout, get=waiting.get: get())
-    made._listen(waiting)
-    return told, made._code(code)
-
-
-REPORTS = [
-    f"INFO Client: Application report for application_1_0001 (state: {state})\n"
-    for state in ("ACCEPTED", "ACCEPTED", *["RUNNING"] * 4)
-]
-
-
-def stage(name: str) -> str:
-    return json.dumps({"stage": name, "rows": 1, "seconds": 1.0, "reused": False})
-
-
-def test_each_state_and_each_line_of_progress_is_told_once(monkeypatch):
-    frame, empty = PAGE.split("LogContents")[0], PAGE.format(lines="").replace(":\n\n", ":\n")
-    grown = [stage("acquire"), "26/11/24 INFO Spark: noise", stage("clean"), '{"stage": "co']
-    whole = [*grown[:3], stage("cohort"), '{"exit": 0}']
-    pages = [frame, empty, PAGE.format(lines="\n".join(grown)), PAGE.format(lines="\n".join(whole))]
-    lines = [*REPORTS, "\t final status: SUCCEEDED\n"]
-    told, code = followed(monkeypatch, pages, lines, 0)
-    states = [f"YARN: application_1_0001 {state}" for state in ("accepted", "running")]
-    assert [t for t in told if t.startswith("YARN")] == states
-    assert [json.loads(t)["stage"] for t in told if "{" in t] == ["acquire", "clean", "cohort"]
-    assert code == 0
-
-
-@pytest.mark.parametrize("status", [1, 2])
-def test_the_exit_code_is_the_commands_own(monkeypatch, status: int):
-    fault = "clinloom: study.yaml: the study has a fault:\n  cohort: is required\n  → mend it"
-    page = PAGE.format(lines=f'{fault}\n  File "x"\n{{"exit": {status}}}\n  after')
-    told, code = followed(monkeypatch, [page], REPORTS, 1)
-    assert code == status
-    assert "study.yaml: the study has a fault:" in told and "  → mend it" in told
-    assert "  after" not in told
-    diagnostics = f"exitCode: 13 … User application exited with status {status} …"
-    _, code = followed(monkeypatch, [""], REPORTS, 1, Cluster(diagnostics))
-    assert code == status
-    for killed in ("exitCode: 13", "User application exited with status 143"):
-        assert followed(monkeypatch, [""], REPORTS, 1, Cluster(killed))[1] == 1
+def test_a_command_elsewhere_tells_as_one_here(written, submitted, tmp_path, monkeypatch, capsys):
+    """Its result alone on stdout, its fault on stderr, however quiet the progress is."""
+    yarn, made = platforms.load("yarn"), {"predictions": "s3://bucket/risk", "rows": 3}
+    endings = [Outcome(0, None, False, result=made), Outcome(1, None, False, fault="a: b\n  → c")]
+    monkeypatch.setattr(yarn, "submit", lambda task, options, *, note: endings.pop(0))
+    score = ["score", "s3://bucket/out/bundle", "--out", "s3://bucket/risk", "--on", "yarn"]
+    assert cli.main([*score, "--json"]) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out) == made and not found.err
+    assert cli.main([*score, "--quiet"]) == 1
+    assert capsys.readouterr() == ("", "clinloom: a: b\n  → c\n")
 
 
 def test_what_another_progress_wrote_is_told_as_ours(capsys):
     progress = Progress(form="json")
-    for line in (stage("acquire"), '{"note": "x"}', "plain", "{broken"):
+    stage = '{"stage": "acquire", "rows": 1, "seconds": 1.0, "reused": false}'
+    for line in (stage, '{"note": "x"}', "plain", "{broken"):
         progress.relay(line)
     told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [t.get("stage", t.get("note")) for t in told] == ["acquire", "x", "plain", "{broken"]
-
-
-def test_a_clusters_settings_are_read_with_their_references(tmp_path):
-    def site(name, **settings):
-        rows = "".join(
-            f"<property><name>{k}</name><value>{v}</value></property>" for k, v in settings.items()
-        )
-        (tmp_path / name).write_text(f"<configuration>{rows}</configuration>")
-
-    site("core-site.xml", **{"hadoop.security.authentication": "kerberos"})
-    site(
-        "yarn-site.xml",
-        **{
-            "yarn.resourcemanager.ha.rm-ids": "a,b",
-            "yarn.resourcemanager.hostname.a": "one",
-            "my.host": "two",
-            "yarn.resourcemanager.webapp.address.b": "${my.host}:99",
-        },
-    )
-    found = _hadoop.Hadoop(tmp_path)
-    assert found.kerberos and found.managers == ["http://one:8088", "http://two:99"]
 
 
 def test_what_travels_is_what_clinloom_needs_and_its_own_code(tmp_path):
@@ -299,31 +208,6 @@ def test_a_storage_that_does_not_answer_is_told_in_a_line(monkeypatch, capsys):
     told = capsys.readouterr().err
     assert told.startswith("clinloom: s3://bucket/out") and "unexpected" not in told
     assert "doctor --storage" in told and "canary" not in told
-
-
-def test_the_doctor_tells_whether_there_are_keys_or_a_ticket(tmp_path, monkeypatch):
-    from clinloom.platforms import _yarn_checks
-
-    name = "hadoop.security.authentication"
-    rows = f"<property><name>{name}</name><value>kerberos</value></property>"
-    (tmp_path / "core-site.xml").write_text(f"<configuration>{rows}</configuration>")
-    hadoop, yarn = _hadoop.Hadoop(tmp_path), platforms.load("yarn")
-    keys = tmp_path / "me.keytab"
-    with_keys = yarn.Options(principal="me@REALM", keytab=str(keys))
-    for there in (False, True):
-        (found,) = _yarn_checks._ticket(hadoop, with_keys)
-        assert found.ok == there and "me@REALM" in found.detail
-        keys.write_bytes(b"")
-    klist = tmp_path / "klist"
-    monkeypatch.setenv("PATH", str(tmp_path))
-    for status in (1, 0):
-        klist.write_text(f"#!/bin/sh\nexit {status}\n")
-        klist.chmod(0o755)
-        (found,) = _yarn_checks._ticket(hadoop, yarn.Options())
-        assert found.ok == (status == 0) and (found.ok or "kinit" in found.mend)
-    klist.unlink()
-    (found,) = _yarn_checks._ticket(hadoop, yarn.Options())
-    assert not found.ok and not found.required
 
 
 def test_validate_notes_a_library_that_a_plug_in_lacks(written, monkeypatch, capsys):

@@ -7,11 +7,15 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from clinloom import files
+from clinloom.deploy import bundle
+from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
-from clinloom.store import Store, TableWriter, attempt, finished
+from clinloom.learn.preparation import learn
+from clinloom.store import Store, TableWriter, attempt, finished, replace
 from clinloom.tables import FLOW
 
 ROWS = FLOW.rows([{"step": 0, "name": "patients", "subjects": 3, "rows": 3}])
@@ -129,3 +133,56 @@ def test_every_read_and_write_is_in_the_audit_trail(tmp_path):
         ("write", "leakage"),
         ("read", "flow"),
     }
+
+
+def test_a_commit_whose_answer_was_lost_keeps_what_it_names(tmp_path, monkeypatch):
+    swap = files.swap
+
+    def lost(place, data, expected):
+        swap(place, data, expected)
+        raise OSError(errno.EIO, "the store could not be reached", str(place))
+
+    store = Store(tmp_path)
+    with pytest.raises(OSError, match="reached"), store.writing("cohort", "k") as out:
+        out.write(FLOW, ROWS)
+        monkeypatch.setattr(files, "swap", lost)
+    assert finished(tmp_path)["flow"].read().num_rows == 1
+
+
+def test_a_text_is_replaced_by_who_holds_the_output_alone(tmp_path):
+    place = files.address(tmp_path) / "run.json"
+    replace(place, b"old", lambda: None)
+    with pytest.raises(StoreError, match="another run"):
+        replace(place, b"late", lambda: files.write(place, b"the next run's") and None)
+    assert files.read(place) == b"the next run's"
+
+
+def publish(place, name, check=lambda: None):
+    arrays = {"coefficients": np.zeros(1), "intercept": np.zeros(1)}
+    statistics = learn(np.arange(10.0)[:, None], lower=0.01, upper=0.99)
+    made = Scorer("logistic_regression", statistics, arrays, 1.0, 0.0, 0.5)
+    told = {"study": {}, "features": [], "evidence": {"of": name}}
+    bundle.publish(place, scorer=made, check=check, **told)
+
+
+@pytest.mark.parametrize("moment", [1, 2], ids=["before its document", "before its removals"])
+def test_who_publishes_late_neither_replaces_nor_breaks_the_bundle_of_the_next_run(
+    tmp_path, moment
+):
+    place = files.address(tmp_path) / "bundle"
+    publish(place, "old")
+    checks = []
+
+    def frozen():
+        checks.append(1)
+        if len(checks) == moment:
+            publish(place, "next")
+
+    if moment == 1:
+        with pytest.raises(StoreError, match="another run"):
+            publish(place, "late", frozen)
+    else:
+        publish(place, "late", frozen)
+    assert len(checks) == moment
+    assert bundle.Bundle.load(place).document["of"] == "next"
+    assert len(list((tmp_path / "bundle").iterdir())) == 2  # and nothing of the late one's

@@ -20,18 +20,19 @@ import pyarrow as pa
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
 from clinloom import features as featuring
-from clinloom import files, plugins
+from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
 from clinloom.events import STATIC
 from clinloom.features import Feature
 from clinloom.files import Address
+from clinloom.store import layout
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform
 
 FORMAT = 2
-DOCUMENT = "bundle.json"
+DOCUMENT = layout.BUNDLE
 
 
 def publish(
@@ -41,12 +42,15 @@ def publish(
     study: Mapping[str, Any],
     features: Sequence[Feature],
     evidence: Mapping[str, Any],
+    check: Callable[[], None],
     spark: Callable[[Address], None] | None = None,
 ) -> None:
     """Put a bundle at an address in one step: ``bundle.json`` comes last and names the rest.
 
     ``spark`` writes the saved ``PipelineModel`` at the address it is given. Whoever loads while
-    another bundle is put there gets the old one or the new one, whole.
+    another bundle is put there gets the old one or the new one, whole. ``check`` raises StoreError
+    where another run holds the output by now: it comes right before the step, which replaces the
+    document that was there, and no later one.
     """
     mark = uuid.uuid4().hex[:12]
     parts = {"scorer": f"scorer-{mark}.npz"}
@@ -61,11 +65,19 @@ def publish(
         "features": [feature.to_dict() for feature in features],
         **evidence,
     }
-    files.write(place / DOCUMENT, json.dumps(document, indent=1).encode())
+    try:
+        store.replace(place / DOCUMENT, json.dumps(document, indent=1).encode(), check)
+    except StoreError:  # nothing names them
+        for name in parts.values():
+            files.remove(place / name)
+        raise
     kept = (DOCUMENT, *parts.values())
-    for entry in files.listed(place):
-        if entry.address.relative_to(place).split("/")[0] not in kept:
-            files.remove(entry.address)
+    others = (
+        entry
+        for entry in files.listed(place)
+        if entry.address.relative_to(place).split("/")[0] not in kept
+    )
+    store.sweep(others, check)
 
 
 @dataclass(frozen=True)

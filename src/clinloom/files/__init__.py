@@ -18,7 +18,10 @@ local, mounts          whole (rename)         exclusive, whole¹       check, th
 ² ``If-None-Match`` and ``If-Match``: Amazon has both; a store that imitates S3 must have them.
 
 Where ``swap`` checks and then replaces, two that run at once may both succeed: take a lease by
-``create`` first. A local ``write`` and ``create`` are synced to the disk, ``building`` is not.
+``create`` first. A version that ``write``, ``create`` and ``swap`` answer is that of their own
+file, also where another writer has replaced it since. A local ``write`` and ``create`` are synced
+to the disk, ``building`` is not.
+
 Faults are OSErrors that name the address and nothing of its content: FileNotFoundError,
 PermissionError, and OSError for what may pass, so that Spark tries again.
 """

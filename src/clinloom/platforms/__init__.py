@@ -50,11 +50,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: its exit code, and its report's address where it wrote one."""
+    """How a command ended: its exit code, and its report's address where it wrote one.
+
+    Where its own streams are not this process's (not ``told``), what it printed and why it failed.
+    """
 
     code: int
     report: Address | None
-    told: bool = True  # whether its own output came to this process's
+    told: bool = True
+    result: Any = None
+    fault: str | None = None
 
 
 class Platform(Protocol):

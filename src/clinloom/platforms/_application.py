@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clinloom.platforms._hadoop import YARN, Hadoop, fetched
+from clinloom.spark import faults
 
 REPORT = re.compile(r"Application report for (application_\d+_\d+) \(state: (\w+)\)")
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
@@ -24,8 +25,11 @@ LOG = "stdout"  # where Spark's runner of Python lets a driver's messages go, to
 END = re.compile(r"^End of LogType:", re.MULTILINE)
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
+BUSY = 15.0  # seconds without a container for the driver, after which that is told
 OURS = (1, 2)  # exit codes of a command that failed
 EVERY = 1.0  # seconds between two looks at the driver's log
+LINGER = 3.0  # that a driver stays after its last word: a node may show no log of what is gone
+PATIENCE = 30.0  # for the end of the log, which a cluster collects when all is over
 LOG4J = Path(__file__).parent / "submit.properties"
 
 
@@ -37,16 +41,23 @@ class Application:
         self.id: str | None = None
         self.state = self.final = ""
         self.status: int | None = None
+        self.result: dict[str, Any] | None = None  # what the command printed there, as JSON
+        self.fault: str | None = None  # what it failed of
         self._told = 0  # lines of the driver's log that were handed on
         self._page: str | None = None
+        self._ended = False  # whether the driver's last word was read
+        self._waits: float | None = None  # since when it waits for its first container
+        self._env: Mapping[str, str] = {}
         self._complaint: list[str] = []
-        self._ours = False  # whether the line before was of our own message
+        self._message: list[str] = []  # the driver's last own one
+        self._ours = False  # whether the line before was of it
 
     def follow(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str) -> int:
         """Submit and follow; the exit code of what ran there.
 
         Ctrl-C kills the application on the cluster, and is raised again.
         """
+        self._env = env
         child = subprocess.Popen(  # noqa: S603 - spark-submit
             command,
             env=dict(env),
@@ -62,7 +73,7 @@ class Application:
             self._listen(lines)
             code = child.wait()
         except KeyboardInterrupt:
-            self._kill(env)
+            self._kill()
             raise
         finally:
             if child.poll() is None:
@@ -79,11 +90,14 @@ class Application:
             if line is None:
                 break
             self._hear(line)
+            if self._waits is not None and time.monotonic() - self._waits > BUSY:
+                self._waits = None
+                self.note(f"YARN: {self.id} waits for room in its queue{self._why()}")
             if self.state == "RUNNING" and time.monotonic() - looked > EVERY:
                 self._look()
                 looked = time.monotonic()
         if self.id:
-            self._look(last=True)
+            self._drain()
 
     def _hear(self, line: str) -> None:
         """A line of spark-submit's."""
@@ -94,26 +108,55 @@ class Application:
             self.id = found[1]
             if found[2] != self.state:
                 self.state = found[2]
+                self._waits = time.monotonic() if self.state == "ACCEPTED" else None
                 self.note(f"YARN: {self.id} {self.state.lower()}")
         elif re.search(r"ERROR|Exception|Caused by", line):
-            self._complaint.append(line.strip()[:300])
+            self._complaint.append(line.strip()[:500])
         if found := STATUS.search(line):
             self.status = int(found[1])
         if found := FINAL.search(line):
             self.final = found[1]
 
-    def _look(self, *, last: bool = False) -> None:
-        """Hand on what the driver has written since the last look."""
+    def _why(self) -> str:
+        """What YARN says that it waits for."""
+        app = (self.hadoop.ask(f"apps/{self.id}") or {}).get("app", {})
+        said = " ".join(str(app.get("diagnostics") or "").split())
+        return f": {said[:300]}" if said else ""
+
+    def _look(self) -> None:
+        """Hand on what the driver has written since the last look, but a line that may grow."""
         text = self._log()
-        if text is None:
-            if last and not self._told:
-                self.note(f"the driver's log: yarn logs -applicationId {self.id}")
-            return
-        lines = text.splitlines()
-        whole = len(lines) if last else max(0, len(lines) - 1)  # the last may grow still
-        for line in lines[self._told : whole]:
+        if text is not None:
+            self._tell(text.splitlines()[:-1])
+
+    def _drain(self) -> None:
+        """Hand on the rest of the driver's log, or say how it is read.
+
+        It is whole when the driver's last word is in it, or when the log of a driver that was
+        killed grows no more. Its node shows it for a while, then the cluster may have collected it.
+        """
+        until = time.monotonic() + PATIENCE
+        while not self._ended:
+            text = self._log()
+            text = self._collected() if text is None else text
+            before = self._told
+            if text is not None:
+                self._tell(text.splitlines())
+                if self._told == before:
+                    return
+            elif time.monotonic() > until:
+                self.note(
+                    "the end of the driver's log cannot be read from here:"
+                    f" yarn logs -applicationId {self.id} -log_files {LOG}"
+                )
+                return
+            if not self._ended:
+                time.sleep(max(0.0, EVERY))
+
+    def _tell(self, lines: Sequence[str]) -> None:
+        for line in lines[self._told :]:
             self._relay(line)
-        self._told = max(self._told, whole)
+        self._told = max(self._told, len(lines))
 
     def _relay(self, line: str) -> None:
         """A line of the driver's: its progress, its fault, or how it ended."""
@@ -121,13 +164,16 @@ class Application:
         if told is not None:
             self._ours = False
             if isinstance(told.get("exit"), int):
-                self.status = told["exit"]
+                self.status, self._ended = told["exit"], True
+                self.result = _json(str(told.get("result", "")))
             else:
                 self.note(line)
             return
-        self._ours = line.startswith("clinloom: ") or (self._ours and line.startswith("  "))
+        begins = line.startswith("clinloom: ")
+        self._ours = begins or (self._ours and line.startswith("  "))
         if self._ours:
-            self.note(line.removeprefix("clinloom: "))
+            before = [] if begins else self._message
+            self._message = [*before, line.removeprefix("clinloom: ")]
 
     def _log(self) -> str | None:
         """What the driver has written so far; None where YARN's web service does not show it."""
@@ -136,6 +182,14 @@ class Application:
             return _contents(fetched(page).decode("utf-8", "replace")) if page else None
         except OSError:
             return None
+
+    def _collected(self) -> str | None:
+        """What the cluster has collected of it; None where that is nothing, or not yet."""
+        found = CONTAINER.search(self._page or "")
+        which = ("-containerId", found[0]) if found else ("-am", "1")
+        words = ("-applicationId", str(self.id), *which, "-log_files", LOG)
+        _, said = self.hadoop.program(f"{YARN}.LogsCLI", *words, env=self._env)
+        return _contents(said) if CONTENTS.search(said) else None
 
     def _found(self) -> str | None:
         answer = self.hadoop.ask(f"apps/{self.id}") or {}
@@ -147,13 +201,13 @@ class Application:
         self._page = f"{base}/{LOG}"
         return self._page
 
-    def _kill(self, env: Mapping[str, str]) -> None:
+    def _kill(self) -> None:
         if self.id is None:
             self.note("stopped before YARN had the application")
             return
         self.note(f"YARN: killing {self.id}")
         status, _ = self.hadoop.program(
-            f"{YARN}.ApplicationCLI", "application", "-kill", self.id, env=env
+            f"{YARN}.ApplicationCLI", "application", "-kill", self.id, env=self._env
         )
         if status:
             self.note(f"it may run still: yarn application -kill {self.id}")
@@ -166,9 +220,13 @@ class Application:
             app = (self.hadoop.ask(f"apps/{self.id}") or {}).get("app", {})
             found = STATUS.search(str(app.get("diagnostics", "")))
             self.status = int(found[1]) if found else None
-        if self.status is None:
-            for line in self._complaint[-3:]:
-                self.note(line)
+        lines = self._message
+        if not lines and (ours := faults.known("\n".join(self._complaint))):
+            lines = str(ours).splitlines()
+        if not lines:
+            why = self._complaint[-3:] or [f"yarn logs -applicationId {self.id} tells why"]
+            lines = ["the application failed on YARN", *(f"  {line}" for line in why)]
+        self.fault = "\n".join(lines)
         return self.status if self.status in OURS else 1  # another: its container was killed
 
 

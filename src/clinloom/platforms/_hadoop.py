@@ -85,6 +85,18 @@ class Hadoop:
                 return found
         return None
 
+    def limit(self, key: str) -> int | None:
+        """A number of the ResourceManager's own configuration, else of this client's."""
+        for manager in self.managers:
+            try:
+                found = re.search(rb"value\W+(\d+)", fetched(f"{manager}/conf?name={key}"))
+            except OSError:
+                continue
+            if found:
+                return int(found[1])
+        told = self.get(key) or ""
+        return int(told) if told.isdigit() else None
+
     def program(
         self, main: str, *args: str, env: Mapping[str, str] | None = None
     ) -> tuple[int, str]:

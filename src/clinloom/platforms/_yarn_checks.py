@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from clinloom.checks import Check
@@ -22,6 +22,8 @@ from clinloom.platforms._hadoop import SHELL, YARN, Hadoop, here, last_words, us
 
 if TYPE_CHECKING:
     from clinloom.platforms.yarn import Options
+
+LIMIT = "yarn.scheduler.maximum-allocation-mb"
 
 
 def checks(options: Options) -> Iterator[Check]:
@@ -82,13 +84,49 @@ def _manager(hadoop: Hadoop, options: Options) -> Iterator[Check]:
 
 
 def _room(hadoop: Hadoop, options: Options) -> Iterator[Check]:
-    """Whether an executor fits on a node; asked where the web service answers."""
+    """Whether an executor is to be had: by the cluster's limit, a node's size, the queue's share.
+
+    Asked where the web service answers.
+    """
+    wanted = _megabytes(options.memory) + _megabytes(options.overhead)
+    detail, mend = f"an executor asks for {wanted} MB", "ask for less `memory` and `overhead`"
+    if limit := hadoop.limit(LIMIT):
+        more = f"{mend}, or raise {LIMIT}"
+        yield Check("executor", wanted <= limit, f"{detail}, a container has {limit} MB", more)
     listed = ((hadoop.ask("nodes") or {}).get("nodes") or {}).get("node") or []
     sizes = [n["usedMemoryMB"] + n["availMemoryMB"] for n in listed if n["state"] == "RUNNING"]
     if sizes:
-        wanted = _megabytes(options.memory) + _megabytes(options.overhead)
-        detail = f"an executor asks for {wanted} MB, the largest node has {max(sizes)} MB"
-        yield Check("memory there", wanted <= max(sizes), detail, "ask for less memory")
+        detail = f"{detail}, the largest node has {max(sizes)} MB"
+        yield Check("memory there", wanted <= max(sizes), detail, mend)
+    metrics = (hadoop.ask("metrics") or {}).get("clusterMetrics", {})
+    total, free = metrics.get("totalMB"), metrics.get("availableMB")
+    least = _driver(options) + wanted
+    detail = f"{_driver(options)} MB for the driver's container and {wanted} MB for an executor"
+    share = _share(hadoop.ask("scheduler"), options.queue or "default")
+    if total and share is not None:
+        has = int(total * share / 100)
+        yield Check("room in the queue", least <= has, f"{detail}, of {has} MB", mend)
+    if free is not None:
+        later = "the run waits until others are done"
+        yield Check("room now", least <= free, f"{detail}; {free} MB are free", later, False)
+
+
+def _driver(options: Options) -> int:
+    """MB of the application's first container: the driver's, or its deputy's there."""
+    asked = _megabytes(options.driver_memory) if options.mode == "cluster" else 512
+    return asked + max(384, asked // 10)
+
+
+def _share(found: Any, queue: str) -> float | None:
+    """The percentage of the cluster that the capacity scheduler lets a queue have at most."""
+    if isinstance(found, dict):
+        if queue in (found.get("queueName"), found.get("queuePath")):
+            share: float | None = found.get("absoluteMaxCapacity")
+            return share
+        found = list(found.values())
+    parts = found if isinstance(found, list) else []
+    shares = (_share(part, queue) for part in parts if isinstance(part, (dict, list)))
+    return next((share for share in shares if share is not None), None)
 
 
 def _storage(hadoop: Hadoop, options: Options) -> Iterator[Check]:

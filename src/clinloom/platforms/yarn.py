@@ -8,6 +8,7 @@ application through the ResourceManager, as ``yarn application -kill`` does.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pydantic import Field, model_validator
 from clinloom.errors import UsageError
 from clinloom.files import Address
 from clinloom.platforms import SUBMITTED, Check, Outcome, Task, _archive, _child, _hadoop
-from clinloom.platforms._application import LOG4J, Application
+from clinloom.platforms._application import LINGER, LOG4J, Application
 from clinloom.spark.session import THREADS
 from clinloom.study import Model, StudyPath
 
@@ -30,13 +31,15 @@ REQUIRES: str | None = "yarn"
 SIZE = r"^\d+[kmgt]$"
 UNPACKED = "./environment/bin/python"
 HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
-DRIVER = """import json, sys
+DRIVER = f"""import contextlib, io, json, sys, time
 from clinloom.cli import main
 
-code = main()
-print(json.dumps({"exit": code}), file=sys.stderr, flush=True)
+with contextlib.redirect_stdout(io.StringIO()) as told:
+    code = main()
+print(json.dumps({{"exit": code, "result": told.getvalue()}}), file=sys.stderr, flush=True)
+time.sleep({LINGER})
 raise SystemExit(code)
-"""
+"""  # on the cluster, where both streams end in one log
 
 
 class Options(Model):
@@ -89,33 +92,41 @@ def session(options: Options) -> SparkSession:
 
 
 def submit(task: Task, options: Options, *, note: Callable[[str], None]) -> Outcome:
-    """Hand the command to spark-submit and follow it: states, progress, exit code, report."""
+    """Bring the command to the cluster and follow it: states, progress, exit code, result."""
     hadoop = _hadoop.here()
     if options.mode == "cluster":
         _refuse_local(task, options)
     with tempfile.TemporaryDirectory(prefix="clinloom-") as name:
         folder = Path(name)
+        settings, python = _settings(options, folder, note)
+        words = ["--master", "yarn", "--name", f"clinloom {task.command[0]}"]
+        words += [w for key, value in settings.items() for w in ("--conf", f"{key}={value}")]
+        hadoops = _hadoop.environment(hadoop.folder)
+        if options.mode == "client":
+            return _child.clinloom(task, {**hadoops, **_client(words, python)})
         _child.laid(task, folder)
         (folder / "driver.py").write_text(DRIVER)
-        settings, python = _settings(options, folder, note)
-        env = _child.environment(_hadoop.environment(hadoop.folder))
-        command = [str(_hadoop.home() / "bin" / "spark-submit"), "--master", "yarn"]
-        command += ["--deploy-mode", options.mode, "--name", f"clinloom {task.command[0]}"]
-        for key, value in settings.items():
-            command += ["--conf", f"{key}={value}"]
-        if options.mode == "client":
-            env |= {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": sys.executable}
-            command += ["--driver-java-options", f"-Dlog4j2.configurationFile={_quiet()}"]
-            code = _child.run([*command, "driver.py", *task.command], env=env, cwd=name)
-        else:
-            if task.files:
-                command += ["--files", ",".join(str(folder / name) for name in task.files)]
-            env["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"
-            words = [*task.command, *(() if "--json" in task.command else ("--json",))]
-            application = Application(hadoop, note=note)
-            code = application.follow([*command, "driver.py", *words], env=env, cwd=name)
+        if task.files:
+            words += ["--files", ",".join(str(folder / name) for name in task.files)]
+        env = _child.environment(hadoops)
+        env["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"
+        command = [str(_hadoop.home() / "bin" / "spark-submit"), *words, "driver.py", *task.command]
+        command += () if "--json" in task.command else ("--json",)
+        application = Application(hadoop, note=note)
+        code = application.follow(command, env=env, cwd=name)
     report = task.report if code == 0 else None
-    return Outcome(code, report, told=options.mode == "client")
+    return Outcome(code, report, False, result=application.result, fault=application.fault)
+
+
+def _client(words: list[str], python: str) -> dict[str, str]:
+    """The variables by which a driver on this machine starts its JVM.
+
+    ``spark-submit`` itself would hand on one stream of both, its driver's results and progress.
+    """
+    words = [*words, "--driver-java-options", f"-Dlog4j2.configurationFile={_quiet()}"]
+    submitted = shlex.join([*words, "pyspark-shell"])
+    pythons = {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    return {**pythons, "PYSPARK_SUBMIT_ARGS": submitted}
 
 
 def checks(options: Options) -> Iterator[Check]:

@@ -139,6 +139,7 @@ def demo(
     spark: SparkSession | None = None,
 ) -> Run:
     """Make a synthetic hospital below ``out``, an address, and run the whole study on it."""
+    from clinloom.spark import waiting
     from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
@@ -153,7 +154,10 @@ def demo(
     made = all(files.exists(data / name) for name in ("truth.json", "asked.json"))
     if not made or files.read(stamp) != asked:
         progress.note(f"making {patients:,} patients in {data}")
-        synthesise(spark or session(), data, patients=patients, seed=seed, log=progress.note)
+        with waiting.begun(progress.note):
+            spark = spark or session()
+        with waiting.watched(spark, note=progress.note):
+            synthesise(spark, data, patients=patients, seed=seed, log=progress.note)
         files.write(stamp, asked)
     return run(study, out=at, progress=progress, spark=spark)
 

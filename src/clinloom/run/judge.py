@@ -177,6 +177,7 @@ def bundle(
                 "study_hash": study.hash,
                 "evidence": found["models"][selected],
             },
+            check=out.check,
             spark=partial(saved.copy, spark),
         )
         out.took("bundle", [Part(bundles.DOCUMENT, name=bundles.DOCUMENT)])

@@ -16,6 +16,7 @@ from clinloom.run.work import Work
 from clinloom.store import Pending, finished
 from clinloom.study import Study
 
+REPORT = "report.html"
 LEDGERS = ("ledger", "preparation_ledger")
 LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
 
@@ -41,17 +42,17 @@ def tell(work: Work, study: Study) -> None:
         text = json.dumps(record, indent=1)
         out.put("record", "run.json", text)
         work.store.write_text("run.json", text)
-        render(root)
+        work.store.write_text(REPORT, page(gather(root)))
 
     work.step("report", do, options=told, inputs=dict(work.keys))
-    if not files.exists(root / "report.html"):
-        render(root)
+    if not files.exists(root / REPORT):
+        work.store.write_text(REPORT, page(gather(root)))
 
 
 def render(root: Address) -> Address:
     """Render the report of a finished run again."""
-    files.write(root / "report.html", page(gather(root)).encode())
-    return root / "report.html"
+    files.write(root / REPORT, page(gather(root)).encode())
+    return root / REPORT
 
 
 def versions() -> dict[str, str]:

@@ -47,10 +47,14 @@ class Work:
     @cached_property
     def spark(self) -> SparkSession:
         """The session: the one given, the platform's, or a new local one; settled for the run."""
+        from clinloom.spark import waiting
         from clinloom.spark.session import session, settled
 
-        made = self._given if self._given is not None else session()
-        self._held.enter_context(settled(made, note=self.progress.note))
+        note = self.progress.note
+        with waiting.begun(note):
+            made = self._given if self._given is not None else session()
+        self._held.enter_context(waiting.watched(made, note=note))
+        self._held.enter_context(settled(made, note=note))
         return made
 
     def close(self) -> None:
@@ -81,8 +85,11 @@ class Work:
         reused = self.store.current(name, key)
         start = time.monotonic()
         if not reused:
+            from clinloom.spark import faults
+
             with self.progress.working(name), self.store.writing(name, key) as pending:
-                do(pending)
+                with faults.told():
+                    do(pending)
         entry = self.store.manifest["stages"][name]
         rows = entry["tables"].get(counts, {}).get("rows") if counts else None
         seconds = time.monotonic() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clinloom import files
-from clinloom.errors import MissingDependency
+from clinloom.errors import ClinloomError, MissingDependency
+from clinloom.spark import faults
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,11 +81,21 @@ def session(
             return SparkSession.builder.remote(remote).getOrCreate()
         return _started(master or os.environ.get("CLINLOOM_SPARK_MASTER"), settings or {})
     except Exception as error:
-        if "JAVA" in str(error).upper():
-            raise MissingDependency(
-                "Spark found no Java", mend="install Java 17, then ask `clinloom doctor`"
-            ) from None
-        raise
+        raise _refused(error) from None
+
+
+def _refused(error: Exception) -> Exception:
+    """What a person mends of a session that does not start; else the error itself."""
+    ours = faults.known(str(error))
+    if isinstance(ours, Exception):
+        return ours
+    if re.search("JAVA_(HOME|GATEWAY)", str(error)):
+        mend = "install Java 17, then ask `clinloom doctor`"
+        return MissingDependency("Spark found no Java", mend=mend)
+    if said := re.search(r"^: ([\w.]+: )?(.+)", str(error), re.MULTILINE):  # the JVM's own words
+        mend = "`clinloom doctor --on NAME` tells what is missing there"
+        return ClinloomError(f"Spark does not start: {said[2][:300]}", mend=mend)
+    return error
 
 
 def _started(master: str | None, settings: Mapping[str, str]) -> SparkSession:

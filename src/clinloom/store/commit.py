@@ -10,14 +10,14 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from clinloom import files
 from clinloom.errors import StoreError
-from clinloom.files import Address
+from clinloom.files import Address, Entry
 from clinloom.guard import audit
-from clinloom.store import layout
+from clinloom.store import holding, layout
 from clinloom.store.lease import BUSY, MEND, Lease
 from clinloom.store.pending import Pending
 from clinloom.store.stored import Part, Stored, of_manifest
@@ -25,6 +25,7 @@ from clinloom.store.writer import disk_full
 from clinloom.study import digest
 
 FORMAT = 2
+FENCES = 5  # tries to give a document a new version: an overtaken run replaces it once at most
 
 
 class Store:
@@ -37,8 +38,7 @@ class Store:
             if self.root.local:
                 (self.root.path / layout.GUARDED_ROOM).mkdir(mode=0o700, exist_ok=True)
             self._lease = Lease(self.root, note=note)
-            self._version = files.version(self._place)
-            self.manifest = _manifest(self._place) if self._version else _empty()
+            self._open()
         except OSError as error:
             raise StoreError(
                 f"cannot write here ({error.strerror or type(error).__name__})",
@@ -48,6 +48,33 @@ class Store:
         self._trail: list[str] = []
         self._trail_name = f"audit-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         self._trail_name += f"-{uuid.uuid4().hex[:8]}.jsonl"
+
+    def _open(self) -> None:
+        try:
+            if self._lease.taken:
+                for name in layout.DOCUMENTS:
+                    self._fence(self.root / name)
+            self._version = files.version(self._place)
+            self.manifest = _manifest(self._place) if self._version else _empty()
+        except BaseException:
+            with suppress(OSError):
+                self._lease.close()
+            raise
+
+    def _fence(self, place: Address) -> None:
+        """Give a document a new version: who was overtaken replaces the one that it knows alone.
+
+        The manifest is made where it is missing, for that too may be what the other waits to do.
+        """
+        for _ in range(FENCES):
+            seen = files.version(place)
+            if seen is None and place != self._place:
+                return
+            held = _document(place) if seen else _empty()
+            text = json.dumps({**held, "taken": self._lease.name}, indent=1).encode()
+            if files.swap(place, text, seen) is not None:
+                return
+        raise StoreError(BUSY, where=str(self.root), mend=MEND)
 
     def close(self) -> None:
         """Keep the audit trail, and let another run have the output."""
@@ -81,7 +108,7 @@ class Store:
     def writing(self, stage: str, key: str) -> Iterator[Pending]:
         """An output to write; committed when the block ends without an error, else swept."""
         start = time.monotonic()
-        pending = Pending(self.root)
+        pending = Pending(self.root, self.check)
         try:
             yield pending
             self._commit(stage, key, pending, time.monotonic() - start)
@@ -103,8 +130,8 @@ class Store:
         entry = {"key": key, "seconds": round(seconds, 3), "tables": tables}
         stages = {n: e for n, e in self.manifest["stages"].items() if n != stage}
         made = {**self.manifest, "stages": {**stages, stage: entry}}
-        self._lease.check()
         text = json.dumps(made, indent=1).encode()
+        self._lease.check()
         version = files.swap(self._place, text, self._version)
         if version is None:
             raise StoreError(BUSY, where=str(self.root), mend=MEND)
@@ -112,33 +139,36 @@ class Store:
         self._keep_trail()
 
     def _tidy(self, pending: Pending) -> None:
-        """Take away what the manifest does not name, where this stage wrote.
-
-        Who was overtaken knows no more what the manifest names: it takes away its own files alone.
-        """
+        """Take away what the manifest does not name, where this stage wrote."""
         try:
             pending.clear()
-            mine, named = self._mine(), self._named()
             for name in pending.parts.keys() - layout.KEPT:
-                home = layout.home(self.root, name)
-                if mine:
-                    self._sweep(home, named)
-                    continue
-                for place in {home / part.file for part in pending.parts[name]}:
-                    if str(place) not in named:
-                        files.remove(place)
+                self._sweep(layout.home(self.root, name))
+        except StoreError:
+            self._withdraw(pending)
         except OSError:
             pass  # it stays for `clinloom sweep`; what is committed is committed
 
-    def _mine(self) -> bool:
-        """Whether no other run holds the output or has committed to it meanwhile."""
-        return self._lease.held() and files.version(self._place) == self._version
+    def _withdraw(self, pending: Pending) -> None:
+        """Who was overtaken takes away its own files alone, and none that was committed."""
+        with suppress(OSError):
+            named = self._named(_manifest(self._place)) | self._named(self.manifest)
+            for name in pending.parts.keys() - layout.KEPT:
+                home = layout.home(self.root, name)
+                for place in {home / part.file for part in pending.parts[name]}:
+                    if str(place) not in named:
+                        files.remove(place)
 
-    def _named(self) -> set[str]:
-        """Every file, and every folder written by Spark, that the manifest names."""
+    def check(self) -> None:
+        """Raise StoreError where another run holds the output or has committed to it meanwhile."""
+        if not self._lease.held() or files.version(self._place) != self._version:
+            raise StoreError(BUSY, where=str(self.root), mend=MEND)
+
+    def _named(self, manifest: Mapping[str, Any]) -> set[str]:
+        """Every file, and every folder written by Spark, that a manifest names."""
         return {
             str(layout.home(self.root, name) / part[0])
-            for entry in self.manifest["stages"].values()
+            for entry in manifest["stages"].values()
             for name, table in entry["tables"].items()
             for part in table["parts"]
         }
@@ -148,26 +178,24 @@ class Store:
 
         Raises StoreError where another run has taken over meanwhile.
         """
-        if not self._mine():
-            raise StoreError(BUSY, where=str(self.root), mend=MEND)
+        self.check()
         places = [self.root / room for room in layout.SWEPT]
         places += [layout.home(self.root, name) for name in layout.GUARDED]
-        named = self._named()
-        counts = [self._sweep(place, named) for place in places]
+        counts = [self._sweep(place) for place in places]
         return {"files": sum(c[0] for c in counts), "bytes": sum(c[1] for c in counts)}
 
-    def _sweep(self, place: Address, named: set[str]) -> tuple[int, int]:
-        count = size = 0
-        for found in files.listed(place):
-            if not any(str(above) in named for above in _upwards(found.address, self.root)):
-                files.remove(found.address)
-                count, size = count + 1, size + found.size
-        return count, size
+    def _sweep(self, place: Address) -> tuple[int, int]:
+        named = self._named(self.manifest)
+
+        def nameless(found: Entry) -> bool:
+            return not any(str(above) in named for above in _upwards(found.address, self.root))
+
+        return holding.sweep(filter(nameless, files.listed(place)), self.check)
 
     def write_text(self, name: str, text: str) -> Address:
-        """A text file in the output, whole or not at all."""
+        """A text file in the output, whole or not at all, by who holds it."""
         try:
-            files.write(self.root / name, text.encode())
+            holding.replace(self.root / name, text.encode(), self.check)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             where = f"{self.root}/{name}"
@@ -209,11 +237,17 @@ def _empty() -> dict[str, Any]:
 
 def _manifest(place: Address) -> dict[str, Any]:
     """The manifest; an empty one where it is not whole or of another format."""
+    found = _document(place)
+    return found if found.get("format") == FORMAT else _empty()
+
+
+def _document(place: Address) -> dict[str, Any]:
+    """A document of JSON; nothing where it is not whole."""
     try:
         found = json.loads(files.read(place))
     except ValueError:
-        return _empty()
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else _empty()
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _described(parts: Iterable[Part]) -> dict[str, Any]:

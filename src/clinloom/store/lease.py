@@ -3,7 +3,8 @@
 On a local disk the kernel keeps the lock and frees it with the process, however it dies. Elsewhere
 the holder renews a small file every few seconds, each time over the version that it wrote itself;
 who finds a lease that is not renewed while it watches takes it over in one conditional step (on
-HDFS, which has none, a check and a replacement). No clock is compared with another.
+HDFS, which has none, a check and a replacement). Its end is such a step too: the lease then says
+that it is free, and the next run takes it at once. No clock is compared with another.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from clinloom import files
@@ -24,6 +25,7 @@ from clinloom.files import Address
 
 BEAT = 3.0  # seconds between two renewals
 WATCH = 15.0  # how long a lease is watched before it is held for dead
+FREE = "free"
 BUSY = "another run is writing here"
 MEND = "wait for it, or take another --out"
 
@@ -38,6 +40,7 @@ class Lease:
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self._beats = 0
+        self.taken = False  # over from a run that may be frozen and not dead
         if root.local:
             self._flock()
             return
@@ -54,13 +57,15 @@ class Lease:
         return self._file is not None or self._renew()
 
     def close(self) -> None:
-        """Let another run have the output."""
+        """Let another run have the output, unless it has it already."""
         self._stop.set()
         if self._file is not None:
             self._file.close()
-        elif self._renew():
-            with self._turn:
-                files.remove(self._place)
+            return
+        with self._turn:
+            held, self._version = self._version, None
+            if held is not None:
+                files.swap(self._place, json.dumps({"run": self.name, FREE: True}).encode(), held)
 
     @property
     def _place(self) -> Address:
@@ -80,7 +85,9 @@ class Lease:
         if self._version is not None:
             return
         seen = files.version(self._place)
-        if not self._dead():
+        held = self._read()
+        self.taken = not held.get(FREE)
+        if self.taken and not _dead(held):
             note(f"somebody holds {self.root}; waiting {WATCH:.0f} s for a sign of life")
             end = time.monotonic() + WATCH
             while time.monotonic() < end:
@@ -91,21 +98,13 @@ class Lease:
         if self._version is None:
             raise StoreError(BUSY, where=str(self.root), mend=MEND)
 
-    def _dead(self) -> bool:
-        """Whether the holder was a process of this machine that is no more."""
+    def _read(self) -> dict[str, Any]:
+        """What the lease says; nothing where it cannot be read."""
         try:
             held = json.loads(files.read(self._place))
         except (OSError, ValueError):
-            return False
-        if held.get("machine") != _machine() or not isinstance(held.get("process"), int):
-            return False
-        try:
-            os.kill(held["process"], 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
+            return {}
+        return held if isinstance(held, dict) else {}
 
     def _text(self) -> bytes:
         self._beats += 1
@@ -125,6 +124,19 @@ class Lease:
             if self._version is not None:
                 self._version = files.swap(self._place, self._text(), self._version)
             return self._version is not None
+
+
+def _dead(held: Mapping[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    if held.get("machine") != _machine() or not isinstance(held.get("process"), int):
+        return False
+    try:
+        os.kill(held["process"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _machine() -> str:

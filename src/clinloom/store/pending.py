@@ -10,6 +10,7 @@ import pyarrow as pa
 from clinloom import files
 from clinloom.files import Address
 from clinloom.store import layout
+from clinloom.store.holding import Check
 from clinloom.store.stored import Part
 from clinloom.store.writer import TableWriter, attempt
 from clinloom.tables import Table
@@ -20,6 +21,7 @@ class Pending:
     """What a stage has written so far, by table."""
 
     root: Address
+    check: Check = lambda: None  # raises where another run holds the output by now
     parts: dict[str, list[Part]] = field(default_factory=dict)
     _scratch: Address | None = None
 

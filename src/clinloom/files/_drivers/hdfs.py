@@ -193,10 +193,11 @@ class Hdfs:
         raise OSError(errno.EIO, "a block of the file is missing", str(a))
 
     def _write(self, a: Address, data: bytes, *, overwrite: bool) -> str:
-        self._send(a, iter([data] if data else []), overwrite=overwrite)
-        return self.version(a) or ""
+        return self._send(a, iter([data] if data else []), overwrite=overwrite)
 
-    def _send(self, a: Address, parts: Iterator[bytes], *, overwrite: bool) -> None:
+    def _send(self, a: Address, parts: Iterator[bytes], *, overwrite: bool) -> str:
+        """The version of what was sent: asked before the rename, which keeps it, for afterwards
+        the name may be another writer's file."""
         hidden = f"{_path(a.parent).rstrip('/')}/.{a.name}.{uuid.uuid4().hex}"
         try:
             options = self._native.WriteOptions(create_parent=True)
@@ -204,11 +205,13 @@ class Hdfs:
             for part in parts:
                 self._ask(a, partial(file.write, part))
             self._ask(a, file.close)
+            made = _stamp(self._ask(a, lambda: self._client.get_file_info(hidden)))
             self._ask(a, lambda: self._client.rename(hidden, _path(a), overwrite))
         except BaseException:
             with contextlib.suppress(Exception):
                 self._client.delete(hidden)
             raise
+        return made
 
     def _status(self, a: Address) -> Any:
         try:
