@@ -30,13 +30,14 @@ class Cluster:
     def __init__(self, diagnostics: str = "", collected: tuple[str, ...] = ()):
         self.diagnostics, self.collected = diagnostics, list(collected)
 
-    def ask(self, path):
-        where = "http://node:1/node/containerlogs/container_1_0001_01_000001/me"
-        return {"app": {"amContainerLogs": where, "diagnostics": self.diagnostics}}
+    where = "http://node:1/node/containerlogs/container_1_0001_01_000001/me"
 
-    def program(self, main, *args, **kw):
-        assert main.endswith("LogsCLI") and "container_1_0001_01_000001" in args
-        return 0, self.collected.pop(0) if self.collected else "Log aggregation has not completed"
+    def ask(self, path):
+        return {"app": {"amContainerLogs": self.where, "diagnostics": self.diagnostics}}
+
+    def logs(self, *args, env):
+        assert args[:2] == ("-applicationId", "application_1_0001")
+        return self.collected.pop(0) if self.collected else "Log aggregation has not completed"
 
 
 def followed(monkeypatch, pages: list[str], lines: list[str], code: int, cluster=None):
@@ -94,9 +95,9 @@ WHOLE = PAGE.format(lines="\n".join([*map(stage, ("acquire", "clean", "cohort"))
 @pytest.mark.parametrize(
     ("pages", "collected"),
     [
-        ([*[BEGUN] * 4, GONE, GONE, WHOLE], ()),
-        ([*[BEGUN] * 4, GONE], ("", "", WHOLE)),
-        ([*[BEGUN] * 4, WHOLE], ()),
+        ([*[BEGUN] * 6, GONE, GONE, WHOLE], ()),
+        ([*[BEGUN] * 6, GONE], ("", "", WHOLE)),
+        ([*[BEGUN] * 6, WHOLE], ()),
     ],
     ids=["its node answers late", "the cluster has collected it", "the log grows at its end"],
 )
@@ -107,7 +108,7 @@ def test_no_line_of_the_drivers_is_lost_at_its_end(monkeypatch, pages, collected
 
 
 def test_a_log_whose_end_cannot_be_read_is_told_with_the_command_that_reads_it(monkeypatch):
-    told, _ = followed(monkeypatch, [*[BEGUN] * 4, GONE], REPORTS, 0)
+    told, _ = followed(monkeypatch, [*[BEGUN] * 6, GONE], REPORTS, 0)
     assert [json.loads(t)["stage"] for t in told if "{" in t] == ["acquire", "clean"]
     (line,) = [t for t in told if "cannot be read" in t]
     assert line.endswith("yarn logs -applicationId application_1_0001 -log_files stdout")
@@ -167,12 +168,21 @@ def bare_yarn(tmp_path, monkeypatch):
 
 
 def test_an_application_that_waits_for_room_says_so_once(monkeypatch):
-    why = "Queue's AM resource limit exceeded.\n  Details: AM Partition = <DEFAULT_PARTITION>"
+    waiting = Cluster("Queue's AM resource limit exceeded.\n  Details: AM Partition = <DEFAULT>")
     monkeypatch.setattr(_application, "BUSY", -1.0)
     accepted = [*REPORTS[:2], "\n", "\n"]
-    told, _ = followed(monkeypatch, [""], [*accepted, *REPORTS[2:]], 0, Cluster(why))
+    told, _ = followed(monkeypatch, [""], accepted, 0, waiting)
+    assert not [t for t in told if "waits for room" in t]  # it has a container, and starts
+    monkeypatch.setattr(waiting, "where", "")
+    told, _ = followed(monkeypatch, [""], accepted, 0, waiting)
     (line,) = [t for t in told if "waits for room" in t]
     assert "AM resource limit exceeded. Details" in line and told.index(line) == 1
+
+
+def test_the_fault_of_a_driver_that_made_no_session_is_read_while_it_is_accepted(monkeypatch):
+    page = PAGE.format(lines='clinloom: x: no bundle\n  → mend it\n{"exit": 2, "result": ""}\n')
+    told, code = followed(monkeypatch, [page, GONE], REPORTS[:2], 1)
+    assert told[-2:] == ["x: no bundle", "  → mend it"] and code == 2
 
 
 def test_what_spark_submit_refuses_is_told_as_our_fault(monkeypatch):
@@ -185,6 +195,15 @@ def test_what_spark_submit_refuses_is_told_as_our_fault(monkeypatch):
     made._hear(said)
     assert made._code(1) == 1
     assert (made.fault or "").startswith("platform.yarn: an executor is larger than the 2048 MB")
+
+
+def test_collected_logs_are_asked_of_hadoops_own_client_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _hadoop.Hadoop(tmp_path).logs("-am", "1") == ""
+    client = tmp_path / "yarn"
+    client.write_text('#!/bin/sh\necho "$HADOOP_CONF_DIR $@"\n')
+    client.chmod(0o755)
+    assert _hadoop.Hadoop(tmp_path).logs("-am", "1") == f"{tmp_path} logs -am 1\n"
 
 
 class Room:

@@ -26,6 +26,7 @@ END = re.compile(r"^End of LogType:", re.MULTILINE)
 FINAL = re.compile(r"final status: (\w+)")
 CONTAINER = re.compile(r"container_[\w]+")
 BUSY = 15.0  # seconds without a container for the driver, after which that is told
+LIVE = ("ACCEPTED", "RUNNING")  # a driver that makes no session is never more than accepted
 OURS = (1, 2)  # exit codes of a command that failed
 EVERY = 1.0  # seconds between two looks at the driver's log
 LINGER = 3.0  # that a driver stays after its last word: a node may show no log of what is gone
@@ -90,12 +91,13 @@ class Application:
             if line is None:
                 break
             self._hear(line)
-            if self._waits is not None and time.monotonic() - self._waits > BUSY:
-                self._waits = None
-                self.note(f"YARN: {self.id} waits for room in its queue{self._why()}")
-            if self.state == "RUNNING" and time.monotonic() - looked > EVERY:
+            if self.state in LIVE and time.monotonic() - looked > EVERY:
                 self._look()
                 looked = time.monotonic()
+            if self._waits is not None and time.monotonic() - self._waits > BUSY:
+                self._waits = None
+                if self._page is None:
+                    self.note(f"YARN: {self.id} waits for room in its queue{self._why()}")
         if self.id:
             self._drain()
 
@@ -133,7 +135,8 @@ class Application:
         """Hand on the rest of the driver's log, or say how it is read.
 
         It is whole when the driver's last word is in it, or when the log of a driver that was
-        killed grows no more. Its node shows it for a while, then the cluster may have collected it.
+        killed grows no more. Its node shows it for a while, or knows which server does afterwards;
+        else `yarn logs` may, where the cluster has collected it.
         """
         until = time.monotonic() + PATIENCE
         while not self._ended:
@@ -145,13 +148,14 @@ class Application:
                 if self._told == before:
                     return
             elif time.monotonic() > until:
-                self.note(
-                    "the end of the driver's log cannot be read from here:"
-                    f" yarn logs -applicationId {self.id} -log_files {LOG}"
-                )
+                self.note(f"the end of the driver's log cannot be read here: {self._reading}")
                 return
             if not self._ended:
                 time.sleep(max(0.0, EVERY))
+
+    @property
+    def _reading(self) -> str:
+        return f"yarn logs -applicationId {self.id} -log_files {LOG}"
 
     def _tell(self, lines: Sequence[str]) -> None:
         for line in lines[self._told :]:
@@ -188,7 +192,7 @@ class Application:
         found = CONTAINER.search(self._page or "")
         which = ("-containerId", found[0]) if found else ("-am", "1")
         words = ("-applicationId", str(self.id), *which, "-log_files", LOG)
-        _, said = self.hadoop.program(f"{YARN}.LogsCLI", *words, env=self._env)
+        said = self.hadoop.logs(*words, env=self._env)
         return _contents(said) if CONTENTS.search(said) else None
 
     def _found(self) -> str | None:
@@ -224,7 +228,7 @@ class Application:
         if not lines and (ours := faults.known("\n".join(self._complaint))):
             lines = str(ours).splitlines()
         if not lines:
-            why = self._complaint[-3:] or [f"yarn logs -applicationId {self.id} tells why"]
+            why = [*self._complaint[-3:], *([f"→ {self._reading}"] if self.id else [])]
             lines = ["the application failed on YARN", *(f"  {line}" for line in why)]
         self.fault = "\n".join(lines)
         return self.status if self.status in OURS else 1  # another: its container was killed

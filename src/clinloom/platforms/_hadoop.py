@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import urllib.request
 import xml.etree.ElementTree as xml
@@ -104,10 +105,20 @@ class Hadoop:
 
         It speaks the cluster's own protocols, so a Kerberos ticket is enough.
         """
-        own = {**os.environ, **environment(self.folder), **(env or {})}
-        command = [str(home() / "bin" / "spark-class"), main, *args]
+        return self._run([str(home() / "bin" / "spark-class"), main, *args], env or {})
+
+    def logs(self, *args: str, env: Mapping[str, str] | None = None) -> str:
+        """What ``yarn logs`` says; nothing where Hadoop's own client is not installed here.
+
+        Spark's jars lack what it needs.
+        """
+        program = shutil.which("yarn")
+        return self._run([program, "logs", *args], env or {})[1] if program else ""
+
+    def _run(self, command: list[str], env: Mapping[str, str]) -> tuple[int, str]:
+        own = {**os.environ, **environment(self.folder), **env}
         try:
-            done = subprocess.run(  # noqa: S603 - Spark's own launcher
+            done = subprocess.run(  # noqa: S603 - Spark's launcher, or Hadoop's client
                 command, capture_output=True, text=True, timeout=WAIT, check=False, env=own
             )
         except subprocess.TimeoutExpired:
