@@ -9,8 +9,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from clinloom.deploy.bundle import Bundle
+    from clinloom.run.api import Run
+    from clinloom.run.progress import Progress
+    from clinloom.study import Study
 
 try:
     __version__ = version("clinloom")
@@ -18,15 +28,27 @@ except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0.1.0"
 
 
-def run_study(*args: Any, **kwargs: Any) -> Any:
-    """Run a study: see :func:`clinloom.run.api.run`."""
+def run_study(
+    study: Study | str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    spark: SparkSession | None = None,
+) -> Run:
+    """Run a study (a file's address, or one that was read) into the output ``out``, an address.
+
+    ``overrides``: ``key=value`` as ``--set`` takes them; ``spark``: a session to run on. Goes on
+    after the last committed stage. Raises StudyError, SourceError, DataError, MissingDependency,
+    StoreError or ParityError, each with its mend.
+    """
     from clinloom.run.api import run
 
-    return run(*args, **kwargs)
+    return run(study, out=out, overrides=overrides, progress=progress, spark=spark)
 
 
-def load_bundle(folder: Any) -> Any:
-    """Load a bundle, without Spark: see :class:`clinloom.deploy.bundle.Bundle`."""
+def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """Load the bundle at an address, without Spark: see :class:`clinloom.deploy.bundle.Bundle`."""
     from clinloom.deploy.bundle import Bundle
 
     return Bundle.load(folder)

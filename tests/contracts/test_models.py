@@ -79,12 +79,9 @@ def quick(name):
 
 
 def answers(pipeline, frame):
-    from clinloom.spark.session import to_arrow
-    from clinloom.tables import matrix
-
-    made = pipeline.transform(frame).select("values", "predicted_boolean_probability")
-    table = to_arrow(made)
-    return matrix(table), table.column("predicted_boolean_probability").to_numpy()
+    made = pipeline.transform(frame).select("values", "predicted_boolean_probability").collect()
+    values, risks = zip(*made, strict=True)
+    return np.array(values, np.float64), np.array(risks)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -16,8 +16,7 @@ from clinloom.errors import ClinloomError, MissingDependency
 from clinloom.spark import faults
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -214,19 +213,3 @@ def at_once(spark: SparkSession, tasks: Sequence[Callable[[], Answer]]) -> list[
     todo = list(map(inheritable_thread_target if old else inheritable_thread_target(spark), tasks))
     with ThreadPoolExecutor(min(len(todo), cores(spark), LANES)) as pool:
         return list(pool.map(lambda task: task(), todo))
-
-
-def to_arrow(frame: DataFrame) -> pa.Table:
-    """A small, bounded frame as an Arrow table, on Spark 3.5 as on 4.x."""
-    import pyarrow as pa
-
-    whole: Any = getattr(frame, "toArrow", None)
-    if whole is not None:
-        return whole()
-    collect: Any = getattr(frame, "_collect_as_arrow", None)
-    batches = collect() if collect is not None else []
-    if batches:
-        return pa.Table.from_batches(batches)
-    from pyspark.sql.pandas.types import to_arrow_schema
-
-    return to_arrow_schema(frame.schema).empty_table()
