@@ -16,7 +16,7 @@ from clinloom.errors import DataError, StoreError
 from clinloom.files import Piece, groups
 from clinloom.identity import crosswalk, subjects
 from clinloom.run.sums import added, counted, flowed
-from clinloom.spark import blocks, placing, sums, workers
+from clinloom.spark import blocks, placing, shuffle, sums, workers
 from clinloom.spark.session import SETTINGS, settled
 from clinloom.spark.units import Spool
 from clinloom.store import Pending, Stored, coded
@@ -57,15 +57,15 @@ def clustered(spark, tmp_path, buckets, *, rows=None, size=300, moved=None):
     out = Pending(files.address(tmp_path / f"{buckets}-{size}"))
     units = [{"start": n, "size": size} for n in range(0, rows.num_rows, size)]
     spool = Spool(out.scratch("units") / "units.json", units)
-    slices = workers.by_unit(
+    slices = shuffle.by_unit(
         spark, spool, partial(tell, rows=rows), tables={"events": ACQUIRED}, buckets=buckets
-    ).persist(workers.ON_DISK)
-    assert workers.settle(slices) == {"events": rows.num_rows}
+    ).persist(shuffle.ON_DISK)
+    assert shuffle.settle(slices) == {"events": rows.num_rows}
     places = ()
     if moved is not None:
         out.write(MOVED, pa.table({"own": moved[0], "true": moved[1]}))
         places = (out.place("moved") / out.parts["moved"][0].file,)
-    found = workers.cluster(
+    found = shuffle.cluster(
         slices,
         out=out,
         tables={"events": ("acquired", ACQUIRED)},
@@ -239,12 +239,12 @@ def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypat
     chain = [(f"n{n}", f"n{n + 1}") for n in range(10, 40)]
     out = Pending(files.address(tmp_path / "out"))
     spool = Spool(out.scratch("units") / "u", [pairs, chain])
-    made = workers.by_unit(spark, spool, linked, tables={"links": LINKS}, buckets=3).persist()
+    made = shuffle.by_unit(spark, spool, linked, tables={"links": LINKS}, buckets=3).persist()
     found = crosswalk.resolve(spark, made, len(pairs) + len(chain), out, buckets=3, parts=2)
     subject = dict(
         zip("aPmz", subjects.hashed(pa.array(["a", "Patient/1", "m", "z"])), strict=True)
     )
-    rows = [r for part in workers.gathered(found.known, CROSSWALK) for r in part.to_pylist()]
+    rows = [r for part in shuffle.gathered(found.known, CROSSWALK) for r in part.to_pylist()]
     known = {r["identifier"]: r["subject_id"] for r in rows}
     assert {k: v for k, v in known.items() if not k.startswith("n")} == {
         "a": subject["a"],

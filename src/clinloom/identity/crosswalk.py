@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from clinloom.errors import DataError
 from clinloom.files import Address
 from clinloom.identity.subjects import hashed, subjects
-from clinloom.spark import workers
+from clinloom.spark import shuffle, workers
 from clinloom.store import Pending, TableWriter
 from clinloom.store.stored import of_files as stored
 from clinloom.tables import CROSSWALK, LINKS, MOVED, Table
@@ -98,7 +98,7 @@ def resolve(
     Raises DataError if two identifiers' hashes are the same (about 1 in 10^7 for 10^6 patients).
     """
     if links <= FEW:
-        rows = _few(workers.gathered(slices, LINKS))
+        rows = _few(shuffle.gathered(slices, LINKS))
         own, true = (rows.column(n).to_numpy() for n in ("own", "subject_id"))
         if len(np.unique(own)) < len(own):
             raise DataError(TWICE, mend="report this at once")
@@ -111,14 +111,14 @@ def resolve(
                 writer.write(pa.table({"own": own[order], "true": true[order]}))
         record = pc.starts_with(rows.column("identifier"), RECORD).to_numpy(zero_copy_only=False)
         merged = int(record.sum()) - len(np.unique(true[record]))
-        known = workers.held(
+        known = shuffle.held(
             spark, "crosswalk", rows.drop_columns(["own"]), CROSSWALK, buckets=buckets
         )
         return Crosswalk(known, files, merged)
-    pairs = workers.unpacked(slices, LINKS, _pairs, PAIRS)
+    pairs = shuffle.unpacked(slices, LINKS, _pairs, PAIRS)
     spread = _many(spark, pairs, out, parts)
     named = workers.by_rows(spread, _crosswalk, "identifier string, subject_id long, own long")
-    kept = workers.written(named, WALKED, out.scratch("crosswalk"))
+    kept = shuffle.written(named, WALKED, out.scratch("crosswalk"))
     frame = workers.read(spark, stored("crosswalk", kept), WALKED)
     found = workers.summed(frame, _counted, _added, parts=len(kept))
     total = dict.fromkeys(COUNTS, 0) if found is None else found.to_pylist()[0]
@@ -129,9 +129,9 @@ def resolve(
         moved = frame.where("own <> subject_id").selectExpr("own", "subject_id AS true")
         moved = moved.repartitionByRange(max(1, total["moved"] // MOST), "own")
         moved = moved.sortWithinPartitions("own")
-        files = tuple(workers.written(moved, MOVED, out.scratch("moved")))
+        files = tuple(shuffle.written(moved, MOVED, out.scratch("moved")))
     records = frame.where(f"identifier LIKE '{RECORD}%'").select("subject_id").distinct().count()
-    known = workers.packed(frame.drop("own"), "crosswalk", CROSSWALK, buckets=buckets)
+    known = shuffle.packed(frame.drop("own"), "crosswalk", CROSSWALK, buckets=buckets)
     return Crosswalk(known, files, total["records"] - records)
 
 
@@ -197,7 +197,7 @@ def _many(spark: SparkSession, pairs: DataFrame, out: Pending, parts: int) -> Da
     from pyspark.sql import functions as F
 
     def kept(frame: DataFrame, name: str) -> DataFrame:
-        files = workers.written(frame.toDF("patient", "other"), EDGES, out.scratch(name))
+        files = shuffle.written(frame.toDF("patient", "other"), EDGES, out.scratch(name))
         return workers.read(spark, stored(name, files), EDGES)
 
     both = pairs.union(pairs.select("other", "patient"))

@@ -16,7 +16,7 @@ from clinloom.identity import crosswalk
 from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
 from clinloom.sources import framed, load
-from clinloom.spark import workers
+from clinloom.spark import shuffle, workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
 from clinloom.store import Pending
@@ -109,7 +109,7 @@ def _alone(
     buckets: int,
 ) -> dict[str, pa.Table]:
     """Sources of which none links identifiers: each stands for itself, and one pass is enough."""
-    return workers.cluster(
+    return shuffle.cluster(
         _slices(spark, sources, units, ALONE, buckets, alone=True),
         out=out,
         tables=CLUSTERED,
@@ -130,16 +130,16 @@ def _linked(
     """Sources that link identifiers: what was read waits, held by Spark, until it is known who is
     who."""
     slices = _slices(spark, sources, units, PACKED, buckets, alone=False)
-    slices = slices.persist(workers.ON_DISK)
+    slices = slices.persist(shuffle.ON_DISK)
     try:
-        rows = workers.settle(slices)
+        rows = shuffle.settle(slices)
         ledger = _ledger(slices, rows.get("ledger", 0), min(max(len(units), 1), workers.TASKS))
         _tell_empty(sources, ledger)
         lanes = 2 * cores(spark)
         links = rows.get("links", 0)
         who = crosswalk.resolve(spark, slices, links, out, buckets=buckets, parts=lanes)
         kinds = ", ".join(f"'{kind}'" for kind in CLUSTERED)
-        made = workers.cluster(
+        made = shuffle.cluster(
             slices.where(f"kind in ({kinds})"),
             out=out,
             tables=CLUSTERED,
@@ -177,13 +177,13 @@ def _slices(
     kernel = partial(read, sources=dict(sources), alone=alone)
     parts = []
     if len(units):
-        parts.append(workers.by_unit(spark, units, kernel, tables=tables, buckets=buckets))
+        parts.append(shuffle.by_unit(spark, units, kernel, tables=tables, buckets=buckets))
     for name, options in sources.items():
         kind = framed(options)
         if kind is not None:
             frame = kind.frame(spark, options, f"sources.{name}")
             rows = partial(_rows, name=name, options=options, alone=alone)
-            parts.append(workers.by_table(frame, rows, tables=tables, buckets=buckets))
+            parts.append(shuffle.by_table(frame, rows, tables=tables, buckets=buckets))
     if not parts:
         raise SourceError("the sources hold nothing to read", where="sources")
     return reduce(lambda one, other: one.union(other), parts)
@@ -231,14 +231,14 @@ def read(
 def _ledger(slices: Any, rows: int, parts: int) -> pa.Table:
     """What the sources' kernels counted; where that is much, merged by workers."""
     if rows <= FEW:
-        return summed(workers.gathered(slices, LEDGER))
+        return summed(shuffle.gathered(slices, LEDGER))
 
     def partial_sum(tables: Iterable[pa.Table]) -> pa.Table | None:
         held = list(tables)
         return summed(held) if held else None
 
     columns = "source string, code string, rule string, action string, count long"
-    plain = workers.unpacked(slices, LEDGER, _plain, columns)
+    plain = shuffle.unpacked(slices, LEDGER, _plain, columns)
     found = workers.summed(plain, partial_sum, summed, parts=parts)
     return found if found is not None else LEDGER.empty
 

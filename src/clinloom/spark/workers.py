@@ -2,28 +2,24 @@
 
 A kernel is a pure function of Arrow tables, picklable (a module's function, or a ``partial`` of
 one). Workers open what they read and write their own files, each under a name of its own attempt;
-what comes back through Spark is a receipt and small partial sums. The one shuffle is Spark's.
+what comes back through Spark is a receipt and small partial sums. The one shuffle is ``shuffle``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark import StorageLevel
 
 from clinloom import files
 from clinloom.errors import StoreError
-from clinloom.files import Address
-from clinloom.spark import blocks, faults, placing, receipts, sums
+from clinloom.spark import faults, receipts, sums
 from clinloom.spark.patients import Input, patients
-from clinloom.spark.receipts import PROBLEM, RECEIPT, SLICE, Batches, Writing
-from clinloom.spark.session import setting
+from clinloom.spark.receipts import PROBLEM, RECEIPT, Batches, Writing
 from clinloom.spark.sums import Merge
-from clinloom.spark.units import Spool
-from clinloom.store import Part, Pending, Stored, coded
+from clinloom.store import Part, Pending, Stored
 from clinloom.store.stored import stream
 from clinloom.tables import Table
 
@@ -31,243 +27,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-Parcels = Iterable[Mapping[str, pa.Table]]
-UnitKernel = Callable[[Any], Parcels]
 PatientKernel = Callable[..., Mapping[str, pa.Table]]
 RowKernel = Callable[[pa.Table], pa.Table]
-Check = Callable[[Iterator[pa.Table]], Iterator[pa.Table]]
 PartialKernel = Callable[[Iterable[pa.Table]], pa.Table | None]
 
 CHUNK = 1 << 19  # events that a kernel is handed at once, rounded up to a whole patient
-ON_DISK = StorageLevel.DISK_ONLY  # of blocks that are read twice
 TASKS = 4096  # partitions of one job, at most
-ROWS_OF_BLOCKS = 64  # of a slice each: an Arrow batch of some 20 MB
-
-
-def by_unit(
-    spark: SparkSession,
-    units: Spool,
-    kernel: UnitKernel,
-    *,
-    tables: Mapping[str, Table],
-    buckets: int,
-) -> DataFrame:
-    """What ``kernel(unit)`` yields, a table for each name, cut into rows of SLICE.
-
-    A unit is a part of a source that a worker opens itself. Rows of the kind ``problem`` tell of
-    faults; see :func:`settle`. Persist the frame where it is read twice.
-    """
-    cut = _cutting(tables, buckets)
-
-    def parcels(number: int) -> Iterator[Mapping[str, pa.Table]]:
-        yield from kernel(units.unit(number))
-
-    def work(batches: Batches) -> Batches:
-        for number in numbers(batches):
-            yield from cut(parcels(number))
-
-    return _numbered(spark, len(units)).mapInArrow(_armed(work), SLICE)
-
-
-def by_table(
-    frame: DataFrame,
-    kernel: Callable[[Iterator[pa.Table]], Parcels],
-    *,
-    tables: Mapping[str, Table],
-    buckets: int,
-) -> DataFrame:
-    """What ``kernel`` yields of a DataFrame's rows, handed on a partition at a time, as
-    :func:`by_unit` gives it."""
-    cut = _cutting(tables, buckets)
-
-    def parcels(batches: Batches) -> Iterator[Mapping[str, pa.Table]]:
-        yield from kernel(pa.Table.from_batches([batch]) for batch in batches)
-
-    def work(batches: Batches) -> Batches:
-        yield from cut(parcels(batches))
-
-    return frame.mapInArrow(_armed(work), SLICE)
-
-
-def _cutting(tables: Mapping[str, Table], buckets: int) -> Callable[[Parcels], Batches]:
-    """How workers cut what a kernel yields; its fault becomes a row of the kind ``problem``."""
-    schemas = {name: coded(table) for name, table in tables.items()}
-    spots = placing.keys(buckets)
-
-    def cut(parcels: Parcels) -> Batches:
-        cutters = {name: blocks.Cutter(schema, buckets) for name, schema in schemas.items()}
-        try:
-            for parcel in parcels:
-                for name, rows in parcel.items():
-                    if name in cutters and rows.num_rows:
-                        yield from receipts.slices(name, cutters[name].add(rows), spots)
-        except Exception as error:
-            yield from receipts.slices(PROBLEM, [(0, 0, 0, _lasting(error).encode())], spots)
-            return
-        for name, cutter in cutters.items():
-            yield from receipts.slices(name, cutter.rest(), spots)
-
-    return cut
-
-
-def settle(frame: DataFrame) -> dict[str, int]:
-    """Run the units; how many rows of each kind there were. Raises what the first fault said."""
-    from pyspark.sql import functions as F
-
-    with faults.told():
-        problem = F.when(F.col("kind") == PROBLEM, F.col("block"))
-        problem = F.first(problem, ignorenulls=True).alias("problem")
-        found = frame.groupBy("kind").agg(F.sum("rows").alias("rows"), problem).collect()
-    for row in found:
-        if row["kind"] == PROBLEM:
-            raise faults.raised(bytes(row["problem"]).decode())
-    return {row["kind"]: row["rows"] for row in found}
-
-
-def unpacked(frame: DataFrame, table: Table, kernel: RowKernel, columns: str) -> DataFrame:
-    """The rows in the slices of a table, through ``kernel``."""
-    schema = coded(table)
-
-    def work(batches: Batches) -> Batches:
-        for *_, block in receipts.of_slices(batches):
-            yield from kernel(blocks.opened(block, schema)).combine_chunks().to_batches()
-
-    return frame.where(f"kind = '{table.name}'").mapInArrow(_armed(work), columns)
-
-
-def gathered(frame: DataFrame, table: Table) -> list[pa.Table]:
-    """The slices of a table, on the driver: for few rows."""
-    with faults.told():
-        rows = frame.where(f"kind = '{table.name}'").select("block").collect()
-    return [blocks.opened(bytes(row["block"]), coded(table)) for row in rows]
-
-
-def packed(frame: DataFrame, kind: str, table: Table, *, buckets: int) -> DataFrame:
-    """A frame's rows as slices of one kind."""
-    spots, schema = placing.keys(buckets), coded(table)
-
-    def work(batches: Batches) -> Batches:
-        cutter = blocks.Cutter(schema, buckets)
-        for batch in batches:
-            yield from receipts.slices(kind, cutter.add(pa.Table.from_batches([batch])), spots)
-        yield from receipts.slices(kind, cutter.rest(), spots)
-
-    return frame.mapInArrow(_armed(work), SLICE)
-
-
-def held(
-    spark: SparkSession, kind: str, rows: pa.Table, table: Table, *, buckets: int
-) -> DataFrame:
-    """The driver's few rows as slices of one kind."""
-    cutter, spots = blocks.Cutter(coded(table), buckets), placing.keys(buckets)
-    made = [*cutter.add(rows), *cutter.rest()]
-    cells = [(spots[b], b, kind, count, size, block) for b, count, size, block in made]
-    return spark.createDataFrame(cells, SLICE)
-
-
-def written(frame: DataFrame, table: Table, place: Address) -> list[Address]:
-    """A frame's rows as files of a table, one a partition, where workers read them again."""
-
-    def work(batches: Batches) -> Batches:
-        with Writing({table.name: place}, {table.name: table}, 0) as writing:
-            for batch in batches:
-                writing.write({table.name: pa.Table.from_batches([batch])})
-        yield from writing.receipts()
-
-    with faults.told():
-        rows = frame.mapInArrow(_armed(work), RECEIPT).collect()
-    return [place / json.loads(row["told"])[0] for row in rows]
-
-
-def cluster(
-    frame: DataFrame,
-    *,
-    out: Pending,
-    tables: Mapping[str, tuple[str, Table]],
-    buckets: int,
-    known: DataFrame | None = None,
-    moved: Sequence[Address] = (),
-    merges: Mapping[str, tuple[Table, Merge]] | None = None,
-    counting: tuple[Callable[[str, pa.Table], pa.Table], Merge] | None = None,
-    checks: Mapping[str, Check] | None = None,
-) -> dict[str, pa.Table]:
-    """The one shuffle: slices become a sorted file a bucket and table.
-
-    ``tables``: for each kind the name that its table gets, and its declaration; the rows' order is
-    ``blocks.sorting``, however units were grouped; an empty bucket has no file. ``moved``: files of
-    ``own`` and ``true``, by which subjects that turned out to be others are renamed, and the slices
-    of ``frame`` cut anew; those of ``known`` are right already. ``merges``: kinds that are
-    added up, not written. ``counting``: ``partial(name, rows)`` of everything written, and its
-    merge; both come back. ``checks``: what a kind's sorted rows pass through on their way.
-    """
-    spots, checking = placing.keys(buckets), dict(checks or {})
-    adding = {kind: merge for kind, (_, merge) in (merges or {}).items()}
-    schemas = {kind: coded(table) for kind, (_, table) in tables.items()}
-    schemas |= {kind: coded(table) for kind, (table, _) in (merges or {}).items()}
-
-    def renamed(batches: Batches) -> Batches:
-        cutters = {kind: blocks.Cutter(schemas[kind], buckets) for kind in tables}
-        for kind, *_, block in receipts.of_slices(batches):
-            rows = blocks.renamed(blocks.opened(block, schemas[kind]), _moved(moved))
-            yield from receipts.slices(kind, cutters[kind].add(rows), spots)
-        for kind, cutter in cutters.items():
-            yield from receipts.slices(kind, cutter.rest(), spots)
-
-    def merge(batches: Batches) -> Batches:
-        held: dict[tuple[int, str], blocks.Bucket] = {}
-        added: dict[str, list[pa.Table]] = {}
-        for kind, bucket, count, size, block in receipts.of_slices(batches):
-            if kind == PROBLEM:
-                yield receipts.receipt(PROBLEM, block.decode(), None)
-            elif kind in adding:
-                added.setdefault(kind, []).append(blocks.opened(block, schemas[kind]))
-            else:
-                found = held.setdefault((bucket, kind), blocks.Bucket(schemas[kind]))
-                found.add(block, count, size)
-        for kind, tallies in added.items():
-            yield receipts.receipt(kind, None, sums.packed(adding[kind](tallies)))
-        try:
-            for (bucket, kind), rows in sorted(held.items()):
-                check = checking.get(kind)
-                parts = rows.sorted() if check is None else check(rows.sorted())
-                yield from _merged(bucket, parts, targets, *tables[kind], counting)
-                held[bucket, kind] = blocks.Bucket(schemas[kind])  # let go of what is written
-        except Exception as error:
-            yield receipts.receipt(PROBLEM, _lasting(error), None)
-
-    targets = {name: out.place(name) for name, _ in tables.values()}
-    if moved:
-        kinds = ", ".join(f"'{kind}'" for kind in tables)
-        frame = frame.where(f"kind in ({kinds})").mapInArrow(_armed(renamed), SLICE)
-    together = frame.union(known) if known is not None else frame
-    merged = together.repartition(buckets, "place").mapInArrow(_armed(merge), RECEIPT)
-    if counting is not None:
-        adding["counts"] = counting[1]
-    with setting(together.sparkSession, BATCH_ROWS, str(ROWS_OF_BLOCKS)):
-        return _settled(merged, out, adding, parts=buckets)
-
-
-def _merged(
-    bucket: int,
-    rows: Iterable[pa.Table],
-    places: Mapping[str, Address],
-    name: str,
-    table: Table,
-    counting: tuple[Callable[[str, pa.Table], pa.Table], Merge] | None,
-) -> Batches:
-    """Write the rows of one table and bucket; what was written, and its counts."""
-    counted: list[pa.Table] = []
-    with Writing(places, {name: table}, bucket) as writing:
-        for part in rows:
-            writing.write({name: part})
-            if counting is not None:
-                counted.append(counting[0](name, part))
-    yield from writing.receipts()
-    if counting is not None and counted:
-        yield receipts.receipt("counts", None, sums.packed(counting[1](counted)))
-
-
-BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
 def by_patient(
@@ -340,10 +105,10 @@ def tasks(
             try:
                 yield from work(number)
             except Exception as error:
-                yield receipts.receipt(PROBLEM, _lasting(error), None)
+                yield receipts.receipt(PROBLEM, lasting(error), None)
 
-    made = _numbered(spark, count).mapInArrow(_armed(run), RECEIPT)
-    return _settled(made, out, merges or {}, parts=min(count, TASKS))
+    made = through(numbered(spark, count), run, RECEIPT)
+    return settled(made, out, merges or {}, parts=min(count, TASKS))
 
 
 def partial(name: str, table: pa.Table) -> pa.RecordBatch:
@@ -368,7 +133,7 @@ def by_rows(frame: DataFrame, kernel: RowKernel, columns: str | StructType) -> D
         for batch in batches:
             yield from kernel(pa.Table.from_batches([batch])).combine_chunks().to_batches()
 
-    return frame.mapInArrow(_armed(work), columns)
+    return through(frame, work, columns)
 
 
 def summed(
@@ -386,8 +151,8 @@ def summed(
         if found is not None:
             yield receipts.receipt("sum", None, sums.packed(found))
 
-    made = frame.mapInArrow(_armed(work), RECEIPT)
-    return _settled(made, None, {"sum": merge}, parts=parts).get("sum")
+    made = through(frame, work, RECEIPT)
+    return settled(made, None, {"sum": merge}, parts=parts).get("sum")
 
 
 def read(
@@ -415,11 +180,11 @@ def read(
                 kept = kernel(part) if kernel is not None else part
                 yield from kept.select(names).cast(schema).combine_chunks().to_batches()
 
-    made = _numbered(spark, len(addresses)) if addresses else spark.range(0)
-    return made.mapInArrow(_armed(work), from_arrow_schema(schema))
+    made = numbered(spark, len(addresses)) if addresses else spark.range(0)
+    return through(made, work, from_arrow_schema(schema))
 
 
-def _settled(
+def settled(
     frame: DataFrame, out: Pending | None, merges: Mapping[str, Merge], *, parts: int
 ) -> dict[str, pa.Table]:
     """Run the tasks: note what they wrote, merge what they counted, raise what the first said."""
@@ -437,7 +202,7 @@ def _settled(
             for name, tables in held.items():
                 yield receipts.receipt(name, None, sums.packed(merges[name](tables)))
 
-        frame = frame.repartition(halls).mapInArrow(_armed(join), RECEIPT)
+        frame = through(frame.repartition(halls), join, RECEIPT)
     with faults.told():
         rows = frame.collect()
     counted: dict[str, list[pa.Table]] = {}
@@ -464,7 +229,7 @@ def _seen(out: Pending) -> None:
             )
 
 
-def _numbered(spark: SparkSession, count: int) -> DataFrame:
+def numbered(spark: SparkSession, count: int) -> DataFrame:
     """The numbers below ``count``, spread evenly."""
     return spark.range(0, count, 1, min(count, TASKS))
 
@@ -473,6 +238,13 @@ def numbers(batches: Batches) -> Iterator[int]:
     """The numbers of a task."""
     for batch in batches:
         yield from batch.column(0).to_pylist()
+
+
+def through(
+    frame: DataFrame, work: Callable[[Batches], Batches], columns: str | StructType
+) -> DataFrame:
+    """A frame's batches through ``work`` in workers; ``columns`` come out."""
+    return frame.mapInArrow(_armed(work), columns)
 
 
 def _armed(work: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:
@@ -490,15 +262,9 @@ def _armed(work: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:
     return armed
 
 
-def _lasting(error: Exception) -> str:
+def lasting(error: Exception) -> str:
     """The fault as a receipt's text; raises it where another attempt may not meet it."""
     told = faults.lasting(error)
     if told is None:
         raise error
     return told
-
-
-def _moved(places: Sequence[Address]) -> Iterator[tuple[Any, Any]]:
-    for place in places:
-        for part in stream(str(place), ["own", "true"], blocks.HELD, coded=False):
-            yield part.column("own").to_numpy(), part.column("true").to_numpy()
