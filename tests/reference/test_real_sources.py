@@ -177,5 +177,9 @@ def test_the_official_examples_of_fhir_r4_hold_nothing_malformed(data):
         "entered_in_error",
         "not_done",
         "cancelled",
+        "in_progress",  # dispenses that were not handed over
+        "on_hold",
+        "differential",
+        "unknown_status",
         "not_a_resource",
     }

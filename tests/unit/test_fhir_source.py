@@ -309,6 +309,74 @@ def test_a_logical_reference_is_the_identifiers_bare_value(tmp_path):
     assert read(tmp_path, given)["events"][0]["patient"] == "M7"
 
 
+def verified(*codes, text=None):
+    told = {"coding": [{"code": code} for code in codes], "text": text}
+    return resource("Condition", code=concept(), recordedDate="2024-03-01", verificationStatus=told)
+
+
+def ordered(**fields):
+    fields = {"status": "active", "authoredOn": "2024-03-01", **fields}
+    return resource("MedicationRequest", medicationCodeableConcept=concept(), **fields)
+
+
+@pytest.mark.parametrize(
+    "given, reason",
+    [
+        (verified("confirmed"), None),
+        (verified("unconfirmed"), "unconfirmed"),
+        (verified("provisional"), "provisional"),
+        (verified("differential"), "differential"),
+        (verified("410605003"), None),
+        (verified(text="Refuted by biopsy"), "refuted"),
+        (verified(text="entered in error"), "entered_in_error"),
+        (verified(text="Confirmed"), None),
+        (ordered(), None),
+        (ordered(intent="order"), None),
+        (ordered(intent="proposal"), "proposal"),
+        (ordered(intent="plan"), "plan"),
+        (ordered(status="Müller"), "unknown_status"),
+        (resource("Procedure", status="preparation", code=concept()), "preparation"),
+        (
+            resource(
+                "MedicationDispense",
+                status="declined",
+                medicationCodeableConcept=concept(),
+                whenPrepared="2024-03-01",
+            ),
+            "declined",
+        ),
+        (
+            resource(
+                "MedicationStatement",
+                status="intended",
+                medicationCodeableConcept=concept(),
+                dateAsserted="2024-03-01",
+            ),
+            "intended",
+        ),
+        (observation(effectiveDateTime="2024-03-01", status="preliminary"), None),
+        (observation(effectiveDateTime="2024-03-01", status="registered"), "registered"),
+        (observation(effectiveDateTime="2024-03-01", status="unknown"), "unknown_status"),
+    ],
+)
+def test_what_is_planned_doubted_or_withdrawn_is_no_fact(tmp_path, given, reason):
+    found = read(tmp_path, given)
+    assert [row["reason"] for row in found["rejected"]] == ([reason] if reason else [])
+    assert len(found["events"]) == (0 if reason else 1)
+
+
+def test_a_study_says_which_statuses_tell_a_fact(tmp_path):
+    told = {"statuses": {"Condition": ("confirmed", "provisional")}}
+    assert len(read(tmp_path, verified("provisional"), **told)["events"]) == 1
+    assert len(read(tmp_path, verified("differential"), **told)["rejected"]) == 1
+    for statuses, near in (
+        ({"Condition": ("confirmd",)}, "did you mean 'confirmed'"),
+        ({"Conditions": ("confirmed",)}, "did you mean 'Condition'"),
+    ):
+        with pytest.raises(ValueError, match=near):
+            fhir.Options(path="x", statuses=statuses)
+
+
 @pytest.mark.parametrize(
     "given, reason",
     [

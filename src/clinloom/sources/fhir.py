@@ -14,10 +14,11 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from clinloom.files import FileUnit
 from clinloom.sources._fhir import resources as r4
+from clinloom.sources._fhir import statuses
 from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
 from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._frames import State
@@ -46,10 +47,21 @@ class Options(FileSource):
         default=KNOWN, description="a concept's first coding of these systems gives its code"
     )
     systems: dict[str, str] = Field(default={}, description="short names for further systems")
+    statuses: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="by resource type, the statuses that tell a fact, in place of the usual ones;"
+        " `Condition: [confirmed, provisional]` also takes provisional diagnoses",
+    )
     late_after: Duration = Field(
         default=24 * MICROSECONDS["h"],
         description="a result released this long after it was taken is counted in the ledger",
     )
+
+    @field_validator("statuses")
+    @classmethod
+    def _known(cls, given: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        statuses.check(given)
+        return given
 
 
 def plan(options: Options, where: str) -> Iterator[FileUnit | State]:
@@ -68,9 +80,10 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
 
     A result's time is when it was released (``issued``), not when the sample was taken. Reasons
     of refusal: ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``,
-    ``no_code``, ``no_time``, ``entered_in_error``, ``not_done``, ``cancelled``, ``planned``,
-    ``draft``, ``refuted`` …, ``unreadable_file``, ``empty_file``. ``position`` is the byte at
-    which the line or resource starts. Resource types that are not read are counted in the ledger.
+    ``no_code``, ``no_time``, ``unreadable_file``, ``empty_file``, or the status, intent or
+    verification that tells no fact (``planned``, ``proposal``, ``refuted`` …, see ``statuses``).
+    ``position`` is the byte at which the line or resource starts. Resource types that are not read
+    are counted in the ledger.
     """
     reader = _Reader(options, source)
     for piece in handed(units, options):
@@ -110,6 +123,7 @@ class _Reader:
     def __init__(self, options: Options, source: str):
         self.options, self.source = options, source
         self.names = Names(options.prefer, options.systems)
+        self.facts = statuses.Facts(options.statuses)
         self.refused = Refusals(source)
         self.events: list[Event] = []
         self.unread: Counter[str] = Counter()
@@ -199,6 +213,8 @@ class _Reader:
                 if resource.deceasedBoolean and not resource.deceasedDateTime:
                     raise Refused("no_time")
                 return
+            if reason := self.facts.refusal(resource):
+                raise Refused(reason)
             self.events += happenings(
                 resource, record_id, patient, self.names, lambda m: _medication(m, pointed)
             )

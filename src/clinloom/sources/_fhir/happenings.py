@@ -11,16 +11,6 @@ import msgspec
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.systems import short
 
-NEVER = {  # statuses of what did not happen, or not yet
-    "entered-in-error",
-    "not-done",
-    "not-taken",
-    "cancelled",
-    "planned",
-    "draft",
-    "preparation",
-    "refuted",
-}
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 Value = tuple[float | None, str | None, str | None]
 MISSING: Value = (None, "", None)
@@ -132,9 +122,6 @@ def happenings(
     resource: Any, record_id: str, patient: str, names: Names, medication: Medication
 ) -> list[Event]:
     """The events of any resource but Patient. Raises Refused with the reason."""
-    status = getattr(resource, "status", None)
-    if status in NEVER:
-        raise Refused(status.replace("-", "_"))
     return HANDLERS[type(resource)](resource, record_id, patient, names, medication)
 
 
@@ -183,9 +170,6 @@ def _encounter(e: r4.Encounter, record_id: str, patient: str, *_: Any) -> list[E
 
 
 def _condition(c: r4.Condition, record_id: str, patient: str, names: Names, _: Any) -> list[Event]:
-    for coding in (c.verificationStatus.coding if c.verificationStatus else None) or ():
-        if coding.code in NEVER:
-            raise Refused(coding.code.replace("-", "_"))
     time = _due(c.recordedDate, c.onsetDateTime, _start(c.onsetPeriod))
     return _one(patient, time, names.due(c.code), record_id)
 

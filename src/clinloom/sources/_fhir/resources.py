@@ -173,6 +173,7 @@ class Dose(Record):
 class MedicationRequest(Medicated, tag="MedicationRequest"):
     """R4 11.1."""
 
+    intent: str | None = None
     authoredOn: str | None = None
     doNotPerform: bool | None = None
 

@@ -1,0 +1,107 @@
+"""Which resources tell a fact: by status, intent and verification, a list for each type.
+
+What is wished for, planned, doubted or withdrawn is none, and neither is what has a status that R4
+does not know. A resource that names no status counts. (FHIR R4, the value sets of each type.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from clinloom.errors import nearest
+from clinloom.sources._fhir import resources as r4
+
+RESULTS = ("preliminary", "final", "amended", "corrected")
+UNDER_WAY = ("in-progress", "on-hold", "completed", "stopped")
+FACTS: dict[str, tuple[str, ...]] = {
+    "Encounter": ("arrived", "triaged", "in-progress", "onleave", "finished"),
+    "Observation": RESULTS,
+    "DiagnosticReport": ("partial", *RESULTS, "appended"),
+    "MedicationRequest": ("active", "on-hold", "completed", "stopped"),
+    "MedicationAdministration": UNDER_WAY,
+    "MedicationDispense": ("completed", "stopped"),  # before, nothing was handed over
+    "MedicationStatement": ("active", "on-hold", "completed", "stopped"),
+    "Immunization": ("completed",),
+    "Procedure": UNDER_WAY,
+    "ImagingStudy": ("available",),
+    "Condition": ("confirmed",),  # of its verificationStatus
+}
+ORDERS = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
+OTHERS = {
+    "Encounter": ("planned", "cancelled"),
+    "Observation": ("registered", "cancelled"),
+    "DiagnosticReport": ("registered", "cancelled"),
+    "MedicationRequest": ("cancelled", "draft", "proposal", "plan", "option", *ORDERS),
+    "MedicationAdministration": ("not-done",),
+    "MedicationDispense": ("preparation", "in-progress", "on-hold", "cancelled", "declined"),
+    "MedicationStatement": ("intended", "not-taken"),
+    "Immunization": ("not-done",),
+    "Procedure": ("preparation", "not-done"),
+    "ImagingStudy": ("registered", "cancelled"),
+    "Condition": ("provisional", "differential", "unconfirmed", "refuted"),
+}
+ANY = ("entered-in-error", "unknown")
+KNOWN = {kind: {*told, *OTHERS[kind], *ANY} for kind, told in FACTS.items()}
+DOUBT = re.compile(
+    r"entered[ -]in[ -]error|refuted|ruled[ -]out|unconfirmed|provisional|differential|suspected",
+    re.IGNORECASE,
+)
+SAME = {"ruled-out": "refuted", "suspected": "provisional"}
+
+
+def check(told: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError, with the nearest, for a resource type or status that is none."""
+    for kind, words in told.items():
+        _check(kind, KNOWN, "a resource type with a status that is read")
+        for word in words:
+            _check(word, KNOWN[kind], f"a status of {kind}")
+
+
+def _check(word: str, known: Iterable[str], what: str) -> None:
+    listed = sorted(known)
+    if word not in listed:
+        near = nearest(word, listed)
+        mend = f"did you mean '{near}'?" if near else f"there are {', '.join(listed)}"
+        raise ValueError(f"'{word}' is not {what}; {mend}")
+
+
+class Facts:
+    """The rule of one source; ``told``: statuses of resource types, in place of FACTS."""
+
+    def __init__(self, told: Mapping[str, Sequence[str]]):
+        self._told = {
+            getattr(r4, kind): frozenset(told.get(kind, usual)) for kind, usual in FACTS.items()
+        }
+
+    def refusal(self, resource: Any) -> str | None:
+        """Why a resource tells no fact; None where it does."""
+        kind = type(resource)
+        told = self._told[kind]
+        if kind is r4.Condition:
+            words = _verification(resource.verificationStatus)
+            return next((_reason(kind, word) for word in words if word not in told), None)
+        if resource.status is not None and resource.status not in told:
+            return _reason(kind, resource.status)
+        if kind is r4.MedicationRequest and resource.intent not in (None, *ORDERS):
+            return _reason(kind, resource.intent)
+        return None
+
+
+def _reason(kind: type, word: str) -> str:
+    """The status as a reason; what R4 does not know is not repeated."""
+    known = word in KNOWN[kind.__name__] and word != "unknown"
+    return word.replace("-", "_") if known else "unknown_status"
+
+
+def _verification(told: r4.Concept | None) -> list[str]:
+    """The words of R4 in a Condition's verificationStatus: its codes', else its text's doubts."""
+    if told is None:
+        return []
+    codes = [(coding.code or "").lower() for coding in told.coding or ()]
+    words = [code for code in codes if code in KNOWN["Condition"]]
+    if not words and told.text and (found := DOUBT.search(told.text)):
+        word = found[0].lower().replace(" ", "-")
+        words = [SAME.get(word, word)]
+    return words
