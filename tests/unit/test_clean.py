@@ -63,7 +63,7 @@ def test_what_needs_no_cleaning_is_handed_on_without_a_copy():
     ("text", "expected"),
     [
         ("01/31/2020 13:45", "2020-01-31T13:45:00"),
-        ("1/3/2020 7:05", "2020-01-03T07:05:00"),
+        ("1/23/2020 7:05", "2020-01-23T07:05:00"),
         ("02/29/2020", "2020-02-29T00:00:00"),
         ("20200131134501", "2020-01-31T13:45:01"),
         ("20200131134501+0100", "2020-01-31T12:45:01"),
@@ -96,7 +96,7 @@ def test_a_time_is_read_by_the_formats_or_refused(text, expected):
 
 
 def test_times_agree_with_the_standard_library():
-    written = ["03/04/2021 05:06", "20210304050607", "20210304", "04.03.2021 05:06", "2021/03/04"]
+    written = ["2021/03/04 05:06", "20210304050607", "20210304", "04.03.2021 05:06", "2021/03/04"]
     for text in written:
         (form,) = [f for f in times.FORMATS if _fits(text, f)][:1]
         expected = dt.datetime.strptime(text, form).replace(tzinfo=dt.UTC)
@@ -124,6 +124,55 @@ def test_day_first_dates_are_read_where_the_study_says_so():
     assert made["events"].column("time")[0].as_py().month == 2
 
 
+@pytest.mark.parametrize(
+    "text, order, expected",
+    [
+        ("03/05/2024", None, "ambiguous_date"),
+        ("03/05/2024 10:00", None, "ambiguous_date"),
+        ("03/05/2024", "day", (5, 3)),
+        ("03/05/2024", "month", (3, 5)),
+        ("13/05/2024", None, (5, 13)),
+        ("05/13/2024", None, (5, 13)),
+        ("05/05/2024", None, (5, 5)),
+        ("05/13/2024", "day", "invalid_date"),
+        ("13/05/2024", "month", "invalid_date"),
+    ],
+)
+def test_a_date_that_could_be_two_days_is_not_guessed(text, order, expected):
+    told = event(value=90.0, unit="mg/dL", time=None, time_text=text)
+    made = cleaned(told, times=times.Options(order=order))
+    if isinstance(expected, str):
+        assert reasons(made) == [expected]
+        assert ledger(made) == [("LOINC//2345-7", expected, "rejected", 1)]
+    else:
+        found = made["events"].column("time")[0].as_py()
+        assert (found.month, found.day) == expected
+
+
+def test_formats_that_a_study_declares_are_the_only_ones():
+    chosen = times.Options(formats=("%d/%m/%Y",))
+    for text in ("05/13/2024", "2024/05/13"):
+        made = cleaned(event(value=90.0, time=None, time_text=text), times=chosen)
+        assert reasons(made) == ["invalid_date"]
+    with pytest.raises(ValidationError, match="or `order`"):
+        times.Options(formats=("%d/%m/%Y",), order="day")
+
+
+def test_a_text_keeps_the_zone_of_its_source():
+    texts = {"01.07.2020 12:00[Europe/Berlin]": 10, "01.07.2020 12:00": 12}
+    texts |= {"01.07.2020 12:00[America/New_York]": 16}
+    for text, hour in texts.items():
+        made = cleaned(event(value=90.0, time=None, time_text=text))
+        assert made["events"].column("time")[0].as_py().hour == hour
+    made = cleaned(event(value=90.0, time=None, time_text="01.07.2020 12:00[Nowhere]"))
+    assert reasons(made) == ["invalid_date"]
+
+
+def test_a_zone_that_does_not_exist_is_a_fault_of_the_study():
+    with pytest.raises(ValidationError, match="Europe/Berlin"):
+        times.Options(zone="Europe/Berlim")
+
+
 @pytest.mark.parametrize("form", ["%m/%d", "%Y-%q-%d", "%A %d %Y"])
 def test_a_format_that_cannot_be_read_is_a_fault_of_the_study(form):
     with pytest.raises(ValidationError):
@@ -132,7 +181,7 @@ def test_a_format_that_cannot_be_read_is_a_fault_of_the_study(form):
 
 def test_events_are_sorted_again_after_their_times_were_read():
     made = cleaned(
-        event("A", time=None, time_text="01/09/2020 00:00", record_id="late"),
+        event("A", time=None, time_text="2020/01/09 00:00", record_id="late"),
         event("A", time=None, record_id="static"),
         event("A", record_id="early"),
     )

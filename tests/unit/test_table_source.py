@@ -131,12 +131,11 @@ def test_a_wide_table_tells_many_events_a_row(tmp_path):
         ("B", "SITE", None, ""),
         ("C", "SITE", None, "arm"),
         ("A", "BAD", None, None),
-        ("C", "BAD", None, None),
     ]
     assert [e["unit"] for e in found["events"][:4]] == ["a", "a", "a", None]
     assert found["events"][8]["time"] == dt.datetime(2024, 2, 5, tzinfo=UTC)
-    assert found["events"][9]["time_text"] == "31/02/2024"
-    assert [(r["patient"], r["reason"]) for r in found["rejected"]] == [("B", "no_code")]
+    refused = [(r["patient"], r["reason"], r["code"]) for r in found["rejected"]]
+    assert refused == [("B", "no_code", None), ("C", "invalid_date", "BAD")]
 
 
 def test_a_code_is_made_of_several_cells(tmp_path):
@@ -334,7 +333,25 @@ def test_times_from_a_column(spec, cell, time, beside):
     made = TimeSpec.model_validate({"column": "t", **spec})
     found = times(made, pa.array([cell, beside, None]), 3)
     assert found.time[0].as_py() == (time and time.replace(tzinfo=UTC))
-    assert found.text.to_pylist() == [None if time else cell, beside or None, None]
+    zone = f"[{spec['zone']}]" if "zone" in spec else ""
+    unread = beside + zone if beside else None
+    assert found.text.to_pylist() == [None if time else cell, unread, None]
+    assert found.declared == ("zone" not in spec)
+
+
+def test_a_declared_format_binds_and_a_free_one_keeps_its_zone(tmp_path):
+    """What is written otherwise is refused where it stands, or left to the cleaning to read."""
+    file = written(tmp_path, "id,seen\nA,13/05/2024\nB,05/13/2024\n")
+    events = [{"code": "SEEN"}]
+    spec = {"column": "seen", "format": "%d/%m/%Y"}
+    found = read(file, patient="id", time=spec, events=events)
+    assert [e["time"] for e in found["events"]] == [dt.datetime(2024, 5, 13, tzinfo=UTC)]
+    (refused,) = found["rejected"]
+    assert (refused["reason"], refused["patient"], refused["position"]) == ("invalid_date", "B", 21)
+    spec = {"column": "seen", "zone": "Europe/Berlin"}
+    found = read(file, patient="id", time=spec, events=events)
+    texts = ["13/05/2024[Europe/Berlin]", "05/13/2024[Europe/Berlin]"]
+    assert [e["time_text"] for e in found["events"]] == texts and not found["rejected"]
 
 
 def test_one_time_for_all_and_none_at_all():

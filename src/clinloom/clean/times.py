@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from clinloom import events
+from clinloom import study as studies
 from clinloom.clean._sheet import Sheet
-from clinloom.study import RuleModel
+from clinloom.study import RuleModel, Zone
 from clinloom.tables import TIME
 
 REQUIRES: str | None = None
 ORDER = 10
 
-FORMATS = (
+CLOCKS = ("", " %H:%M", " %H:%M:%S")
+MONTH_FIRST = tuple(f"%m/%d/%Y{clock}" for clock in CLOCKS)  # United States
+DAY_FIRST = tuple(f"%d/%m/%Y{clock}" for clock in CLOCKS)
+FORMATS = (  # which no other order of day and month can be
     "%Y-%m-%d %H:%M",
     "%Y-%m-%d %H:%M:%S",
     "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d %H:%M",
     "%Y/%m/%d",
-    "%m/%d/%Y %H:%M",  # United States
-    "%m/%d/%Y %H:%M:%S",
-    "%m/%d/%Y",
     "%Y%m%d%H%M%S",  # HL7 v2.x, DTM
     "%Y%m%d%H%M%S%z",
     "%Y%m%d%H%M",
@@ -37,6 +39,7 @@ FORMATS = (
     "%d-%b-%Y %H:%M",
     "%d-%b-%Y",
 )
+ZONE = r"\[(?P<zone>[A-Za-z][A-Za-z0-9_+/-]*)\]$"  # of its source, which named none in the text
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
 DIRECTIVES = {
@@ -51,18 +54,31 @@ LIMITS = {"Y": (1, 9999), "m": (1, 12), "d": (1, 31), "H": (0, 23), "M": (0, 59)
 class Options(RuleModel):
     """How times in free form are read."""
 
-    formats: tuple[str, ...] = Field(
-        default=FORMATS,
-        description="tried in this order; day-first and month-first dates look alike: keep one",
+    formats: tuple[str, ...] | None = Field(
+        default=None,
+        description="tried in this order, and no others; none: the usual ones",
     )
-    zone: str = Field(default="UTC", description="IANA time zone of times that name none")
+    order: Literal["day", "month"] | None = Field(
+        default=None,
+        description="what stands first in dates like 03/05/2024; none: those that could be either"
+        " are refused, the others read",
+    )
+    zone: Zone = Field(
+        default="UTC", description="IANA time zone of times that name none, of sources without one"
+    )
 
     @field_validator("formats")
     @classmethod
-    def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        for written in formats:
+    def _known(cls, formats: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for written in formats or ():
             expression(written)
         return formats
+
+    @model_validator(mode="after")
+    def _one(self) -> Options:
+        if self.formats is not None and self.order is not None:
+            raise ValueError("give `formats`, which tell the order, or `order`")
+        return self
 
 
 @lru_cache(maxsize=64)
@@ -91,7 +107,7 @@ def expression(written: str) -> str:
 
 
 def apply(sheet: Sheet, options: Options) -> None:
-    """Read ``time_text``; ledger `date_format`, or refused as `invalid_date`."""
+    """Read ``time_text``; ledger `date_format`, else refused: `invalid_date`, `ambiguous_date`."""
     text = sheet.column("time_text")
     if text.null_count == len(text):
         return
@@ -101,12 +117,48 @@ def apply(sheet: Sheet, options: Options) -> None:
     if not len(rows):
         return
     left = pc.utf8_trim_whitespace(text.take(pa.array(rows)).cast(pa.string()))
-    read = parsed(left, options.formats, options.zone)
+    read, either = _read(left, options)
     good = read != events.STATIC
     if good.any():
         sheet.set_time(rows[good], read[good])
         sheet.note(rows[good], rule="date_format", action="converted")
-    sheet.reject(rows[~good], "invalid_date")
+    sheet.reject(rows[either], "ambiguous_date")
+    sheet.reject(rows[~good & ~either], "invalid_date")
+
+
+def _read(text: pa.Array, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds (n,) and which could be two days (n,); STATIC where a text is no time."""
+    zones = pc.extract_regex(text, ZONE)
+    read, either = np.full(len(text), events.STATIC), np.zeros(len(text), bool)
+    plain = pc.replace_substring_regex(text, ZONE, "")
+    for zone in pc.unique(pc.struct_field(zones, "zone")).to_pylist():
+        same = pc.equal(pc.struct_field(zones, "zone"), zone).fill_null(zone is None)
+        rows = np.flatnonzero(same.to_numpy(zero_copy_only=False))
+        some = plain.take(pa.array(rows))
+        try:
+            read[rows], either[rows] = _ordered(some, options, studies.zone(zone or options.zone))
+        except ValueError:
+            continue  # no source's mark, but a part of what was written
+    return read, either
+
+
+def _ordered(text: pa.Array, options: Options, zone: str) -> tuple[np.ndarray, np.ndarray]:
+    """By the formats, then by day and month in the order that is told, or in the only possible."""
+    read = parsed(text, FORMATS if options.formats is None else options.formats, zone)
+    either = np.zeros(len(text), bool)
+    rows = np.flatnonzero(read == events.STATIC)
+    if options.formats is not None or not len(rows):
+        return read, either
+    some = text.take(pa.array(rows))
+    month = parsed(some, MONTH_FIRST, zone) if options.order != "day" else None
+    day = parsed(some, DAY_FIRST, zone) if options.order != "month" else None
+    if month is None or day is None:
+        read[rows] = month if day is None else day
+    else:
+        found = np.where(month == events.STATIC, day, month)
+        either[rows] = (month != day) & (month != events.STATIC) & (day != events.STATIC)
+        read[rows] = np.where(either[rows], events.STATIC, found)
+    return read, either
 
 
 def parsed(text: pa.Array, formats: tuple[str, ...], zone: str = "UTC") -> np.ndarray:

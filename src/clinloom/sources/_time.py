@@ -1,6 +1,7 @@
 """Times as sources write them: ISO 8601, a declared format, or an offset from an origin.
 
-A time that cannot be read so is not guessed: it stays as text for the cleaning to read or refuse.
+A time that cannot be read so is not guessed: it stays as text for the cleaning to read or refuse,
+with the zone that it would be of; where the study declares the form, it is refused.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ import datetime as dt
 import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from clinloom.study import Model
+from clinloom.study import Model, Zone
 from clinloom.tables import TIME
 
 LOCAL = pa.timestamp("us")
@@ -40,7 +40,7 @@ class TimeSpec(Model):
         default=None, description="the column counts from `origin`"
     )
     origin: dt.datetime | None = Field(default=None, description="what offsets count from")
-    zone: str = Field(default="UTC", description="IANA time zone of times that name none")
+    zone: Zone = Field(default="UTC", description="IANA time zone of times that name none")
     at: dt.datetime | None = Field(default=None, description="the same moment for every event")
     static: bool = Field(default=False, description="true: known at all times, without a time")
 
@@ -56,22 +56,17 @@ class TimeSpec(Model):
             raise ValueError("give `format` or `offset`, not both")
         return self
 
-    @field_validator("zone")
-    @classmethod
-    def _known(cls, zone: str) -> str:
-        try:
-            ZoneInfo(zone)
-        except (KeyError, ValueError, OSError):
-            raise ValueError("an IANA time zone is written like Europe/Berlin") from None
-        return zone
-
 
 class Times(NamedTuple):
-    """``time``: timestamps; ``text``: what could not be read, else null; ``due``: a time is due."""
+    """``time``: timestamps; ``text``: what could not be read, else null; ``due``: a time is due.
+
+    ``declared``: the study says how times are written, and what is written otherwise is none.
+    """
 
     time: pa.Array
     text: pa.Array
     due: bool
+    declared: bool = False
 
 
 def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
@@ -87,13 +82,14 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
     if spec.offset is not None and spec.origin is not None:
         origin = (_utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
         if spec.offset == "HH:MM":
-            return _each(column, lambda text: _plus(origin, _clock(text)))
+            return _each(column, lambda text: _plus(origin, _clock(text)))._replace(declared=True)
         scale = MICROSECONDS[spec.offset]
-        return _each(column, lambda text: _plus(origin, _count(text, scale)))
+        found = _each(column, lambda text: _plus(origin, _count(text, scale)))
+        return found._replace(declared=True)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return Times(_stamps(column, spec.zone), nothing, True)
     if spec.format is not None:
-        return _formatted(column, spec.format, spec.zone)
+        return _formatted(column, spec.format, spec.zone)._replace(declared=True)
     return instants(column, zone=spec.zone, space=True)
 
 
@@ -108,7 +104,7 @@ def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Time
     found = _cast(values, zone, space)
     if found is None:
         found = _mixed(values, zone, space)
-    return _answer(coded, found)
+    return _answer(coded, found, zone)
 
 
 def _cast(values: pa.Array, zone: str, space: bool) -> pa.Array | None:
@@ -189,11 +185,13 @@ def _each(column: pa.Array, read: Callable[[str], int | None]) -> Times:
     return _answer(coded, pa.array([read(t) for t in coded.dictionary.to_pylist()], TIME))
 
 
-def _answer(coded: pa.DictionaryArray, found: pa.Array) -> Times:
+def _answer(coded: pa.DictionaryArray, found: pa.Array, zone: str = "UTC") -> Times:
     time = found.take(coded.indices)
     if not found.null_count:
         return Times(time, pa.nulls(len(coded), pa.string()), True)
     unread = pc.if_else(pc.is_null(found), coded.dictionary, pa.scalar(None, pa.string()))
+    if zone != "UTC":
+        unread = pc.binary_join_element_wise(unread, f"[{zone}]", "")
     return Times(time, unread.take(coded.indices), True)
 
 

@@ -25,10 +25,12 @@ from clinloom.study.schema import (
     Study,
     StudyPath,
     TimeAtRisk,
+    Zone,
     digest,
     duration,
     without_places,
     written,
+    zone,
 )
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "Study",
     "StudyPath",
     "TimeAtRisk",
+    "Zone",
     "digest",
     "duration",
     "override",
@@ -61,4 +64,5 @@ __all__ = [
     "site",
     "without_places",
     "written",
+    "zone",
 ]

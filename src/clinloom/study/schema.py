@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -48,6 +49,18 @@ def duration(text: Any) -> int:
     if not found or found[2] not in MICROSECONDS:
         raise ValueError("a duration is written like 30d, 48h, 90m, 2w or 1y")
     return round(Decimal(found[1]) * MICROSECONDS[found[2]])
+
+
+def zone(name: str) -> str:
+    """The IANA time zone of that name. Raises ValueError where there is none."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("an IANA time zone is written like Europe/Berlin") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(zone)]
 
 
 def written(microseconds: int) -> str:
