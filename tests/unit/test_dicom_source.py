@@ -253,6 +253,19 @@ def test_the_time_of_acquisition(tmp_path: Path, tags: dict[str, object], expect
     assert time == dt.datetime.fromisoformat(expected).replace(tzinfo=dt.UTC)
 
 
+@pytest.mark.parametrize(
+    ("tags", "hour"),
+    [({}, 10), ({"TimezoneOffsetFromUTC": "-0500"}, 17)],
+)
+def test_a_local_time_is_of_the_sources_zone_unless_the_image_tells_its_own(
+    tmp_path: Path, tags: dict[str, object], hour: int
+) -> None:
+    made = instance(AcquisitionDateTime="20240701120000", **tags)
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    (time,) = read(tmp_path, zone="Europe/Berlin")["images"].column("time").to_pylist()
+    assert time == dt.datetime(2024, 7, 1, hour, tzinfo=dt.UTC)
+
+
 def test_a_time_that_is_not_understood_is_left_to_the_cleaning(tmp_path: Path) -> None:
     made = instance(AcquisitionTime=None)
     data = written(made).replace(b"20240229", b"29022024")

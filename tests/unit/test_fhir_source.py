@@ -72,6 +72,15 @@ def test_a_result_is_known_when_it_is_released(tmp_path):
     assert not found["ledger"] and not found["rejected"]
 
 
+def test_a_local_time_is_of_the_sources_zone(tmp_path):
+    times = ("2024-07-01T12:00:00", "2024-07-01T12:00:00Z", "2024-07-01", "01/07/2024")
+    given = [observation(effectiveDateTime=time) for time in times]
+    found = read(tmp_path, *given, zone="Europe/Berlin")["events"]
+    told = [event["time"] and (event["time"].day, event["time"].hour) for event in found]
+    assert told == [(1, 10), (1, 12), (30, 22), None]
+    assert found[3]["time_text"] == "01/07/2024[Europe/Berlin]"
+
+
 def test_a_late_result_is_counted(tmp_path):
     late = observation(effectiveDateTime="2024-03-01", issued="2024-03-02T00:00:01Z")
     punctual = observation(effectiveDateTime="2024-03-01", issued="2024-03-02T00:00:00Z")

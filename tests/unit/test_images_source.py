@@ -107,14 +107,32 @@ def test_times_come_from_a_column(folder: Path) -> None:
     assert reasons(found) == {"c.png": "no_time"}
 
 
-def test_a_time_in_another_form_is_left_to_the_cleaning(folder: Path) -> None:
+def test_a_declared_format_binds_and_a_free_one_keeps_its_zone(folder: Path) -> None:
     (folder / "manifest.csv").write_text("who,image,taken\n1,a,02/01/2024\n2,b,soon\n3,c,\n")
     found = read(options(folder, time={"column": "taken", "format": "%d/%m/%Y"}))
-    rows = {e["record_id"]: (e["time"], e["time_text"]) for e in found["events"].to_pylist()}
-    assert rows == {
-        "a": (dt.datetime(2024, 1, 2, tzinfo=dt.UTC), None),
-        "b": (None, "soon"),
-    }
+    rows = {e["record_id"]: e["time"] for e in found["events"].to_pylist()}
+    assert rows == {"a": dt.datetime(2024, 1, 2, tzinfo=dt.UTC)}
+    assert reasons(found) == {"b.png": "invalid_date", "c.png": "no_time"}
+    found = read(options(folder, time={"column": "taken", "zone": "Europe/Berlin"}))
+    texts = {e["record_id"]: e["time_text"] for e in found["events"].to_pylist()}
+    assert texts == {"a": "02/01/2024[Europe/Berlin]", "b": "soon[Europe/Berlin]"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "spec"),
+    [
+        ("2024-07-01 12:00", {"zone": "Europe/Berlin"}),
+        ("10:00", {"offset": "HH:MM", "origin": "2024-07-01"}),
+        ("34", {"offset": "hours", "origin": "2024-06-30"}),
+    ],
+)
+def test_a_manifest_takes_times_in_every_form_that_a_table_does(
+    folder: Path, cell: str, spec: dict[str, str]
+) -> None:
+    (folder / "manifest.csv").write_text(f"who,image,taken\n1,a,{cell}\n")
+    found = read(options(folder, time={"column": "taken", **spec}))
+    (time,) = set(found["images"].column("time").to_pylist())
+    assert time == dt.datetime(2024, 7, 1, 10, tzinfo=dt.UTC)
 
 
 def test_without_a_time_images_are_static(folder: Path) -> None:

@@ -56,17 +56,22 @@ class TimeSpec(Model):
             raise ValueError("give `format` or `offset`, not both")
         return self
 
+    @property
+    def due(self) -> bool:
+        """Whether an event without a time is none."""
+        return not self.static
+
+    @property
+    def declared(self) -> bool:
+        """Whether the study says how times are written: what is written otherwise is none."""
+        return self.format is not None or self.offset is not None
+
 
 class Times(NamedTuple):
-    """``time``: timestamps; ``text``: what could not be read, else null; ``due``: a time is due.
-
-    ``declared``: the study says how times are written, and what is written otherwise is none.
-    """
+    """``time``: timestamps; ``text``: what could not be read, else null."""
 
     time: pa.Array
     text: pa.Array
-    due: bool
-    declared: bool = False
 
 
 def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
@@ -76,20 +81,19 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
     """
     nothing = pa.nulls(rows, pa.string())
     if spec.at is not None:
-        return Times(pa.repeat(pa.scalar(_utc(spec.at, spec.zone), TIME), rows), nothing, True)
+        return Times(pa.repeat(pa.scalar(utc(spec.at, spec.zone), TIME), rows), nothing)
     if spec.static or column is None:
-        return Times(pa.nulls(rows, TIME), nothing, False)
+        return Times(pa.nulls(rows, TIME), nothing)
     if spec.offset is not None and spec.origin is not None:
-        origin = (_utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
+        origin = (utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
         if spec.offset == "HH:MM":
-            return _each(column, lambda text: _plus(origin, _clock(text)))._replace(declared=True)
+            return _each(column, lambda text: _plus(origin, _clock(text)))
         scale = MICROSECONDS[spec.offset]
-        found = _each(column, lambda text: _plus(origin, _count(text, scale)))
-        return found._replace(declared=True)
+        return _each(column, lambda text: _plus(origin, _count(text, scale)))
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        return Times(_stamps(column, spec.zone), nothing, True)
+        return Times(_stamps(column, spec.zone), nothing)
     if spec.format is not None:
-        return _formatted(column, spec.format, spec.zone)._replace(declared=True)
+        return _formatted(column, spec.format, spec.zone)
     return instants(column, zone=spec.zone, space=True)
 
 
@@ -148,7 +152,7 @@ def iso(text: str | None, *, zone: str = "UTC", space: bool = False) -> int | No
     fraction = int((found[8] or "").ljust(6, "0")[:6])
     try:
         local = dt.datetime(year, month, day, hour, minute, second, fraction)  # noqa: DTZ001
-        known = local.replace(tzinfo=dt.UTC) if found[9] else _utc(local, zone)
+        known = local.replace(tzinfo=dt.UTC) if found[9] else utc(local, zone)
         shift = 0
         if found[9] not in (None, "Z"):
             hours, minutes = int(found[9][1:3]), int(found[9][3:].lstrip(":") or 0)
@@ -173,7 +177,7 @@ def _formatted(column: pa.Array, form: str, zone: str) -> Times:
     for number, text in enumerate(values.to_pylist()):
         try:
             read = dt.datetime.strptime(text, form)  # noqa: DTZ007
-            out[number] = (_utc(read, zone) - EPOCH) // dt.timedelta(microseconds=1)
+            out[number] = (utc(read, zone) - EPOCH) // dt.timedelta(microseconds=1)
         except (ValueError, OverflowError):
             continue
     return _answer(coded, pa.array(out, TIME))
@@ -188,11 +192,11 @@ def _each(column: pa.Array, read: Callable[[str], int | None]) -> Times:
 def _answer(coded: pa.DictionaryArray, found: pa.Array, zone: str = "UTC") -> Times:
     time = found.take(coded.indices)
     if not found.null_count:
-        return Times(time, pa.nulls(len(coded), pa.string()), True)
+        return Times(time, pa.nulls(len(coded), pa.string()))
     unread = pc.if_else(pc.is_null(found), coded.dictionary, pa.scalar(None, pa.string()))
     if zone != "UTC":
         unread = pc.binary_join_element_wise(unread, f"[{zone}]", "")
-    return Times(time, unread.take(coded.indices), True)
+    return Times(time, unread.take(coded.indices))
 
 
 def _coded(column: pa.Array) -> pa.DictionaryArray:
@@ -220,7 +224,8 @@ def _stamps(found: pa.Array, zone: str) -> pa.Array:
     return pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(TIME)
 
 
-def _utc(moment: dt.datetime, zone: str) -> dt.datetime:
+def utc(moment: dt.datetime, zone: str) -> dt.datetime:
+    """The moment in UTC; one without an offset is ``zone``'s."""
     if moment.tzinfo is not None:
         return moment.astimezone(dt.UTC)
     if zone == "UTC":

@@ -28,6 +28,8 @@ from clinloom.radiomics import measure
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._images.measured import Measured, coded
+from clinloom.sources._time import EPOCH, utc
+from clinloom.study import Zone
 
 REQUIRES: str | None = "dicom"
 LINKS = False  # whether it tells which identifiers belong together
@@ -55,6 +57,9 @@ class Options(FileSource):
     undated: Literal["reject", "static"] = Field(
         default="reject",
         description="an image without any date: refuse it, or take it as known at all times",
+    )
+    zone: Zone = Field(
+        default="UTC", description="IANA time zone of images that name no TimezoneOffsetFromUTC"
     )
 
 
@@ -131,7 +136,7 @@ def _instance(
         _has_pixels(dataset, len(data), heard)
         if patient is None:
             raise _Refused("no_patient")
-        time, time_text = _time(dataset)
+        time, time_text = _time(dataset, options.zone)
         if time is None and time_text is None and options.undated == "reject":
             raise _Refused("no_time")
         image = {
@@ -323,47 +328,49 @@ def _rescale(dataset: Any, frame: int) -> tuple[float, float]:
     return float(found[-1].RescaleSlope), float(found[-1].get("RescaleIntercept") or 0.0)
 
 
-def _time(dataset: Any) -> tuple[int | None, str | None]:
+def _time(dataset: Any, zone: str) -> tuple[int | None, str | None]:
     """When the image was acquired: (microseconds since 1970 UTC, or None; a text not understood).
 
     AcquisitionDateTime (0008,002A), else the first date with its time of Acquisition, Content,
-    Series and Study, else the first date alone; UTC unless the value or TimezoneOffsetFromUTC
-    (0008,0201) says otherwise.
+    Series and Study, else the first date alone; ``zone``'s unless the value or
+    TimezoneOffsetFromUTC (0008,0201) says otherwise.
     """
-    zone = _text(dataset, "TimezoneOffsetFromUTC") or ""
+    offset = _text(dataset, "TimezoneOffsetFromUTC") or ""
     pairs = [(_text(dataset, f"{n}Date"), _text(dataset, f"{n}Time")) for n in TIMES]
     written = [_text(dataset, "AcquisitionDateTime")]
     written += [d.replace(".", "") + t.replace(":", "") for d, t in pairs if d and t]
     written += [d.replace(".", "") for d, _ in pairs if d]
     texts = [text for text in written if text]
     for text in texts:
-        time = _microseconds(text, zone)
+        time = _microseconds(text, offset, zone)
         if time is not None:
             return time, None
-    return None, texts[0] if texts else None
+    if not texts:
+        return None, None
+    return None, texts[0] if offset or zone == "UTC" else f"{texts[0]}[{zone}]"
 
 
 _MOMENT = re.compile(
     r"(\d{4})(\d{2})(\d{2})(?:(\d{2})(?:(\d{2})(?:(\d{2})(?:\.(\d{1,6}))?)?)?)?([+-]\d{4})?"
 )
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def _microseconds(text: str, zone: str) -> int | None:
+def _microseconds(text: str, offset: str, zone: str) -> int | None:
     """A DICOM DT (PS3.5 table 6.2-1) down to the day or finer; None where it is not one."""
     found = _MOMENT.fullmatch(text)
     if not found:
         return None
     *parts, fraction, own = found.groups()
     year, month, day, hour, minute, second = (int(p or 0) for p in parts)
-    offset = re.fullmatch(r"([+-])(\d{2})(\d{2})", own or zone or "+0000")
-    if not offset:
+    east = re.fullmatch(r"([+-])(\d{2})(\d{2})", own or offset or "+0000")
+    if not east:
         return None
-    shift = dt.timedelta(hours=int(offset[2]), minutes=int(offset[3]))
     try:
-        local = dt.datetime(year, month, day, hour, minute, min(second, 59), tzinfo=dt.UTC)
+        local = dt.datetime(year, month, day, hour, minute, min(second, 59))  # noqa: DTZ001
     except ValueError:
         return None
-    moment = local - shift if offset[1] == "+" else local + shift
+    shift = dt.timedelta(hours=int(east[2]), minutes=int(east[3]))
+    known = utc(local, "UTC" if own or offset else zone)
+    moment = known - shift if east[1] == "+" else known + shift
     micro = int((fraction or "0").ljust(6, "0"))
-    return (moment - _EPOCH) // dt.timedelta(microseconds=1) + micro
+    return (moment - EPOCH) // dt.timedelta(microseconds=1) + micro

@@ -25,7 +25,7 @@ from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
 from clinloom.sources._time import instants
-from clinloom.study import MICROSECONDS, Codes, Duration
+from clinloom.study import MICROSECONDS, Codes, Duration, Zone
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
 REQUIRES: str | None = None
@@ -52,6 +52,7 @@ class Options(FileSource):
         description="by resource type, the statuses that tell a fact, in place of the usual ones;"
         " `Condition: [confirmed, provisional]` also takes provisional diagnoses",
     )
+    zone: Zone = Field(default="UTC", description="IANA time zone of times that name none")
     late_after: Duration = Field(
         default=24 * MICROSECONDS["h"],
         description="a result released this long after it was taken is counted in the ledger",
@@ -276,12 +277,13 @@ class _Reader:
     def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
         columns = [list(column) for column in zip(*self.events, strict=True)]
         patient, time, happened, code, number, text, unit, record = columns
-        text_of = pa.string()
-        known = instants(pa.array(time, text_of))
+        text_of, zone = pa.string(), self.options.zone
+        known = instants(pa.array(time, text_of), zone=zone)
         coded = pa.array(code, text_of).dictionary_encode()
         taken = pa.array(happened, text_of)
         if taken.null_count < len(taken):
-            waited = pc.subtract(known.time.cast(pa.int64()), instants(taken).time.cast(pa.int64()))
+            drawn = instants(taken, zone=zone).time
+            waited = pc.subtract(known.time.cast(pa.int64()), drawn.cast(pa.int64()))
             late = pc.greater(waited, self.options.late_after).fill_null(False)
             for found in coded.filter(late).value_counts().to_pylist():
                 row = (found["values"], "late_result", "timed_by_release", found["counts"])

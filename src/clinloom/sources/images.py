@@ -20,8 +20,9 @@ from pydantic import Field, field_validator
 from clinloom.errors import DataError, MissingDependency
 from clinloom.files import FileUnit, Piece, address, adjoined, entry, listing
 from clinloom.radiomics import measure
-from clinloom.sources._images.manifest import Index, Manifest, Row, TimeSpec, calls, columns_of
+from clinloom.sources._images.manifest import Index, Manifest, Row, calls, columns_of
 from clinloom.sources._images.measured import Measured, coded
+from clinloom.sources._time import TimeSpec
 from clinloom.study import SourceModel, StudyPath
 
 REQUIRES: str | None = "images"
@@ -216,8 +217,11 @@ def _refusal(found: list[Row], shared: bool, options: Options) -> str | None:
         return "ambiguous_in_manifest"
     if found[0].patient is None:
         return "no_patient"
-    if options.time is not None and found[0].time is None and found[0].time_text is None:
-        return "no_time"
+    if options.time is not None and options.time.due and found[0].time is None:
+        if found[0].time_text is None:
+            return "no_time"
+        if options.time.declared:
+            return "invalid_date"
     return None
 
 

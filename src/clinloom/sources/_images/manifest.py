@@ -7,7 +7,6 @@ really the same is looked at again where the row itself is read.
 
 from __future__ import annotations
 
-import datetime as dt
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,31 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from pydantic import Field, model_validator
 
 from clinloom.errors import SourceError
 from clinloom.files import address, random
 from clinloom.identity.subjects import hashed
 from clinloom.sources._rows.csv import check
-from clinloom.study import Model
+from clinloom.sources._time import TimeSpec, times
 
 BATCH = 1 << 16  # rows that are looked at at once
 LACK = "the manifest has"
 Numbers = npt.NDArray[np.int64]
-
-
-class TimeSpec(Model):
-    """When an image was available: a column of the manifest, or one moment for all."""
-
-    column: str | None = Field(default=None, description="the column that holds it")
-    format: str | None = Field(default=None, description="as in strptime; none: ISO 8601")
-    at: dt.datetime | None = Field(default=None, description="the same moment for every image")
-
-    @model_validator(mode="after")
-    def _one(self) -> TimeSpec:
-        if (self.column is None) == (self.at is None):
-            raise ValueError("give either `column` or `at`")
-        return self
 
 
 @dataclass(frozen=True)
@@ -150,17 +134,12 @@ class Manifest:
     def times(self, batch: pa.RecordBatch) -> list[tuple[int | None, str | None]]:
         """When each row's image was available: microseconds, else a text, else neither."""
         spec = self.time
-        if spec is not None and spec.at is not None:
-            return [(_microseconds(spec.at), None)] * batch.num_rows
-        if spec is None or spec.column is None:
+        if spec is None or spec.static:
             return [(None, None)] * batch.num_rows
-        column = batch.column(spec.column)
-        read: dict[object, tuple[int | None, str | None]] = {}
-        values = column.to_pylist()
-        for value, text in zip(values, _texts(column).to_pylist(), strict=True):
-            if value not in read:
-                read[value] = _stamp(value, text, spec.format)
-        return [read[value] for value in values]
+        column = batch.column(spec.column) if spec.column else None
+        found = times(spec, column, batch.num_rows)
+        micro = found.time.cast(pa.int64()).to_pylist()
+        return list(zip(micro, found.text.to_pylist(), strict=True))
 
     def said(self, batch: pa.RecordBatch) -> Numbers:
         """A hash of what each row says, so that rows that differ are told from mere repetition."""
@@ -262,23 +241,3 @@ def _texts(column: pa.Array) -> pa.Array:
     else:
         made = ["" if v is None else str(v).strip() for v in column.to_pylist()]
     return pa.array(made, pa.string())
-
-
-def _stamp(value: object, text: str, form: str | None) -> tuple[int | None, str | None]:
-    if isinstance(value, dt.datetime):
-        return _microseconds(value), None
-    if not text:
-        return None, None
-    try:
-        read_ = dt.datetime.strptime(text, form) if form else dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None, text
-    return _microseconds(read_), None
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-def _microseconds(moment: dt.datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return (aware - _EPOCH) // dt.timedelta(microseconds=1)

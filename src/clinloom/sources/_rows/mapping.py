@@ -17,7 +17,7 @@ from clinloom.sources._parcel import Refusals, links, word
 from clinloom.sources._rows.cells import equals, measured, texts, tokens, words
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import Times, TimeSpec, times
+from clinloom.sources._time import TimeSpec, times
 from clinloom.study import Model, SourceModel
 from clinloom.tables import PARCEL_EVENTS
 
@@ -25,6 +25,9 @@ Text = Annotated[str, BeforeValidator(str)]
 Tokens = Annotated[
     tuple[str, ...], BeforeValidator(lambda v: tokens(v if isinstance(v, (list, tuple)) else [v]))
 ]
+
+
+STATIC = TimeSpec(static=True)
 
 
 class PatientIn(Model):
@@ -205,7 +208,7 @@ def _long(
             "text_value": text,
             "unit": unit,
         },
-        _times(options.time, rows),
+        options.time or STATIC,
         refused,
     )
 
@@ -213,7 +216,6 @@ def _long(
 def _wide(
     rows: Rows, mark: str, patient: pa.Array, said: Said, options: Mapping, refused: Refusals
 ) -> dict[str, pa.Table]:
-    spec = said.time or options.time
     if said.when is not None:
         chosen = np.flatnonzero(equals(rows.columns[said.when.column], said.when.equals))
         if len(chosen) < rows.count:
@@ -238,20 +240,16 @@ def _wide(
             "text_value": text,
             "unit": word(said.unit, rows.count),
         },
-        _times(spec, rows),
+        said.time or options.time or STATIC,
         refused,
     )
 
 
-def _times(given: TimeSpec | None, rows: Rows) -> Times:
-    spec = given or TimeSpec(static=True)  # Options asks for one, though
-    return times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
-
-
 def _events(
-    rows: Rows, mark: str, cells: dict[str, Any], when: Times, refused: Refusals
+    rows: Rows, mark: str, cells: dict[str, Any], spec: TimeSpec, refused: Refusals
 ) -> dict[str, pa.Table]:
     """The parcel's events; rows without patient, code or time are refused."""
+    when = times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
     files = pa.array(rows.files, pa.string()).take(pa.array(rows.file))
     place = pa.array(rows.position).cast(pa.string()) if rows.key is None else rows.key
     record = pc.binary_join_element_wise(files, place, mark)
@@ -260,11 +258,11 @@ def _events(
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
     made = made.append_column("source", word(refused.source, rows.count))
     untimed = pc.and_(pc.is_null(when.time), pc.is_null(when.text))
-    otherwise = pc.is_valid(when.text) if when.declared else pa.repeat(False, rows.count)
+    otherwise = pc.is_valid(when.text) if spec.declared else pa.repeat(False, rows.count)
     faults = {
         "no_patient": pc.is_null(cells["patient"]),
         "no_code": pc.is_null(cells["code"]),
-        "no_time": untimed if when.due else pc.equal(untimed, False),
+        "no_time": untimed if spec.due else pc.equal(untimed, False),
         "invalid_date": otherwise,
     }
     kept = np.ones(rows.count, bool)
