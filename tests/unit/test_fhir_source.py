@@ -102,6 +102,8 @@ def test_a_late_result_is_counted(tmp_path):
         ({"valueCodeableConcept": {"text": "clear"}}, None, "clear"),
         ({"valueString": "positive"}, None, "positive"),
         ({"valueString": " 12.5 "}, 12.5, None),
+        ({"valueString": "< 0.01"}, 0.01, "<0.01"),
+        ({"valueString": "<5 (low)"}, None, "<5 (low)"),
         ({"valueInteger": 4}, 4.0, None),
         ({"valueBoolean": True}, 1.0, None),
         (

@@ -88,16 +88,43 @@ def test_a_long_table_is_an_event_a_row(tmp_path):
         ("nan", None, ""),
         ("inf", None, "inf"),
         ("1e999", None, "1e999"),
-        ("<0.1", None, "<0.1"),
+        ("<0.1", 0.1, "<0.1"),
+        ("≥ 100", 100.0, ">=100"),
+        (">-1", -1.0, ">-1"),
+        ("<nan", None, "<nan"),
+        ("<5 (low)", None, "<5 (low)"),
         ("1,5", None, "1,5"),
         ("0x10", None, "0x10"),
     ],
 )
 @pytest.mark.parametrize("beside", ["3", "word"])
 def test_a_value_is_a_number_a_text_or_missing_whatever_stands_beside(cell, number, text, beside):
-    numbers, texts = measured(pa.array([cell, beside, None]), ("-1", "?"))
+    numbers, texts, _ = measured(pa.array([cell, beside, None]), ("-1", "?"))
     assert (numbers[0].as_py(), texts[0].as_py()) == (number, text)
     assert (numbers[2].as_py(), texts[2].as_py()) == (None, "")
+
+
+@pytest.mark.parametrize(
+    "cell, number, text",
+    [("1,75", 1.75, None), ("<0,01", 0.01, "<0,01"), ("7", 7.0, None), ("1.750", None, "1.750")],
+)
+def test_a_decimal_comma_is_told_by_the_study(cell, number, text):
+    numbers, texts, _ = measured(pa.array([cell]), decimal=",")
+    assert (numbers[0].as_py(), texts[0].as_py()) == (number, text)
+    plain, _, _ = measured(pa.array([1.75]), decimal=",")  # a number already
+    assert plain.to_pylist() == [1.75]
+
+
+def test_texts_that_look_like_numbers_are_counted(tmp_path):
+    rows = ('1,K,"1,75"', "1,K,1.75", "1,NA,1 234", "1,NA,high", "1,K,2024-01-01")
+    file = written(tmp_path, "\n".join(["id,k,v", *rows, ""]))
+    columns = {"code": {"column": "k"}, "value": "v", "time": STATIC}
+    found = read(file, patient="id", **columns)
+    counted = [(r["code"], r["rule"], r["action"], r["count"]) for r in found["ledger"]]
+    told = ("text_like_number", "kept_as_text", 1)
+    assert sorted(counted) == [("K", *told), ("NA", *told)]
+    by_comma = read(file, patient="id", **columns, decimal=",")
+    assert [e["numeric_value"] for e in by_comma["events"][:2]] == [1.75, None]
 
 
 def test_a_wide_table_tells_many_events_a_row(tmp_path):

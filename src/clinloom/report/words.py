@@ -82,6 +82,7 @@ RULES = {
     "outlier": "value beyond all but 1 in 1,000 training patients, drawn in to that bound",
     "oversized_image": "image too large to be safe",
     "pixelless_dicom": "DICOM object without an image",
+    "text_like_number": "text of digits that is no number as it stands, kept as text",
     "timed_by_release": "result timed by when it was released",
     "truncated_dicom": "DICOM file that breaks off",
     "truncated_image": "image that breaks off",

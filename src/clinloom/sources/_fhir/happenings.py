@@ -10,8 +10,11 @@ import msgspec
 
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.systems import short
+from clinloom.sources._rows import cells
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+COMPARED = re.compile(cells.COMPARED)
+SIGNS = {"≤": "<=", "≥": ">="}
 Value = tuple[float | None, str | None, str | None]
 MISSING: Value = (None, "", None)
 
@@ -101,6 +104,10 @@ def parsed(given: float | str) -> Value:
         return float(given), None, None
     if NUMBER.fullmatch(given):
         return float(given), None, None
+    found = COMPARED.match(given.strip())
+    if found and NUMBER.fullmatch(found["rest"]):
+        mark = SIGNS.get(found["mark"], found["mark"])
+        return float(found["rest"]), f"{mark}{found['rest']}", None
     return None, given.strip(), None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,21 +11,33 @@ import pyarrow.compute as pc
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 NO_NUMBER = pa.array(["nan", "-nan", "+nan"])
+COMPARED = r"^(?P<mark><=|>=|<|>|≤|≥)\s*(?P<rest>\S.*)$"
+LIKE = r"^[<>=~≤≥]*\s*[+-]?[0-9][0-9.,' ]*$"  # of digits alone, and yet no number
 
 
-def measured(column: pa.Array, missing: Sequence[str] = ()) -> tuple[pa.Array, pa.Array]:
-    """``numeric_value`` and ``text_value`` of a column of any type.
+class Measured(NamedTuple):
+    """``numeric_value`` and ``text_value``; ``like``: which texts look like numbers, if any do."""
+
+    number: pa.Array
+    text: pa.Array
+    like: pa.Array | None
+
+
+def measured(column: pa.Array, missing: Sequence[str] = (), decimal: str = ".") -> Measured:
+    """What the cells of a column of any type say, ``decimal`` being their decimal mark.
 
     A null, an empty text, NaN and the tokens of ``missing`` (texts, or numbers by their value)
-    give no number and the text ""; a text that is no finite number is kept as text.
+    give no number and the text ""; a text that is no finite number is kept as text. One with a
+    comparator, as "<0.1", is a number and says so in its text.
     """
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    numbers, texts = _distinct(column.dictionary, missing)
+    numbers, texts, like = _distinct(column.dictionary, missing, decimal)
     number, text = numbers.take(column.indices), texts.take(column.indices)
     if column.null_count:
         text = pc.if_else(pc.is_null(column.indices), "", text)
-    return number, text
+    some = pc.any(like).as_py()
+    return Measured(number, text, like.take(column.indices).fill_null(False) if some else None)
 
 
 def texts(column: pa.Array, missing: Sequence[str] = ()) -> pa.Array:
@@ -57,8 +70,8 @@ def equals(column: pa.Array, wanted: str) -> np.ndarray:
     same = pc.equal(coded.dictionary, wanted)
     number = _float(wanted)
     if number is not None:
-        numbers, _ = measured(coded.dictionary)
-        same = pc.or_(same, pc.equal(numbers, number).fill_null(False))
+        plain = pc.if_else(pc.match_substring_regex(coded.dictionary, NUMBER), coded.dictionary, "")
+        same = pc.or_(same, pc.equal(measured(plain).number, number).fill_null(False))
     fits: np.ndarray = same.take(coded.indices).fill_null(False).to_numpy(zero_copy_only=False)
     return fits
 
@@ -70,25 +83,44 @@ def _whole(column: pa.Array) -> pa.Array:
         return column
 
 
-def _distinct(values: pa.Array, missing: Sequence[str]) -> tuple[pa.Array, pa.Array]:
+def _distinct(
+    values: pa.Array, missing: Sequence[str], decimal: str
+) -> tuple[pa.Array, pa.Array, pa.Array]:
     """``measured`` of distinct values."""
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):
+    texts = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if not texts:
         values = values.cast(pa.string())
     written = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    number = _numbers(written)
+    number, mark = _compared(written, decimal if texts else ".")
     absent = pc.is_in(written, pa.array(["", *missing], pa.string()))
     absent = pc.or_(absent, pc.is_in(pc.utf8_lower(written), NO_NUMBER))
     sentinels = [found for found in map(_float, missing) if found is not None]
     if sentinels:
-        absent = pc.or_(absent, pc.is_in(number, pa.array(sentinels, pa.float64())))
+        same = pc.is_in(number, pa.array(sentinels, pa.float64()))
+        absent = pc.or_(absent, pc.and_(same, pc.is_null(mark)))
     finite = pc.and_(pc.is_finite(number).fill_null(False), pc.invert(absent))
+    word = pc.if_else(absent, "", pc.if_else(finite, mark, written))
+    like = pc.and_(pc.match_substring_regex(written, LIKE), pc.invert(pc.or_(finite, absent)))
+    return pc.if_else(finite, number, pa.scalar(None, pa.float64())), word, like
+
+
+def _compared(written: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
+    """The numbers, and the texts of those that have a comparator; null for all others."""
     nothing = pa.scalar(None, pa.string())
-    return (
-        pc.if_else(finite, number, pa.scalar(None, pa.float64())),
-        pc.if_else(absent, "", pc.if_else(finite, nothing, written)),
-    )
+    mark = pa.nulls(len(written), pa.string())
+    plain = written
+    if pc.any(pc.match_substring_regex(written, COMPARED)).as_py():
+        found = pc.extract_regex(written, COMPARED)
+        sign = pc.replace_substring(pc.struct_field(found, "mark"), "≤", "<=")
+        sign = pc.replace_substring(sign, "≥", ">=")
+        mark = pc.binary_join_element_wise(sign, pc.struct_field(found, "rest"), "")
+        plain = pc.coalesce(pc.struct_field(found, "rest"), written)
+    if decimal == ",":
+        dotted = pc.match_substring(plain, ".")
+        plain = pc.if_else(dotted, nothing, pc.replace_substring(plain, ",", "."))
+    return _numbers(plain), mark
 
 
 def _numbers(written: pa.Array) -> pa.Array:

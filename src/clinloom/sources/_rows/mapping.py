@@ -6,7 +6,7 @@ Long: `code`, `value`, `time` name columns. Wide: `events` lists what each row s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clinloom.sources._parcel import Refusals, links, word
-from clinloom.sources._rows.cells import equals, measured, texts, tokens, words
+from clinloom.sources._rows.cells import Measured, equals, measured, texts, tokens, words
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import TimeSpec, times
 from clinloom.study import Model, SourceModel
-from clinloom.tables import PARCEL_EVENTS
+from clinloom.tables import LEDGER, PARCEL_EVENTS
 
 Text = Annotated[str, BeforeValidator(str)]
 Tokens = Annotated[
@@ -85,6 +85,7 @@ class Mapping(SourceModel):
 
     patient: str | PatientIn = Field(description="the column of the patient's identifier")
     missing: Tokens = Field(default=(), description="texts or numbers that mean: no value")
+    decimal: Literal[".", ","] = Field(default=".", description="the decimal mark of numbers")
     time: TimeSpec | None = Field(default=None, description="when each event was known")
     code: Coded | None = Field(default=None, description="long: the column of codes")
     value: str | None = Field(default=None, description="long: the column of values")
@@ -189,28 +190,19 @@ def _long(
     if coded.prefix:
         prefixed = pc.binary_join_element_wise(coded.prefix, code.dictionary, "")
         code = pa.DictionaryArray.from_arrays(code.indices, prefixed)
-    number, text = pa.nulls(rows.count, pa.float64()), pa.nulls(rows.count, pa.string())
+    number, text, like = _nothing(rows.count)
     if options.value is not None:
-        number, text = measured(rows.columns[options.value], options.missing)
+        cells = rows.columns[options.value]
+        number, text, like = measured(cells, options.missing, options.decimal)
     if options.whose is not None:
         own = np.zeros(rows.count, bool)  # an identifier is nobody's measurement
         own[_marked(rows, coded.column, options.whose[2])] = True
         number = pc.if_else(pa.array(own), pa.scalar(None, pa.float64()), number)
         text = pc.if_else(pa.array(own), pa.scalar(None, pa.string()), text)
     unit = word(None, rows.count) if options.unit is None else words(rows.columns[options.unit])
-    return _events(
-        rows,
-        mark,
-        {
-            "patient": patient,
-            "code": code,
-            "numeric_value": number,
-            "text_value": text,
-            "unit": unit,
-        },
-        options.time or STATIC,
-        refused,
-    )
+    fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
+    made = _events(rows, mark, {**fact, "unit": unit}, options.time or STATIC, refused)
+    return {**made, **_unread(like, code, refused.source)}
 
 
 def _wide(
@@ -224,25 +216,33 @@ def _wide(
             cells = {name: column.take(take) for name, column in rows.columns.items()}
             key = rows.key.take(take) if rows.key is not None else None
             rows = Rows(cells, rows.files, rows.file[chosen], rows.position[chosen], key)
-    number, text = pa.nulls(rows.count, pa.float64()), pa.nulls(rows.count, pa.string())
+    number, text, like = _nothing(rows.count)
     if said.value is not None:
-        number, text = measured(rows.columns[said.value], options.missing)
+        value = rows.columns[said.value]
+        number, text, like = measured(value, options.missing, options.decimal)
     elif said.text is not None:
         text = texts(rows.columns[said.text], options.missing)
     cells = {name: words(rows.columns[name]) for name in columns_of(said.code)}
-    return _events(
-        rows,
-        mark,
-        {
-            "patient": patient,
-            "code": filled(said.code, cells, rows.count),
-            "numeric_value": number,
-            "text_value": text,
-            "unit": word(said.unit, rows.count),
-        },
-        said.time or options.time or STATIC,
-        refused,
-    )
+    code = filled(said.code, cells, rows.count)
+    fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
+    fact["unit"] = word(said.unit, rows.count)
+    made = _events(rows, mark, fact, said.time or options.time or STATIC, refused)
+    return {**made, **_unread(like, code, refused.source)}
+
+
+def _nothing(rows: int) -> Measured:
+    """No value in any row."""
+    return Measured(pa.nulls(rows, pa.float64()), pa.nulls(rows, pa.string()), None)
+
+
+def _unread(like: pa.Array | None, code: pa.Array, source: str) -> dict[str, pa.Table]:
+    """The ledger of texts that look like numbers and are none, by code."""
+    if like is None:
+        return {}
+    told = {"source": source, "rule": "text_like_number", "action": "kept_as_text"}
+    found = code.filter(like).value_counts().to_pylist()
+    rows = [{**told, "code": each["values"], "count": each["counts"]} for each in found]
+    return {"ledger": LEDGER.rows(rows)}
 
 
 def _events(
