@@ -72,6 +72,27 @@ def test_a_result_is_known_when_it_is_released(tmp_path):
     assert not found["ledger"] and not found["rejected"]
 
 
+def test_a_result_is_never_known_before_it_was_made(tmp_path):
+    made, issued = "2024-03-01T08:00:00Z", "2024-03-01T07:00:00Z"
+    found = read(tmp_path, observation(effectiveDateTime=made, issued=issued))
+    assert found["events"][0]["time"] == dt.datetime(2024, 3, 1, 8, tzinfo=UTC)
+    assert told(found) == [("LOINC//2160-0", "released_early", "timed_by_sample", 1)]
+
+
+def test_a_result_without_a_release_is_counted_and_may_have_a_delay(tmp_path):
+    given = observation(effectiveDateTime="2024-03-01T08:00:00Z")
+    found = read(tmp_path, given, given)
+    assert [e["time"].hour for e in found["events"]] == [8, 8]
+    assert told(found) == [("LOINC//2160-0", "no_release", "timed_by_sample", 2)]
+    found = read(tmp_path, given, delays={"SNOMED//*": "1d", "LOINC//*": "90m"})
+    assert found["events"][0]["time"] == dt.datetime(2024, 3, 1, 9, 30, tzinfo=UTC)
+    assert told(found) == [("LOINC//2160-0", "no_release", "timed_by_delay", 1)]
+
+
+def told(found):
+    return [(r["code"], r["rule"], r["action"], r["count"]) for r in found["ledger"]]
+
+
 def test_a_local_time_is_of_the_sources_zone(tmp_path):
     times = ("2024-07-01T12:00:00", "2024-07-01T12:00:00Z", "2024-07-01", "01/07/2024")
     given = [observation(effectiveDateTime=time) for time in times]
@@ -86,8 +107,10 @@ def test_a_late_result_is_counted(tmp_path):
     punctual = observation(effectiveDateTime="2024-03-01", issued="2024-03-02T00:00:00Z")
     unissued = observation(effectiveDateTime="2024-03-01")
     found = read(tmp_path, late, late, punctual, unissued)
-    row = {"source": "ehr", "code": "LOINC//2160-0", "rule": "late_result"}
-    assert found["ledger"] == [{**row, "action": "timed_by_release", "count": 2}]
+    assert told(found) == [
+        ("LOINC//2160-0", "late_result", "timed_by_release", 2),
+        ("LOINC//2160-0", "no_release", "timed_by_sample", 1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -426,7 +449,7 @@ def test_what_is_refused_keeps_its_reason_and_place_and_fails_nothing_else(tmp_p
 
 def test_types_that_are_not_read_are_counted(tmp_path):
     claim = {"resourceType": "Claim", "id": "c", "patient": {"reference": "Patient/p1"}}
-    found = read(tmp_path, observation(effectiveDateTime="2024"), claim, claim)
+    found = read(tmp_path, observation(issued="2024-03-01T00:00:00Z"), claim, claim)
     row = {"source": "ehr", "code": "Claim", "rule": "not_read", "action": "left_out", "count": 2}
     assert found["ledger"] == [row]
     assert not found["rejected"]

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from clinloom.files import FileUnit
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir import statuses
 from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
+from clinloom.sources._fhir.release import known
 from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
@@ -57,6 +57,11 @@ class Options(FileSource):
         default=24 * MICROSECONDS["h"],
         description="a result released this long after it was taken is counted in the ledger",
     )
+    delays: dict[str, Duration] = Field(
+        default={},
+        description="by code or pattern with *, how long after the sample a result was known whose"
+        " release is not told; none: with the sample, which the ledger counts",
+    )
 
     @field_validator("statuses")
     @classmethod
@@ -79,12 +84,13 @@ frame = opened
 def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
     """Parcels of events, links, rejected and ledger for a group of files, or of given bytes.
 
-    A result's time is when it was released (``issued``), not when the sample was taken. Reasons
-    of refusal: ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``,
-    ``no_code``, ``no_time``, ``unreadable_file``, ``empty_file``, or the status, intent or
-    verification that tells no fact (``planned``, ``proposal``, ``refuted`` …, see ``statuses``).
-    ``position`` is the byte at which the line or resource starts. Resource types that are not read
-    are counted in the ledger.
+    A result's time is when it was released (``issued``), not when the sample was taken; never
+    before it was made, and ``delays`` after that where no release is told. Reasons of refusal:
+    ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``, ``no_code``,
+    ``no_time``, ``unreadable_file``, ``empty_file``, or the status, intent or verification that
+    tells no fact (``planned``, ``proposal``, ``refuted`` …, see ``statuses``). ``position`` is the
+    byte at which the line or resource starts. Resource types that are not read are counted in the
+    ledger.
     """
     reader = _Reader(options, source)
     for piece in handed(units, options):
@@ -278,26 +284,27 @@ class _Reader:
         columns = [list(column) for column in zip(*self.events, strict=True)]
         patient, time, happened, code, number, text, unit, record = columns
         text_of, zone = pa.string(), self.options.zone
-        known = instants(pa.array(time, text_of), zone=zone)
+        read = instants(pa.array(time, text_of), zone=zone)
         coded = pa.array(code, text_of).dictionary_encode()
-        taken = pa.array(happened, text_of)
-        if taken.null_count < len(taken):
-            drawn = instants(taken, zone=zone).time
-            waited = pc.subtract(known.time.cast(pa.int64()), drawn.cast(pa.int64()))
-            late = pc.greater(waited, self.options.late_after).fill_null(False)
-            for found in coded.filter(late).value_counts().to_pylist():
-                row = (found["values"], "late_result", "timed_by_release", found["counts"])
-                ledger.append(self._counted(*row))
+        moment, told = known(
+            read.time,
+            pa.array(happened, text_of),
+            coded,
+            zone=zone,
+            late_after=self.options.late_after,
+            delays=self.options.delays,
+        )
+        ledger += [self._counted(*row) for row in told]
         cells = {
             "patient": pa.array(patient, text_of).dictionary_encode(),
-            "time": known.time,
+            "time": moment,
             "code": coded,
             "numeric_value": pa.array(number, pa.float64()),
             "text_value": pa.array(text, text_of),
             "unit": pa.array(unit, text_of).dictionary_encode(),
             "source": word(self.source, len(code)),
             "record_id": pa.array(record, text_of),
-            "time_text": known.text,
+            "time_text": read.text,
         }
         return pa.table(cells).select(PARCEL_EVENTS.arrow.names)
 

@@ -20,7 +20,8 @@ MISSING: Value = (None, "", None)
 
 
 # An event whose times are still text, in the order of COLUMNS: a plain tuple, since there are
-# hundreds of thousands a second. ``happened`` is set where ``time`` is the result's release.
+# hundreds of thousands a second. ``happened`` is a result's own time where ``time`` is that of its
+# release, and empty where no release is told.
 COLUMNS = ("patient", "time", "happened", "code", "number", "text", "unit", "record_id")
 Event = tuple[str, str | None, str | None, str, float | None, str | None, str | None, str]
 
@@ -191,7 +192,7 @@ def _observation(
     time = o.issued or happened
     if not time or time.isspace():
         raise Refused("no_time")
-    released = happened if o.issued else None
+    released = (happened if o.issued else "") if happened else None
     number, text, unit = value = names.value(o)
     out: list[Event] = []
     if not ((o.component or o.hasMember) and value == MISSING):  # a panel speaks by its parts
