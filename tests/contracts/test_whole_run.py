@@ -106,6 +106,17 @@ def test_the_bundle_answers_without_spark_as_the_run_did(done):
         )
 
 
+def test_events_may_be_dictionaries_of_what_each_has(done):
+    """However they are ordered: none is read by the first one's keys."""
+    known = pq.read_table(done.out / "tables" / "predictions").slice(0, 10)
+    table = events_of(done, known.column("subject_id").combine_chunks())
+    rows = [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+    rows.sort(key=lambda row: "numeric_value" in row)
+    assert "numeric_value" not in rows[0] and "numeric_value" in rows[-1]
+    bundle = clinloom.load_bundle(done.out / "bundle")
+    assert bundle.predict(rows).equals(bundle.predict(table))
+
+
 def test_the_service_loads_no_spark(done):
     code = (
         "import sys, clinloom; b = clinloom.load_bundle(sys.argv[1]);"

@@ -129,8 +129,9 @@ class Bundle:
 
         ``events``: an Arrow table, a pandas DataFrame or a list of dictionaries with the columns
         of the events table (``subject_id``, ``time``, ``code`` and, where there are any,
-        ``numeric_value``, ``text_value``, ``unit``). ``at``: a moment for every patient, in place
-        of the study's index times. Answers PREDICTIONS; ``boolean_value`` is null.
+        ``numeric_value``, ``text_value``, ``unit``; a dictionary may lack any of these). ``at``: a
+        moment for every patient, in place of the study's index times. Answers PREDICTIONS;
+        ``boolean_value`` is null.
         """
         acquired = _acquired(events)
         cleaned = cleaning.clean(acquired, self.resolved.clean)["events"]
@@ -168,7 +169,9 @@ def _acquired(events: Any) -> pa.Table:
     elif hasattr(events, "columns") and hasattr(events, "to_dict"):
         table = pa.Table.from_pandas(events, preserve_index=False)
     else:
-        table = pa.Table.from_pylist(list(events))
+        rows = list(events)
+        names = dict.fromkeys(name for row in rows for name in row)  # not the first one's alone
+        table = pa.table({name: [row.get(name) for row in rows] for name in names})
     conformed = conform(table, ACQUIRED)
     subject = conformed.column("subject_id").to_numpy()
     time = conformed.column("time").cast("int64").fill_null(STATIC).to_numpy()
