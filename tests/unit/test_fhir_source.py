@@ -161,6 +161,33 @@ def test_a_panel_speaks_by_its_components(tmp_path):
     assert {e["record_id"] for e in found} == {"Observation/o1"}
 
 
+def test_a_component_without_a_code_is_refused_alone(tmp_path):
+    parts = [
+        {"code": concept("8480-6"), "valueQuantity": {"value": 120, "code": "mm[Hg]"}},
+        {"code": {"text": "diastolic"}, "valueQuantity": {"value": 80, "code": "mm[Hg]"}},
+    ]
+    given = observation(code=concept("85354-9"), effectiveDateTime="2024-03-01", component=parts)
+    found = read(tmp_path, given)
+    assert [(e["code"], e["numeric_value"]) for e in found["events"]] == [("LOINC//8480-6", 120.0)]
+    assert [(r["reason"], r["record_id"]) for r in found["rejected"]] == [
+        ("no_code", "Observation/o1")
+    ]
+
+
+@pytest.mark.parametrize("dose", [{"value": 5, "unit": "mg"}, {"unit": "mg"}, {}, None])
+def test_a_medicine_was_given_though_its_dose_is_not_told(tmp_path, dose):
+    given = resource(
+        "MedicationAdministration",
+        status="completed",
+        medicationCodeableConcept=concept(),
+        effectiveDateTime="2024-03-01",
+        dosage={"dose": dose} if dose is not None else None,
+    )
+    (event,) = read(tmp_path, given)["events"]
+    assert event["text_value"] is None  # an empty one: a value that was due
+    assert event["numeric_value"] == (dose or {}).get("value")
+
+
 @pytest.mark.parametrize(
     "text, time",
     [

@@ -226,6 +226,7 @@ class _Reader:
                 resource, record_id, patient, self.names, lambda m: _medication(m, pointed)
             )
         except Refused as refused:
+            self.events += refused.told
             self.refused.add(
                 str(refused),
                 file=file,

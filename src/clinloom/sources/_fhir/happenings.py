@@ -27,7 +27,11 @@ Event = tuple[str, str | None, str | None, str, float | None, str | None, str | 
 
 
 class Refused(Exception):
-    """The resource is refused; the argument is the reason."""
+    """The resource, or a part of it, is refused: the reason, and what it tells all the same."""
+
+    def __init__(self, reason: str, told: Sequence[Event] = ()):
+        super().__init__(reason)
+        self.told = told
 
 
 class Names:
@@ -198,9 +202,15 @@ def _observation(
     if not ((o.component or o.hasMember) and value == MISSING):  # a panel speaks by its parts
         code = names.due(o.code)
         out.append((patient, time, released, code, number, text, unit, record_id))
+    nameless = False
     for part in o.component or ():
-        code = names.due(part.code)
+        code = names.code(part.code)
+        if code is None:
+            nameless = True
+            continue
         out.append((patient, time, released, code, *names.value(part), record_id))
+    if nameless:
+        raise Refused("no_code", out)
     return out
 
 
@@ -216,7 +226,9 @@ def _medicated(
             raise Refused("not_done")
         code = names.due(m.medicationCodeableConcept or medication(m))
         amount = dose(m) if dose is not None else None
-        value = quantity(amount) if amount is not None else (None, None, None)
+        value: Value = (None, None, None)  # that it was given is a fact without a dose, too
+        if amount is not None and amount.value is not None:
+            value = quantity(amount)
         return _one(patient, _due(*time(m)), code, record_id, value)
 
     return handler
