@@ -431,3 +431,13 @@ def test_iso_times_read_together_or_alone_are_the_same(texts, space):
 def test_a_mapping_that_says_too_much_or_too_little_is_a_fault(change, message):
     with pytest.raises(ValidationError, match=message):
         table.Options.model_validate({"path": "x", **LONG, **change})
+
+
+def test_a_first_line_that_is_a_patients_is_not_shown(tmp_path):
+    """A file without a header: the message names what is missing, and no cell."""
+    file = written(tmp_path, "4711,Meier,Anna,1950-02-03\n4712,Huber,Ida,1951-02-03\n")
+    with pytest.raises(SourceError) as caught:
+        read(file, patient="pid", time=STATIC, events=[{"code": "AGE", "value": "age"}])
+    text = str(caught.value)
+    assert "no column 'pid'" in text and "first line" in text
+    assert not [cell for cell in ("4711", "Meier", "Anna", "1950") if cell in text]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,15 +94,20 @@ def check(
 ) -> None:
     """Raise SourceError for the first of ``columns`` that ``header`` lacks.
 
-    ``lack``: how the message begins, before "no column".
+    ``lack``: how the message begins, before "no column". Names are shown only where the study has
+    them too, or nearly: of a file without a header, the first line is a patient's.
     """
     for name in columns:
         if name not in header:
-            near = nearest(name, header)
+            near = nearest(name, [h for h in header if re.match(r"[^\W\d]", h)])
+            there = [column for column in columns if column in header]
+            found = f"it has {', '.join(there)}" if there else "it has none of the others either"
             raise SourceError(
                 f"{lack} no column '{name}'",
                 where=file,
-                mend=f"did you mean '{near}'?" if near else f"it has: {', '.join(header)}",
+                mend=f"did you mean '{near}'?"
+                if near
+                else f"{found}; does its first line hold the names of its {len(header)} columns?",
             )
 
 
