@@ -165,6 +165,14 @@ def test_a_wide_table_tells_many_events_a_row(tmp_path):
     assert refused == [("B", "no_code", None), ("C", "invalid_date", "BAD")]
 
 
+def test_a_missing_token_is_no_part_of_a_code(tmp_path):
+    file = written(tmp_path, "id,kind\n1,250\n2,250.0\n3,?\n")
+    given = {"missing": ["?"], "time": STATIC, "events": [{"code": "ICD9CM//{kind}"}]}
+    found = read(file, patient="id", **given)
+    assert [e["code"] for e in found["events"]] == ["ICD9CM//250", "ICD9CM//250.0"]
+    assert [(r["patient"], r["reason"]) for r in found["rejected"]] == [("3", "no_code")]
+
+
 def test_a_code_is_made_of_several_cells(tmp_path):
     file = written(tmp_path, "id,a,b\n1,x,y\n2,x,\n3,z,y\n")
     found = read(file, patient="id", time=STATIC, events=[{"code": "{a}//{b}"}])

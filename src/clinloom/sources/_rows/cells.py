@@ -64,6 +64,19 @@ def words(column: pa.Array) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(indices.take(column.indices), distinct.dictionary)
 
 
+def parts(column: pa.Array, missing: Sequence[str] = ()) -> pa.DictionaryArray:
+    """The column as names of patients or parts of codes: ``missing`` tokens are null.
+
+    Nothing else is changed: 250 and 250.0 are two codes of ICD-9.
+    """
+    coded = words(column)
+    absent = pc.is_in(coded.dictionary, pa.array(missing, pa.string()))
+    if not pc.any(absent).as_py():
+        return coded
+    indices = pc.if_else(absent.take(coded.indices), None, coded.indices)
+    return pa.DictionaryArray.from_arrays(indices, coded.dictionary)
+
+
 def equals(column: pa.Array, wanted: str) -> np.ndarray:
     """Which rows hold ``wanted``, as text or as the same number."""
     coded = words(column)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clinloom.sources._parcel import Refusals, links, word
-from clinloom.sources._rows.cells import Measured, equals, measured, texts, tokens, words
+from clinloom.sources._rows.cells import Measured, equals, measured, parts, texts, tokens, words
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import TimeSpec, times
@@ -152,25 +152,18 @@ def parcels(
 def _patients(rows: Rows, options: Mapping) -> pa.DictionaryArray:
     """Each row's patient, null where there is none."""
     if isinstance(options.patient, str):
-        coded = words(rows.columns[options.patient])
-        absent = pc.is_in(coded.dictionary, pa.array(options.missing, pa.string()))
-        if pc.any(absent).as_py():
-            indices = pc.if_else(absent.take(coded.indices), None, coded.indices)
-            coded = pa.DictionaryArray.from_arrays(indices, coded.dictionary)
-        return coded
+        return parts(rows.columns[options.patient], options.missing)
     if options.whose is None:
         names = pa.array([_stem(name) for name in rows.files], pa.string())
         return pa.DictionaryArray.from_arrays(pa.array(rows.file, pa.int32()), names)
     code_column, value_column, row = options.whose
     marked = _marked(rows, code_column, row)
     files, first = np.unique(rows.file[marked], return_index=True)
-    value = words(rows.columns[value_column].take(pa.array(marked[first])))
-    absent = pc.is_in(value.dictionary, pa.array(options.missing, pa.string()))
-    named = pc.if_else(absent.take(value.indices), None, value.indices)
+    named = parts(rows.columns[value_column].take(pa.array(marked[first])), options.missing)
     of_file = np.full(len(rows.files), -1, np.int32)
-    of_file[files] = pc.fill_null(named, -1).to_numpy()
+    of_file[files] = pc.fill_null(named.indices, -1).to_numpy()
     of_row = of_file[rows.file]
-    return pa.DictionaryArray.from_arrays(pa.array(of_row, mask=of_row < 0), value.dictionary)
+    return pa.DictionaryArray.from_arrays(pa.array(of_row, mask=of_row < 0), named.dictionary)
 
 
 def _marked(rows: Rows, column: str, code: str) -> np.ndarray:
@@ -186,7 +179,7 @@ def _stem(name: str) -> str:
 def _long(
     rows: Rows, mark: str, patient: pa.Array, coded: Coded, options: Mapping, refused: Refusals
 ) -> dict[str, pa.Table]:
-    code = words(rows.columns[coded.column])
+    code = parts(rows.columns[coded.column], options.missing)
     if coded.prefix:
         prefixed = pc.binary_join_element_wise(coded.prefix, code.dictionary, "")
         code = pa.DictionaryArray.from_arrays(code.indices, prefixed)
@@ -222,7 +215,7 @@ def _wide(
         number, text, like = measured(value, options.missing, options.decimal)
     elif said.text is not None:
         text = texts(rows.columns[said.text], options.missing)
-    cells = {name: words(rows.columns[name]) for name in columns_of(said.code)}
+    cells = {name: parts(rows.columns[name], options.missing) for name in columns_of(said.code)}
     code = filled(said.code, cells, rows.count)
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
     fact["unit"] = word(said.unit, rows.count)
