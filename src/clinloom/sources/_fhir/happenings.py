@@ -204,11 +204,11 @@ def _observation(
         out.append((patient, time, released, code, number, text, unit, record_id))
     nameless = False
     for part in o.component or ():
-        code = names.code(part.code)
-        if code is None:
+        called = names.code(part.code)
+        if called is None:
             nameless = True
             continue
-        out.append((patient, time, released, code, *names.value(part), record_id))
+        out.append((patient, time, released, called, *names.value(part), record_id))
     if nameless:
         raise Refused("no_code", out)
     return out
