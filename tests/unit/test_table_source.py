@@ -349,6 +349,14 @@ DAYS = {"offset": "days", "origin": "2012-01-01"}
         ({"offset": "HH:MM", "origin": "2012-01-01"}, "1:75", None),
         (DAYS, "-0.5", dt.datetime(2011, 12, 31, 12)),
         (DAYS, "soon", None),
+        (DAYS, "nan", None),
+        (DAYS, "1e7", None),
+        ({"offset": "seconds", "origin": "2012-01-01"}, "90", dt.datetime(2012, 1, 1, 0, 1, 30)),
+        (
+            {"offset": "minutes", "origin": "1850-01-01"},
+            "93221028",
+            dt.datetime(1850, 1, 1) + dt.timedelta(minutes=93221028),
+        ),
         ({"offset": "hours", "origin": "2012-01-01T06:00"}, "2", dt.datetime(2012, 1, 1, 8)),
         ({"format": "%d.%m.%Y %H:%M"}, "1.2.2024 3:04", dt.datetime(2024, 2, 1, 3, 4)),
         ({"format": "%d.%m.%Y"}, "31.02.2024", None),
@@ -387,6 +395,12 @@ def test_a_declared_format_binds_and_a_free_one_keeps_its_zone(tmp_path):
     found = read(file, patient="id", time=spec, events=events)
     texts = ["13/05/2024[Europe/Berlin]", "05/13/2024[Europe/Berlin]"]
     assert [e["time_text"] for e in found["events"]] == texts and not found["rejected"]
+
+
+def test_a_column_of_durations_tells_its_own_unit():
+    spec = TimeSpec(column="t", offset="hours", origin="2012-01-01")
+    found = times(spec, pa.array([90, None], pa.duration("s")), 2)
+    assert found.time.to_pylist() == [dt.datetime(2012, 1, 1, 0, 1, 30, tzinfo=UTC), None]
 
 
 def test_one_time_for_all_and_none_at_all():

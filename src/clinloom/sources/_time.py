@@ -22,7 +22,13 @@ from clinloom.tables import TIME
 LOCAL = pa.timestamp("us")
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 YEAR_ONE = -62_135_596_800_000_000  # the first microsecond that Python's calendar knows
-MICROSECONDS = {"days": 86_400_000_000, "hours": 3_600_000_000, "minutes": 60_000_000}
+YEAR_LAST = 253_402_300_799_999_999  # and the last
+MICROSECONDS = {
+    "days": 86_400_000_000,
+    "hours": 3_600_000_000,
+    "minutes": 60_000_000,
+    "seconds": 1_000_000,
+}
 ISO = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:([T ])(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?"
     r"(Z|[+-]\d\d(?::?\d\d)?)?)?)?)?",
@@ -36,8 +42,9 @@ class TimeSpec(Model):
 
     column: str | None = Field(default=None, description="the column that holds it")
     format: str | None = Field(default=None, description="as in strptime; none: ISO 8601")
-    offset: Literal["HH:MM", "days", "hours", "minutes"] | None = Field(
-        default=None, description="the column counts from `origin`"
+    offset: Literal["HH:MM", "days", "hours", "minutes", "seconds"] | None = Field(
+        default=None,
+        description="the column counts from `origin`; one of a duration's type tells its own unit",
     )
     origin: dt.datetime | None = Field(default=None, description="what offsets count from")
     zone: Zone = Field(default="UTC", description="IANA time zone of times that name none")
@@ -86,6 +93,9 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
         return Times(pa.nulls(rows, TIME), nothing)
     if spec.offset is not None and spec.origin is not None:
         origin = (utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
+        if pa.types.is_duration(column.type):
+            since = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
+            return Times(pc.add(since, origin).cast(TIME), nothing)
         if spec.offset == "HH:MM":
             return _each(column, lambda text: _plus(origin, _clock(text)))
         scale = MICROSECONDS[spec.offset]
@@ -244,11 +254,13 @@ def _clock(text: str) -> int | None:
 
 def _count(text: str, scale: int) -> int | None:
     try:
-        count = float(text)
-    except ValueError:
+        return round(float(text) * scale)
+    except (ValueError, OverflowError):
         return None
-    return round(count * scale) if abs(count) < 1e7 else None
 
 
 def _plus(origin: int, offset: int | None) -> int | None:
-    return None if offset is None else origin + offset
+    """The moment, where the calendar has it."""
+    if offset is None or not YEAR_ONE <= origin + offset <= YEAR_LAST:
+        return None
+    return origin + offset
