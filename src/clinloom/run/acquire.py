@@ -96,6 +96,8 @@ def _read_all(
     made = read(work.spark, sources, units, out, buckets)
     ledger = made.get("ledger", LEDGER.empty)
     _tell_empty(sources, ledger)
+    for text in mostly_refused(sources, ledger):
+        work.progress.note(text)
     told = ledger.filter(pc.not_equal(ledger.column("rule"), EVENTS_OF))
     out.write(LEDGER, summed([told]), name="acquisition_ledger")
     out.write(COUNTS, made.get("counts", COUNTS.empty), name="acquisition_counts")
@@ -247,15 +249,38 @@ def _plain(ledger: pa.Table) -> pa.Table:
     return pa.table({f.name: ledger.column(f.name).cast(f.type) for f in LEDGER.arrow})
 
 
-def _tell_empty(sources: Mapping[str, SourceModel], ledger: pa.Table) -> None:
-    """Raise SourceError where a source gave no event, with the commonest reason of refusal."""
-    rows = [row for row in ledger.to_pylist() if row["rule"] == EVENTS_OF]
+def mostly_refused(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
+    """A line for each source of which more was refused than read."""
     for name in sources:
-        mine = {row["action"]: row["count"] for row in rows if row["source"] == name}
-        if mine.pop("", 0):
+        events, refused = _counts(name, ledger)
+        if sum(refused.values()) > events:
+            count, top = sum(refused.values()), _commonest(refused)
+            yield (
+                f"sources.{name}: {count:,} of {count + events:,} records were refused, mostly as"
+                f" {top}: does the mapping fit the files?"
+            )
+
+
+def _counts(name: str, ledger: pa.Table) -> tuple[int, dict[str, int]]:
+    """How many events a source gave, and how many records it refused, by reason."""
+    rows = [row for row in ledger.to_pylist() if row["rule"] == EVENTS_OF and row["source"] == name]
+    found = {row["action"]: row["count"] for row in rows}
+    return found.pop("", 0), found
+
+
+def _commonest(refused: Mapping[str, int]) -> str:
+    return max(sorted(refused), key=lambda reason: refused[reason])
+
+
+def _tell_empty(sources: Iterable[str], ledger: pa.Table) -> None:
+    """Raise SourceError where a source gave no event, with the commonest reason of refusal."""
+    for name in sources:
+        events, refused = _counts(name, ledger)
+        if events:
             continue
         mend = "does the mapping fit the files?"
-        if mine:
-            top = max(sorted(mine), key=lambda reason: mine[reason])
-            mend = f"{sum(mine.values()):,} records were refused, mostly as {top}"
+        if refused:
+            mend = (
+                f"{sum(refused.values()):,} records were refused, mostly as {_commonest(refused)}"
+            )
         raise SourceError("no event was found in this source", where=f"sources.{name}", mend=mend)
