@@ -403,7 +403,7 @@ def acquired(draw):
         row["time_text"] = None
         if row["time"] is None:
             row["time_text"] = draw(
-                st.sampled_from([None, "01/02/1970 06:00", "19700103", "30.02.2020", "soon"])
+                st.sampled_from([None, *TIMES, *AMBIGUOUS, "30.02.2020", "soon"])
             )
     return sorted(rows, key=order)
 
@@ -417,7 +417,8 @@ KNOWN = {
     "LOINC//8310-5": ("Cel", {"Cel", "[degF]"}),
 }
 BOUNDS = {"LOINC//2345-7": (1, 3000), "LOINC//8310-5": (11, 47)}
-TIMES = {"01/02/1970 06:00": DAY + 6 * HOUR, "19700103": 2 * DAY}
+TIMES = {"01/13/1970 06:00": 12 * DAY + 6 * HOUR, "19700103": 2 * DAY}
+AMBIGUOUS = ("01/02/1970 06:00",)
 
 
 def clean_oracle(rows):
@@ -432,7 +433,7 @@ def clean_oracle(rows):
             row["time"] = TIMES.get(text)
         reason = None
         if given_["time"] is None and text is not None and row["time"] is None:
-            reason = "invalid_date"
+            reason = "ambiguous_date" if text in AMBIGUOUS else "invalid_date"
         elif not number and (
             row["text_value"] == "" or (value is not None and row["text_value"] is None)
         ):
