@@ -92,7 +92,9 @@ _fact = (
     Column("source", _string, "the source's name in the study"),
     Column("record_id", _string, "the record that it came from"),
 )
-_time_text = Column("time_text", _string, "a time in no declared format, for the cleaning to read")
+_time_text = Column(
+    "time_text", _string, "a time in no declared format, [zone] of its source, for the cleaning"
+)
 _image = (
     Column("study_uid", _string, "(0020,000D)"),
     Column("series_uid", _string, "(0020,000E)"),
