@@ -69,16 +69,13 @@ def doctor(args: argparse.Namespace) -> Any:
 def synth(args: argparse.Namespace) -> Any:
     """Make a synthetic hospital export with a known risk."""
     from clinloom.spark import waiting
-    from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
     if args.patients < 1:
         raise UsageError("--patients is at least 1")
     tasks.where(args)
     note = _progress(args).note
-    with waiting.begun(note):
-        spark = session()
-    with waiting.watched(spark, note=note):
+    with waiting.started(note) as spark:
         truth = synthesise(
             spark,
             args.directory,

@@ -111,9 +111,7 @@ def resolve(
                 writer.write(pa.table({"own": own[order], "true": true[order]}))
         record = pc.starts_with(rows.column("identifier"), RECORD).to_numpy(zero_copy_only=False)
         merged = int(record.sum()) - len(np.unique(true[record]))
-        known = shuffle.held(
-            spark, "crosswalk", rows.drop_columns(["own"]), CROSSWALK, buckets=buckets
-        )
+        known = shuffle.held(spark, rows.drop_columns(["own"]), CROSSWALK, buckets=buckets)
         return Crosswalk(known, files, merged)
     pairs = shuffle.unpacked(slices, LINKS, _pairs, PAIRS)
     spread = _many(spark, pairs, out, parts)
@@ -131,7 +129,7 @@ def resolve(
         moved = moved.sortWithinPartitions("own")
         files = tuple(shuffle.written(moved, MOVED, out.scratch("moved")))
     records = frame.where(f"identifier LIKE '{RECORD}%'").select("subject_id").distinct().count()
-    known = shuffle.packed(frame.drop("own"), "crosswalk", CROSSWALK, buckets=buckets)
+    known = shuffle.packed(frame.drop("own"), CROSSWALK, buckets=buckets)
     return Crosswalk(known, files, total["records"] - records)
 
 

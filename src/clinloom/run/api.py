@@ -140,7 +140,6 @@ def demo(
 ) -> Run:
     """Make a synthetic hospital below ``out``, an address, and run the whole study on it."""
     from clinloom.spark import waiting
-    from clinloom.spark.session import session
     from clinloom.synth import synthesise
 
     progress = progress or Progress(form="quiet")
@@ -154,9 +153,7 @@ def demo(
     made = all(files.exists(data / name) for name in ("truth.json", "asked.json"))
     if not made or files.read(stamp) != asked:
         progress.note(f"making {patients:,} patients in {data}")
-        with waiting.begun(progress.note):
-            spark = spark or session()
-        with waiting.watched(spark, note=progress.note):
+        with waiting.started(progress.note, spark) as spark:
             synthesise(spark, data, patients=patients, seed=seed, log=progress.note)
         files.write(stamp, asked)
     return run(study, out=at, progress=progress, spark=spark)

@@ -48,12 +48,10 @@ class Work:
     def spark(self) -> SparkSession:
         """The session: the one given, the platform's, or a new local one; settled for the run."""
         from clinloom.spark import waiting
-        from clinloom.spark.session import session, settled
+        from clinloom.spark.session import settled
 
         note = self.progress.note
-        with waiting.begun(note):
-            made = self._given if self._given is not None else session()
-        self._held.enter_context(waiting.watched(made, note=note))
+        made = self._held.enter_context(waiting.started(note, self._given))
         self._held.enter_context(settled(made, note=note))
         return made
 

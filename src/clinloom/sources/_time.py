@@ -204,8 +204,7 @@ def _answer(coded: pa.DictionaryArray, found: pa.Array, zone: str = "UTC") -> Ti
     if not found.null_count:
         return Times(time, pa.nulls(len(coded), pa.string()))
     unread = pc.if_else(pc.is_null(found), coded.dictionary, pa.scalar(None, pa.string()))
-    if zone != "UTC":
-        unread = pc.binary_join_element_wise(unread, f"[{zone}]", "")
+    unread = pc.binary_join_element_wise(unread, mark(zone), "")
     return Times(time, unread.take(coded.indices))
 
 
@@ -232,6 +231,11 @@ def _stamps(found: pa.Array, zone: str) -> pa.Array:
         return found.cast(TIME, safe=False)
     local = found.cast(LOCAL, safe=False)
     return pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(TIME)
+
+
+def mark(zone: str) -> str:
+    """What follows a time that could not be read, for the cleaning: its zone, where not UTC."""
+    return "" if zone == "UTC" else f"[{zone}]"
 
 
 def utc(moment: dt.datetime, zone: str) -> dt.datetime:

@@ -28,7 +28,7 @@ from clinloom.radiomics import measure
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._images.measured import Measured, coded
-from clinloom.sources._time import EPOCH, utc
+from clinloom.sources._time import EPOCH, mark, utc
 from clinloom.study import Zone
 
 REQUIRES: str | None = "dicom"
@@ -347,7 +347,7 @@ def _time(dataset: Any, zone: str) -> tuple[int | None, str | None]:
             return time, None
     if not texts:
         return None, None
-    return None, texts[0] if offset or zone == "UTC" else f"{texts[0]}[{zone}]"
+    return None, texts[0] + ("" if offset else mark(zone))
 
 
 _MOMENT = re.compile(

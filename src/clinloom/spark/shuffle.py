@@ -134,26 +134,26 @@ def gathered(frame: DataFrame, table: Table) -> list[pa.Table]:
     return [blocks.opened(bytes(row["block"]), coded(table)) for row in rows]
 
 
-def packed(frame: DataFrame, kind: str, table: Table, *, buckets: int) -> DataFrame:
-    """A frame's rows as slices of one kind."""
+def packed(frame: DataFrame, table: Table, *, buckets: int) -> DataFrame:
+    """A frame's rows as slices of a table."""
     spots, schema = placing.keys(buckets), coded(table)
 
     def work(batches: Batches) -> Batches:
         cutter = blocks.Cutter(schema, buckets)
         for batch in batches:
-            yield from receipts.slices(kind, cutter.add(pa.Table.from_batches([batch])), spots)
-        yield from receipts.slices(kind, cutter.rest(), spots)
+            yield from receipts.slices(
+                table.name, cutter.add(pa.Table.from_batches([batch])), spots
+            )
+        yield from receipts.slices(table.name, cutter.rest(), spots)
 
     return workers.through(frame, work, SLICE)
 
 
-def held(
-    spark: SparkSession, kind: str, rows: pa.Table, table: Table, *, buckets: int
-) -> DataFrame:
-    """The driver's few rows as slices of one kind."""
+def held(spark: SparkSession, rows: pa.Table, table: Table, *, buckets: int) -> DataFrame:
+    """The driver's few rows as slices of a table."""
     cutter, spots = blocks.Cutter(coded(table), buckets), placing.keys(buckets)
     made = [*cutter.add(rows), *cutter.rest()]
-    cells = [(spots[b], b, kind, count, size, block) for b, count, size, block in made]
+    cells = [(spots[b], b, table.name, count, size, block) for b, count, size, block in made]
     return spark.createDataFrame(cells, SLICE)
 
 

@@ -17,6 +17,17 @@ Note = Callable[[str], None]
 
 
 @contextmanager
+def started(note: Note, given: SparkSession | None = None) -> Iterator[SparkSession]:
+    """The session that is given, else a new one, watched while it is used."""
+    from clinloom.spark.session import session
+
+    with begun(note):
+        made = given if given is not None else session()
+    with watched(made, note=note):
+        yield made
+
+
+@contextmanager
 def begun(note: Note) -> Iterator[None]:
     """Around the start of a session: on YARN it begins when the queue has room for its master."""
     seconds = 2 * PATIENCE  # a machine at its limit takes some of them itself

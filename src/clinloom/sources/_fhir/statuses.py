@@ -29,6 +29,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     "Condition": ("confirmed",),  # of its verificationStatus
 }
 ORDERS = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
+INTENTS = frozenset({None, *ORDERS})
 OTHERS = {
     "Encounter": ("planned", "cancelled"),
     "Observation": ("registered", "cancelled"),
@@ -84,7 +85,7 @@ class Facts:
             return next((_reason(kind, word) for word in words if word not in told), None)
         if resource.status is not None and resource.status not in told:
             return _reason(kind, resource.status)
-        if kind is r4.MedicationRequest and resource.intent not in (None, *ORDERS):
+        if kind is r4.MedicationRequest and resource.intent not in INTENTS:
             return _reason(kind, resource.intent)
         return None
 

@@ -251,13 +251,13 @@ def _events(
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
     made = made.append_column("source", word(refused.source, rows.count))
     untimed = pc.and_(pc.is_null(when.time), pc.is_null(when.text))
-    otherwise = pc.is_valid(when.text) if spec.declared else pa.repeat(False, rows.count)
     faults = {
         "no_patient": pc.is_null(cells["patient"]),
         "no_code": pc.is_null(cells["code"]),
         "no_time": untimed if spec.due else pc.equal(untimed, False),
-        "invalid_date": otherwise,
     }
+    if spec.declared:
+        faults["invalid_date"] = pc.is_valid(when.text)
     kept = np.ones(rows.count, bool)
     for reason, fault in faults.items():
         bad = np.flatnonzero(fault.to_numpy(zero_copy_only=False) & kept)
