@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clinloom.evaluate import METRICS, curves, evaluate
-from clinloom.report import baseline, figures, names, render
+from clinloom.report import baseline, figures, names, page, render
 from clinloom.report.baseline import table_one
 from clinloom.report.charts import above, bars, forest, ticks
 
@@ -338,3 +338,23 @@ def test_table_one_of_many_rows_keeps_its_counts_and_nearly_its_quartiles():
     for part in ("overall", "without", "with"):
         near, true = ([float(n) for n in re.findall(r"\d+", row[1][part])] for row in (told, exact))
         assert near == pytest.approx(true, abs=1.5)
+
+
+def test_the_flow_ends_with_who_had_what():
+    steps = [
+        {"step": 0, "name": "patients", "subjects": 900, "rows": 0},
+        {"step": 1, "name": "with index event", "subjects": 800, "rows": 800},
+        {"step": 2, "name": "competing event", "subjects": 50, "rows": 50},
+        {"step": 3, "name": "outcome", "subjects": 200, "rows": 200},
+    ]
+    made = page._flow(steps)
+    assert [step["count"] for step in made["steps"]] == ["900 patients", "800 patients"]
+    counts = [(end["kind"], end["count"], end["share"]) for end in made["ends"]]
+    assert counts == [
+        ("with", "200 patients", "25.0%"),
+        ("without", "50 patients", "6.2%"),
+        ("without", "550 patients", "68.8%"),
+    ]
+    assert (
+        len(page._flow([*steps[:2], {**steps[2], "subjects": 0, "rows": 0}, steps[3]])["ends"]) == 2
+    )

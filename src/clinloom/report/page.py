@@ -73,30 +73,40 @@ def _split(parts: Record) -> dict[str, Any]:
 
 
 def _flow(flow: Sequence[Record]) -> dict[str, Any] | None:
-    """The cohort's steps with who was left out at each, and the outcome at the end."""
+    """The cohort's steps with who was left out at each, and how those who are left ended."""
     if not flow:
         return None
-    steps, outcome = list(flow), None
-    if len(steps) > 1 and steps[-1]["name"] == "outcome":
-        outcome = steps.pop()
+    steps = [step for step in flow if step["name"] not in ENDS]
     last = steps[-1]
-    several = last["rows"] != last["subjects"]
+    key = "rows" if last["rows"] != last["subjects"] else "subjects"
     out, before = [], None
     for step in steps:
         out.append({**_step(step), "left_out": _left_out(before, step)})
         before = step
-    ends = []
-    if outcome is not None:
-        key = "rows" if several else "subjects"
-        of = last[key]
-        unit = "prediction moments" if several else "patients"
-        for name, kind, n in (
-            ("With the outcome", "with", outcome[key]),
-            ("Without the outcome", "without", of - outcome[key]),
-        ):
-            share = percent(n / of if of else None)
-            ends.append({"name": name, "kind": kind, "count": f"{count(n)} {unit}", "share": share})
-    return {"steps": out, "ends": ends}
+    found = {step["name"]: step[key] for step in flow if step["name"] in ENDS}
+    return {"steps": out, "ends": _ends(found, last[key], key) if "outcome" in found else []}
+
+
+ENDS = ("competing event", "outcome")  # they leave nobody out: they are among the last step's
+
+
+def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
+    """Boxes of those with the outcome, with a competing event before it, and with neither."""
+    outcome, competing = found["outcome"], found.get("competing event", 0)
+    boxes = [("With the outcome", "with", outcome)]
+    if competing:
+        boxes.append(("A competing event, such as death, first", "without", competing))
+    boxes.append(("Without the outcome", "without", of - outcome - competing))
+    unit = "prediction moments" if key == "rows" else "patients"
+    return [
+        {
+            "name": name,
+            "kind": kind,
+            "count": f"{count(n)} {unit}",
+            "share": percent(n / of if of else None),
+        }
+        for name, kind, n in boxes
+    ]
 
 
 def _step(step: Record) -> dict[str, str]:
