@@ -352,7 +352,7 @@ def test_the_flow_ends_with_who_had_what():
     counts = [(end["kind"], end["count"], end["share"]) for end in made["ends"]]
     assert counts == [
         ("with", "200 patients", "25.0%"),
-        ("without", "50 patients", "6.2%"),
+        ("without", "50 patients", "6.3%"),
         ("without", "550 patients", "68.8%"),
     ]
     assert (

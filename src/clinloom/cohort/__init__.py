@@ -135,8 +135,13 @@ class _After:
 
     def where(self, keep: Flags) -> _After:
         """The moments that are kept."""
-        flags = (part[keep] for part in (self.outcome, self.competing, self.unknown))
-        return _After(self.moments.where(keep), *flags, self.end[keep])
+        return _After(
+            self.moments.where(keep),
+            self.outcome[keep],
+            self.competing[keep],
+            self.unknown[keep],
+            self.end[keep],
+        )
 
 
 def _after(history: History, definition: Cohort, found: Moments, data_end: int | None) -> _After:
