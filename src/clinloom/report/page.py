@@ -9,7 +9,7 @@ from typing import Any
 from clinloom.report import names, performance, summary
 from clinloom.report.baseline import SIZE
 from clinloom.report.charts import forest
-from clinloom.report.figures import count, moment, percent, seconds
+from clinloom.report.figures import FEW, count, moment, percent, seconds
 from clinloom.report.words import GLOSSARY, rule, sentence
 
 Record = Mapping[str, Any]
@@ -18,7 +18,8 @@ TOP_CODES = 3
 
 def view(record: Record) -> dict[str, Any]:
     """What the template shows, from the record of a run; whatever is absent is None or empty."""
-    models = record.get("models") or {}
+    models = _judged(record)
+    shown = any(model.get("test") for model in models.values())
     selected = record.get("selected") or next(iter(models), "")
     model = models.get(selected) or {}
     split = _split(record.get("split") or {})
@@ -36,7 +37,7 @@ def view(record: Record) -> dict[str, Any]:
         "split": split,
         "comparison": performance.comparison(models, selected) if models else None,
         "panels": performance.panels(models, selected),
-        "modalities": _modalities(record.get("modalities") or {}),
+        "modalities": _modalities(record.get("modalities") or {}) if shown else None,
         "table1": _table1(record.get("table1") or []),
         "sources": _sources(record.get("sources") or []),
         "ledger": _ledger(record.get("ledger") or []),
@@ -45,6 +46,15 @@ def view(record: Record) -> dict[str, Any]:
         "run": _run(record, model),
         "glossary": GLOSSARY,
     }
+
+
+def _judged(record: Record) -> dict[str, Record]:
+    """The models; without their results where too few test rows could show any."""
+    models: dict[str, Record] = record.get("models") or {}
+    test = (record.get("split") or {}).get("test")
+    if not test or min(test["positive"], test["rows"] - test["positive"]) >= FEW:
+        return models
+    return {name: {**model, "test": {}, "curves": {}} for name, model in models.items()}
 
 
 def _split(parts: Record) -> dict[str, Any]:
