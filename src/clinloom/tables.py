@@ -90,7 +90,7 @@ _fact = (
     Column("text_value", _string, "a coded or textual value; empty: a value was due but absent"),
     Column("unit", _string, "UCUM unit"),
     Column("source", _string, "the source's name in the study"),
-    Column("record_id", _string, "the record that it came from"),
+    Column("record_id", _string, "the record that it came from; patient#…: the patient's own"),
 )
 _time_text = Column(
     "time_text", _string, "a time in no declared format, [zone] of its source, for the cleaning"
