@@ -64,7 +64,9 @@ class Acquired:
                     parts[kind].append(rows)
         self.parts = parts
         self.ledger = [row for rows in parts["ledger"] for row in rows.to_pylist()]
-        self.notes = sharing.apart(acquire._systems(options, pa.concat_tables(parts["ledger"])))
+        told = pa.concat_tables(parts["ledger"])
+        self.notes = sharing.apart(acquire._systems(options, told), told)
+        self.mingled = list(sharing.mingled(told))
         self.walked, self.shared = crosswalk.few(
             [rows.cast(LINKS.arrow) for rows in parts["links"]], [before] if before else []
         )
@@ -132,6 +134,23 @@ def test_records_and_rows_share_patients_by_a_system_of_one_name(record, lab):
     assert not found.notes
     missed = Acquired(ehr=fhir(person), lab=table(rows, identifiers="mrn"))
     assert A in missed.notes["lab"]  # which the study may map to that name
+    missed = Acquired(ehr=fhir(person, identifiers="mrn"), lab=table(rows, identifiers="mrn"))
+    assert A in missed.notes["lab"] and len(missed.subjects) == 3  # no data name it "mrn"
+
+
+def test_references_to_several_servers_are_told():
+    said, given = fhir({"id": "1"})
+    one, other = (
+        given.data.replace(b"Patient/1", f"https://{name}.example/Patient/1".encode())
+        for name in "ab"
+    )
+    assert not Acquired(ehr=(said, Given("f", one))).mingled
+    both = said, Given("f", one + b"\n" + other)
+    [line] = Acquired(ehr=both).mingled
+    assert line.startswith("sources.ehr:") and "`server`" in line
+    apart = {**said, "server": "https://a.example"}, both[1]
+    found = Acquired(ehr=apart)
+    assert not found.mingled and len(found.subjects) == 2
 
 
 def test_an_identifier_without_a_system_is_its_sources_own():

@@ -7,22 +7,28 @@ from collections.abc import Iterator, Mapping, Set
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinloom.tables import LEDGER
+
 SHOWN = 3  # systems that a note names
+UNLINKED = "identifier_system"  # the ledger's rule that counts identifiers that link nobody
 SERVER = "reference_server"  # the ledger's rule that counts references by the server they name
 
 
-def apart(systems: Mapping[str, Set[str]]) -> dict[str, str]:
+def apart(systems: Mapping[str, Set[str]], ledger: pa.Table = LEDGER.empty) -> dict[str, str]:
     """A line, by its name, for each source that can have no patient in common with another.
 
     ``systems``: of each source, those of the identifiers that it tells; of a single source there is
-    nothing to say.
+    nothing to say. ``ledger``: what sources counted, with the systems that the study does not want.
     """
     lines = {}
+    unwanted = ledger.filter(pc.equal(ledger.column("rule"), UNLINKED))
+    left = [(row["source"], row["code"]) for row in unwanted.to_pylist() if row["code"]]
     for name, told in systems.items():
         others = {n: found for n, found in systems.items() if n != name}
         if not others or any(told & found for found in others.values()):
             continue
-        known = sorted({s for found in others.values() for s in found if not s.startswith("#")})
+        named = {s for found in others.values() for s in found if not s.startswith("#")}
+        known = sorted(named | {system for source, system in left if source != name})
         hint = f" ({', '.join(known[:SHOWN])}{' …' if known[SHOWN:] else ''})" if known else ""
         lines[name] = (
             f"sources.{name}: no other source knows its patients, for it shares no system of"

@@ -99,7 +99,7 @@ def _read_all(
     ledger = made.get("ledger", LEDGER.empty)
     _tell_empty(sources, ledger)
     lines = [*mostly_refused(sources, ledger), *sharing.mingled(ledger)]
-    for text in (*lines, *sharing.apart(_systems(sources, ledger)).values()):
+    for text in (*lines, *sharing.apart(_systems(sources, ledger), ledger).values()):
         work.progress.note(text)
     told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), pa.array([EVENTS_OF, TOLD_BY]))))
     out.write(LEDGER, summed([told]), name="acquisition_ledger")

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from clinloom.identity.placeholders import nobody
-from clinloom.identity.sharing import SERVER
+from clinloom.identity.sharing import SERVER, UNLINKED
 from clinloom.sources._fhir import resources as r4
 
 CONDITION = "Patient?identifier="
@@ -117,9 +117,7 @@ class Whose:
 
     def counts(self) -> Iterator[tuple[str, str, str, int]]:
         """Ledger rows: identifiers that link nobody, by system; references, by the server named."""
-        yield from (
-            (system, "identifier_system", "not_linked", n) for system, n in self._left.items()
-        )
+        yield from ((system, UNLINKED, "not_linked", n) for system, n in self._left.items())
         yield from ((server, SERVER, "taken_as_own", n) for server, n in self._servers.items())
 
 
