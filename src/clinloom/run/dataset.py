@@ -16,6 +16,7 @@ from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
+from clinloom.identity import linkage
 from clinloom.run.sums import added, counted, flowed, latest, summed, voiced
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
@@ -31,6 +32,7 @@ from clinloom.tables import (
     FLOW,
     INDEX,
     LEDGER,
+    LINKAGE,
     REJECTED,
     VOCABULARY,
 )
@@ -50,7 +52,7 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
             },
             partial(cleaned, options=study.clean),
             out=out,
-            tables={"events": EVENTS, "rejected": REJECTED},
+            tables={"events": EVENTS, "rejected": REJECTED, "linkage": LINKAGE},
             merges={"ledger": summed, "counts": added, "extent": latest},
         )
         before = acquired["acquisition_ledger"].read()
@@ -80,6 +82,8 @@ def cleaned(
     made = cleaning.clean(acquired, options)
     rejected = [made["rejected"], refused.cast(REJECTED.arrow)]
     out = {**made, "rejected": pa.concat_tables(rejected)}
+    out["linkage"] = linkage.contradictions(made["events"])
+    out["ledger"] = summed([made["ledger"], linkage.counted(out["linkage"])])
     out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
     if made["events"].num_rows:
         last = pc.max(made["events"].column("time"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 AT_ONCE = 1 << 18  # rows that are copied at once into the one file
+RESOURCE = r"(^|/)Patient[/?]"  # a FHIR record or reference, not a number
 
 
 def score(
@@ -156,14 +158,15 @@ def scored(
 
 
 def _identifiers(crosswalk: pa.Table) -> pa.Table:
-    """One identifier a subject: the least record number, else the least resource id."""
-    resource = pc.starts_with(crosswalk.column("identifier"), "Patient/")
-    rank = pc.if_else(resource, "1", "0")
-    ranked = pc.binary_join_element_wise(rank, crosswalk.column("identifier"), "")
-    least = pa.table({"subject_id": crosswalk.column("subject_id"), "patient": ranked})
-    least = least.group_by("subject_id").aggregate([("patient", "min")])
-    patient = pc.utf8_slice_codeunits(least.column("patient_min"), 1)
-    return pa.table({"subject_id": least.column("subject_id"), "patient": patient})
+    """One identifier a subject, with its system: the least number, else the least resource id."""
+    resource = pc.match_substring_regex(crosswalk.column("identifier"), RESOURCE)
+    ranked = crosswalk.append_column("resource", resource.cast(pa.int8()))
+    order = [(name, "ascending") for name in ("subject_id", "resource", "identifier", "system")]
+    ranked = ranked.sort_by(order)
+    subject = ranked.column("subject_id").to_numpy()
+    first = ranked.filter(pa.array(np.diff(subject, prepend=-1) != 0))
+    found = first.select(["subject_id", "identifier", "system"])
+    return found.rename_columns(["subject_id", "patient", "system"])
 
 
 def _write(study: Study, scored: Tables, target: Address) -> int:

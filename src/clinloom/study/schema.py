@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -17,7 +17,26 @@ from clinloom.study.kinds import Model
 class SourceModel(Model):
     """The options of a source: ``type`` names its plug-in."""
 
+    TELLS_SYSTEMS: ClassVar[bool] = False  # whether its data name systems of identifiers
+
     type: str
+    identifiers: str | dict[str, str] | None = Field(
+        default=None,
+        description="the system of its patients' identifiers, under any name: sources that give the"
+        " same one share patients; none: they are this source's alone. Where the data name systems"
+        " (FHIR identifiers, issuers in DICOM), also {system in the data: name}",
+    )
+
+    @model_validator(mode="after")
+    def _one_system(self) -> Self:
+        if isinstance(self.identifiers, dict) and not self.TELLS_SYSTEMS:
+            raise ValueError("`identifiers` is one name here: this source's data name no systems")
+        return self
+
+    @property
+    def own_system(self) -> str | None:
+        """The system of the identifiers that it names no system for; none: the source itself."""
+        return self.identifiers if isinstance(self.identifiers, str) else None
 
 
 class RuleModel(Model):
