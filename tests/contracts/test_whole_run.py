@@ -97,6 +97,20 @@ def test_the_bundle_answers_without_spark_as_the_run_did(done):
         )
 
 
+def test_what_cleaning_refuses_of_a_request_is_told(done):
+    known = pq.read_table(done.out / "tables" / "predictions").slice(0, 1)
+    events = events_of(done, known.column("subject_id").combine_chunks())
+    bundle = clinloom.load_bundle(done.out / "bundle")
+    assert not bundle.predict(events).schema.metadata
+    wrong = {**events.slice(events.num_rows - 1).to_pylist()[0], "code": "LOINC//8867-4"}
+    wrong |= {"numeric_value": 9999.0, "text_value": None, "unit": "/min"}
+    more = [*events.to_pylist(), wrong]
+    found = bundle.predict(more)
+    assert json.loads(found.schema.metadata[b"rejected"]) == {"impossible_value": 1}
+    assert found.num_rows == 1
+    assert bundle.clean(more)["rejected"].column("reason").to_pylist() == ["impossible_value"]
+
+
 def test_events_may_be_dictionaries_of_what_each_has(done):
     """However they are ordered: none is read by the first one's keys."""
     known = pq.read_table(done.out / "tables" / "predictions").slice(0, 10)
