@@ -112,6 +112,12 @@ class Bundle:
         return uri
 
     @property
+    def mark(self) -> str:
+        """What tells this publication from others at the same address."""
+        mark: str = self.document["parts"]["scorer"]
+        return mark
+
+    @property
     def study(self) -> Mapping[str, Any]:
         """The resolved study, as plain data."""
         resolved: Mapping[str, Any] = self.document["study"]
