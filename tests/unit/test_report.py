@@ -136,7 +136,7 @@ def test_every_section_is_there_and_linked(made):
         "The same fact told more than once",
         "Heart rate 1,200",
         "Chest radiograph (CR): texture contrast, coarse",
-        "No feature knows the future.",
+        "No feature looks past its prediction moment.",
         "n = 400",
         "1 min 1 s",
         "1 March 2026, 09:05 UTC",
@@ -243,6 +243,7 @@ def test_medians_are_numpys():
         "without": str((~label).sum()),
         "with": str(label.sum()),
         "missing": "",
+        "known": "1",
     }
     for part, inside in (("overall", label | True), ("without", ~label), ("with", label)):
         low, median, high = np.nanpercentile(value[inside], (25, 50, 75))
@@ -392,3 +393,13 @@ def test_words_and_warnings_on_calibration_agree(made, value, low, high, said, w
     assert ("(slope compatible with 1)" in text) == (not warned)
     told = warnings({"models": {"m": model}, "selected": "m"}, {"rows": 900, "positive": 300})
     assert any("calibration slope" in line for line in told) == warned
+
+
+def test_table_one_says_how_much_of_it_is_shown(made: dict):
+    assert page._table1(made["table1"])["left"] == ""
+    values = np.random.default_rng(1).normal(size=(90, 40))
+    many = table_one(
+        [f"measurements|LAB//{n}|last|24h" for n in range(40)], values, values[:, 0] > 0
+    )
+    assert page._table1(many)["left"].startswith("25 of 40 characteristics")
+    assert "25 of 40 characteristics" in render({**made, "table1": many})

@@ -97,8 +97,8 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
 
     ``names`` (features,), ``found``: their :func:`summary`. Answers dictionaries of texts:
     ``name``, ``overall``, ``without``, ``with``, ``missing``. The first row is named ``n`` and
-    gives the columns' sizes; then follow up to ``limit`` characteristics, those with the fewest
-    missing, in the order given.
+    gives the columns' sizes and, as ``known``, how many characteristics there are; then follow up
+    to ``limit`` of them, those with the fewest missing, in the order given.
 
     Numbers are told as median (Q1–Q3), characteristics of 0 and 1 as n (%) of the known. No count
     below 5 is shown, nor one that leaves fewer than 5 over, nor the total from which a hidden
@@ -111,6 +111,7 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
     share = whole.known / whole.rows if whole.rows else np.zeros(len(names))
     full = np.argsort(-share, kind="stable")[:limit]
     chosen = np.array(sorted(int(at) for at in full if share[at] > 0), np.int64)
+    rows[0]["known"] = str(int((share > 0).sum()))
     quartiles = [group.sketch.quantiles((0.5, 0.25, 0.75), of=chosen) for group in groups]
     titles = words.features([names[at] for at in chosen])
     for number, (at, name) in enumerate(zip(chosen, titles, strict=True)):

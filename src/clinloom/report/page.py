@@ -151,7 +151,10 @@ def _table1(rows: Sequence[Record]) -> dict[str, Any] | None:
     if not rows:
         return None
     sizes = rows[0] if rows[0]["name"] == SIZE else None
-    return {"sizes": sizes, "rows": rows[1:] if sizes else rows}
+    shown = rows[1:] if sizes else rows
+    known = int((sizes or {}).get("known", len(shown)))
+    left = f"{len(shown)} of {count(known)} characteristics, those with the fewest missing."
+    return {"sizes": sizes, "rows": shown, "left": left if known > len(shown) else ""}
 
 
 def _sources(sources: Sequence[Record]) -> list[dict[str, str]]:

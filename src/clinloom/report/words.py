@@ -80,7 +80,7 @@ RULES = {
     "not_dicom": "file that is no DICOM object",
     "not_done": "recorded as not done",
     "not_in_manifest": "image that the manifest does not name",
-    "not_read": "kind of record that the study does not use",
+    "not_read": "kind of record that is not read",
     "outlier": "value beyond all but 1 in 1,000 training patients, drawn in to that bound",
     "oversized_image": "image too large to be safe",
     "placeholder_identifier": "identifier that is nobody's, such as UNKNOWN, not used to join",
