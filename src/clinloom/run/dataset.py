@@ -16,7 +16,7 @@ from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
-from clinloom.run.sums import added, counted, flowed, latest, summed, voiced
+from clinloom.run.sums import added, counted, extent, flowed, reach, reached, summed, voiced
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
 from clinloom.spark.patients import Input, patients
@@ -51,17 +51,21 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
             partial(cleaned, options=study.clean),
             out=out,
             tables={"events": EVENTS, "rejected": REJECTED},
-            merges={"ledger": summed, "counts": added, "extent": latest},
+            merges={"ledger": summed, "counts": added, "reach": reached},
         )
-        before = acquired["acquisition_ledger"].read()
-        out.write(LEDGER, summed([before, *_given(found, "ledger")]))
+        if "reach" not in found:
+            raise DataError(
+                "cleaning refused every event that has a time",
+                where="clean",
+                mend="see tables/acquired",
+            )
+        ends, beyond = extent(found["reach"])
+        out.write(EXTENT, ends)
+        told = {"rule": "beyond_extent", "action": "left_out", "count": beyond}
+        ledger = [acquired["acquisition_ledger"].read(), *_given(found, "ledger")]
+        out.write(LEDGER, summed([*ledger, LEDGER.rows([told] if beyond else [])]))
         counts = [acquired["acquisition_counts"].read(), *_given(found, "counts")]
         out.write(COUNTS, added(counts))
-        if "extent" not in found:
-            raise DataError(
-                "cleaning refused every event", where="clean", mend="see tables/acquired"
-            )
-        out.write(EXTENT, found["extent"])
 
     return work.step(
         "clean",
@@ -81,10 +85,8 @@ def cleaned(
     rejected = [made["rejected"], refused.cast(REJECTED.arrow)]
     out = {**made, "rejected": pa.concat_tables(rejected)}
     out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
-    if made["events"].num_rows:
-        last = pc.max(made["events"].column("time"))
-        out["extent"] = EXTENT.rows([{"last": last.as_py()}])
-    return out
+    found = reach(made["events"])
+    return {**out, "reach": found} if found.num_rows else out
 
 
 def _given(found: Mapping[str, pa.Table], name: str) -> list[pa.Table]:
