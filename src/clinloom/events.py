@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinloom.tables import TIME
 
@@ -92,6 +93,22 @@ def timestamps(microseconds: Ints) -> pa.Array:
     static = microseconds == STATIC
     mask = static if static.any() else None
     return pa.array(microseconds, pa.int64(), mask=mask).view(TIME)
+
+
+def period_ends(begins: Ints, unit: Literal["D", "M", "Y"], zone: str = "UTC") -> Ints:
+    """The last microsecond of the days, months or years of ``zone`` that begin at ``begins``."""
+    local = begins
+    if zone != "UTC":
+        there = timestamps(begins).cast(pa.timestamp("us", tz=zone))
+        local = pc.local_timestamp(there).cast(pa.int64()).to_numpy()
+    following = local.astype("datetime64[us]").astype(f"datetime64[{unit}]") + 1
+    after = following.astype("datetime64[us]").astype(np.int64)
+    if zone != "UTC":
+        wall = pa.array(after).view(pa.timestamp("us"))
+        known = pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="latest")
+        after = known.cast(pa.int64()).to_numpy()
+    ends: Ints = after - 1
+    return ends
 
 
 @lru_cache(maxsize=1024)

@@ -17,9 +17,9 @@ from clinloom.sources._parcel import Refusals, links, word
 from clinloom.sources._rows.cells import Measured, equals, measured, parts, texts, tokens, words
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import TimeSpec, times
+from clinloom.sources._time import TimeSpec, dated, times
 from clinloom.study import Model, SourceModel
-from clinloom.tables import LEDGER, PARCEL_EVENTS
+from clinloom.tables import LEDGER, PARCEL_EVENTS, TIME
 
 Text = Annotated[str, BeforeValidator(str)]
 Tokens = Annotated[
@@ -243,6 +243,7 @@ def _events(
 ) -> dict[str, pa.Table]:
     """The parcel's events; rows without patient, code or time are refused."""
     when = times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
+    when = dated(when, cells["code"], spec.zone)
     files = pa.array(rows.files, pa.string()).take(pa.array(rows.file))
     place = pa.array(rows.position).cast(pa.string()) if rows.key is None else rows.key
     record = pc.binary_join_element_wise(files, place, mark)
@@ -250,6 +251,8 @@ def _events(
         record = pc.fill_null(record, files)
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
     made = made.append_column("source", word(refused.source, rows.count))
+    begin = pa.nulls(rows.count, TIME) if when.begin is None else when.begin
+    made = made.append_column("happened", begin)
     untimed = pc.and_(pc.is_null(when.time), pc.is_null(when.text))
     faults = {
         "no_patient": pc.is_null(cells["patient"]),
@@ -270,4 +273,5 @@ def _events(
             kept[bad] = False
     if not kept.all():
         made = made.filter(pa.array(kept))
-    return {"events": made.select(PARCEL_EVENTS.arrow.names)} if made.num_rows else {}
+    names = [name for name in PARCEL_EVENTS.arrow.names if name in made.column_names]
+    return {"events": made.select(names)} if made.num_rows else {}
