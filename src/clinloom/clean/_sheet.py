@@ -14,16 +14,20 @@ import pyarrow as pa
 
 from clinloom import events
 from clinloom.events import Flags, Floats, Ints
-from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REJECTED
+from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REFUSED, REJECTED
 
 STAGE = "clean"
 
 
 class Sheet:
-    """Acquired events under the rules: what is kept, what changed, what was refused and why."""
+    """Acquired events under the rules: what is kept, what changed, what was refused and why.
 
-    def __init__(self, acquired: pa.Table):
+    ``refused`` (REFUSED): what the sources refused of the same patients.
+    """
+
+    def __init__(self, acquired: pa.Table, refused: pa.Table | None = None):
         self.rows = acquired.num_rows
+        self.refused = REFUSED.empty if refused is None else refused
         self.kept: Flags = np.ones(self.rows, bool)
         self._acquired = acquired
         self._changed: set[str] = set()
@@ -46,6 +50,11 @@ class Sheet:
     def time(self) -> Ints:
         """Microseconds (n,); STATIC where there is none."""
         return events.times(self.column("time"))
+
+    @cached_property
+    def happened(self) -> Ints:
+        """From when on each may have happened, in microseconds (n,); STATIC where at its time."""
+        return events.times(self.column("happened"))
 
     @cached_property
     def value(self) -> Floats:
@@ -72,6 +81,11 @@ class Sheet:
         self.time = self._edited("time", self.time)
         self.time[rows] = time
 
+    def set_happened(self, rows: Ints, happened: Ints) -> None:
+        """Say from when on ``rows`` may have happened."""
+        self.happened = self._edited("happened", self.happened)
+        self.happened[rows] = happened
+
     def set_value(self, rows: Ints, value: Floats) -> None:
         """Give ``rows`` their values."""
         self.value = self._edited("numeric_value", self.value)
@@ -79,14 +93,31 @@ class Sheet:
 
     def set_unit(self, rows: Ints, unit: np.ndarray, units: list[str]) -> None:
         """Give ``rows`` their units, as positions in ``units``."""
-        positions, known = self.unit
+        self.unit = self._named("unit", self.unit, rows, unit, units)
+
+    def set_code(self, rows: Ints, code: np.ndarray, codes: list[str]) -> None:
+        """Give ``rows`` their codes, as positions in ``codes``."""
+        if len(rows):
+            self.code = self._named("code", self.code, rows, code, codes)
+            self.__dict__.pop("_rank", None)
+
+    def _named(
+        self,
+        column: str,
+        given: tuple[np.ndarray, list[str]],
+        rows: Ints,
+        chosen: np.ndarray,
+        names: list[str],
+    ) -> tuple[np.ndarray, list[str]]:
+        """``given`` with ``rows`` called by ``names``, of which those it lacks are added."""
+        positions, known = given
         place = {name: at for at, name in enumerate(known)}
-        known = [*known, *(name for name in units if name not in place)]
+        known = [*known, *(name for name in names if name not in place)]
         place = {name: at for at, name in enumerate(known)}
-        moved = np.array([place[name] for name in units], np.int32)
-        positions = self._edited("unit", positions)
-        positions[rows] = moved[unit]
-        self.unit = (positions, known)
+        moved = np.array([place[name] for name in names], np.int32)
+        positions = self._edited(column, positions)
+        positions[rows] = moved[chosen]
+        return positions, known
 
     def _edited(self, name: str, array: np.ndarray) -> np.ndarray:
         self._order = None
@@ -120,7 +151,7 @@ class Sheet:
             sorted_ = self._in_order(rows)
             if not sorted_:
                 rows = rows[np.lexsort(self._keys(rows)[::-1])]
-            if not sorted_ or self._changed & {"time", "numeric_value"}:
+            if not sorted_ or self._changed & {"time", "numeric_value", "code"}:
                 self._settle(rows)
             self._order = rows
         return self._order[self.kept[self._order]]
@@ -190,13 +221,13 @@ class Sheet:
         """A column as the rules left it; dictionary-encoded strings stay so."""
         given = self.column(name)
         if name in self._changed:
-            if name == "time":
-                return events.timestamps(self.time)
+            if name in ("time", "happened"):
+                return events.timestamps(getattr(self, name))
             if name == "numeric_value":
                 return pa.array(self.value, mask=np.isnan(self.value))
-            positions, units = self.unit
+            positions, names = self.unit if name == "unit" else self.code
             made = pa.DictionaryArray.from_arrays(
-                pa.array(positions, pa.int32(), mask=positions < 0), pa.array(units, pa.string())
+                pa.array(positions, pa.int32(), mask=positions < 0), pa.array(names, pa.string())
             )
             return made if isinstance(given, pa.DictionaryArray) else made.cast(pa.string())
         declared = EVENTS.arrow.field(name).type
@@ -224,7 +255,8 @@ class Sheet:
     def _ledger(self) -> pa.Table:
         if not self._notes:
             return LEDGER.empty
-        (code, codes), (source, sources) = self.code, self.source
+        source, sources = self.source
+        code, codes = events.coded(self.column("code"))  # as the source wrote it
         counted: dict[tuple[str | None, str | None, str, str], int] = {}
         for rows, rule, action in self._notes:
             pairs = (source[rows].astype(np.int64) + 1) * len(codes) + code[rows]

@@ -31,6 +31,7 @@ from clinloom.tables import (
     FLOW,
     INDEX,
     LEDGER,
+    REFUSED,
     REJECTED,
     VOCABULARY,
 )
@@ -46,7 +47,7 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
             work.spark,
             {
                 "acquired": (acquired["acquired"], ACQUIRED),
-                "refused": (acquired["acquisition_rejected"], REJECTED),
+                "refused": (acquired["acquisition_rejected"], REFUSED),
             },
             partial(cleaned, options=study.clean),
             out=out,
@@ -81,8 +82,9 @@ def cleaned(
     acquired: pa.Table, refused: pa.Table, *, options: Mapping[str, Any]
 ) -> dict[str, pa.Table]:
     """The cleaning kernel for whole patients, and what their sources had refused already."""
-    made = cleaning.clean(acquired, options)
-    rejected = [made["rejected"], refused.cast(REJECTED.arrow)]
+    made = cleaning.clean(acquired, options, refused)
+    before = refused.select(REJECTED.arrow.names).cast(REJECTED.arrow)
+    rejected = [made["rejected"], before]
     out = {**made, "rejected": pa.concat_tables(rejected)}
     out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
     found = reach(made["events"])
