@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.tables import TIME
+from clinloom.vocabulary.answers import UNASSERTED
 
+ANSWER = "="  # stands between a code and the answer that belongs to it
 STATIC = np.iinfo(np.int64).min  # the time of a fact that has none: earlier than every time
 DAY = 86_400_000_000  # microseconds
 
@@ -118,13 +120,34 @@ def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def matching(codes: Sequence[str], patterns: Sequence[str]) -> Flags:
-    """Which codes fit one of the patterns: exact, or with ``*`` for anything."""
+    """Which codes fit one of the patterns: exact, or with ``*`` for anything.
+
+    A code that has an answer is written ``code=answer``. A pattern with ``=`` means the whole; one
+    without means the code, whatever the answer, unless that says no or leaves it open:
+    ``LOINC//94500-6`` fits ``LOINC//94500-6=positive`` and not ``LOINC//94500-6=negative``. ``*``
+    alone fits all.
+    """
+    if "*" in patterns:
+        return np.ones(len(codes), bool)
+    whole = tuple(p for p in patterns if ANSWER in p)
+    plain = tuple(p for p in patterns if ANSWER not in p)
+    if not any(ANSWER in code for code in codes):
+        return _fitting(codes, patterns)
+    asked = [_asked(code) for code in codes]
+    return _fitting(codes, whole) | _fitting(asked, plain)
+
+
+def _asked(code: str) -> str:
+    """The code without its answer; nothing where that does not say yes."""
+    asked, _, answer = code.partition(ANSWER)
+    return "" if answer in UNASSERTED else asked
+
+
+def _fitting(codes: Sequence[str], patterns: Sequence[str]) -> Flags:
     out = np.zeros(len(codes), bool)
     exact = {p for p in patterns if "*" not in p}
     loose = tuple(p for p in patterns if "*" in p)
-    if "*" in loose:
-        out[:] = True
-    elif loose:
+    if loose:
         fits = _expression(loose).fullmatch
         out[:] = [code in exact or fits(code) is not None for code in codes]
     elif exact:
