@@ -127,8 +127,8 @@ def matching(codes: Sequence[str], patterns: Sequence[str]) -> Flags:
     ``LOINC//94500-6`` fits ``LOINC//94500-6=positive`` and not ``LOINC//94500-6=negative``. ``*``
     alone fits all.
     """
-    if "*" in patterns:
-        return np.ones(len(codes), bool)
+    if not patterns or "*" in patterns:
+        return np.full(len(codes), "*" in patterns)
     whole = tuple(p for p in patterns if ANSWER in p)
     plain = tuple(p for p in patterns if ANSWER not in p)
     if not any(ANSWER in code for code in codes):

@@ -92,10 +92,10 @@ _fact = (
     Column("source", _string, "the source's name in the study"),
     Column("record_id", _string, "the record that it came from"),
     Column(
-        "happened",
-        TIME,
-        "from when on it may have happened (a sample's time, an onset, the begin of a day of which"
-        " no hour is told); null: at `time`",
+        "earlier",
+        _long,
+        "by how many microseconds before `time` it may have happened (at a sample, an onset, the"
+        " begin of a day of which no hour is told); null: not before",
     ),
 )
 _time_text = Column(

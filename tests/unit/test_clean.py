@@ -133,14 +133,14 @@ def test_a_date_in_free_form_is_known_at_its_end_in_its_zone_and_a_birth_at_its_
     free = {"value": 90.0, "unit": "mg/dL", "time": None, "time_text": "05.03.2024"}
     made = cleaned(event(**free), times=chosen)["events"].to_pylist()
     assert made[0]["time"] == dt.datetime(2024, 3, 6, 4, 59, 59, 999_999, dt.UTC)
-    assert made[0]["happened"] == dt.datetime(2024, 3, 5, 5, tzinfo=dt.UTC)
+    assert made[0]["earlier"] == 86_400_000_000 - 1
     marked = {**free, "time_text": "05.03.2024[Asia/Tokyo]"}
     made = cleaned(event(**marked), times=chosen)["events"].to_pylist()
     assert made[0]["time"] == dt.datetime(2024, 3, 5, 14, 59, 59, 999_999, dt.UTC)
     birth = event("MEDS_BIRTH", time=None, time_text="05.03.1950[Asia/Tokyo]")
     made = cleaned(birth, times=chosen)["events"].to_pylist()
     assert made[0]["time"] == dt.datetime(1950, 3, 5, tzinfo=dt.UTC)
-    assert made[0]["happened"] is None
+    assert made[0]["earlier"] is None
 
 
 def test_day_first_dates_are_read_where_the_study_says_so():

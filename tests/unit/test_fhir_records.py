@@ -37,7 +37,14 @@ END = dt.timedelta(days=1, microseconds=-1)
 
 
 def times(found):
-    return [(e["code"], e["time"], e["happened"]) for e in found["events"]]
+    """Code, when it was known, and from when on it may have happened where that is earlier."""
+    return [(e["code"], e["time"], happened(e)) for e in found["events"]]
+
+
+def happened(event):
+    if event["earlier"] is None:
+        return None
+    return event["time"] - dt.timedelta(microseconds=event["earlier"])
 
 
 # ---- when

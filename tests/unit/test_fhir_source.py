@@ -65,7 +65,7 @@ def test_a_result_is_known_when_it_is_released(tmp_path):
             "unit": "mg/dL",
             "source": "ehr",
             "record_id": "Observation/o1",
-            "happened": dt.datetime(2024, 3, 1, 7, tzinfo=UTC),
+            "earlier": 5_400_500_000,
             "time_text": None,
             "version": None,
         }

@@ -68,7 +68,7 @@ def test_a_long_table_is_an_event_a_row(tmp_path):
         "unit": "mmol/L",
         "source": "lab",
         "record_id": "t.csv@25",
-        "happened": None,
+        "earlier": None,
         "time_text": None,
         "version": None,
     }
@@ -166,7 +166,7 @@ def test_a_wide_table_tells_many_events_a_row(tmp_path):
     ]
     assert [e["unit"] for e in found["events"][:4]] == ["a", "a", "a", None]
     assert found["events"][8]["time"] == dt.datetime(2024, 2, 5, 23, 59, 59, 999_999, UTC)
-    assert found["events"][8]["happened"] == dt.datetime(2024, 2, 5, tzinfo=UTC)
+    assert found["events"][8]["earlier"] == 86_400_000_000 - 1
     refused = [(r["patient"], r["reason"], r["code"]) for r in found["rejected"]]
     assert refused == [("B", "no_code", None), ("C", "invalid_date", "BAD")]
 
@@ -340,7 +340,7 @@ def test_parquet_keeps_its_types(tmp_path):
     assert told[:4] == [("1", 1.5, None), ("3", None, ""), ("1", 1.0, None), ("3", None, "")]
     assert found["events"][0]["record_id"] == "t.parquet#0"
     assert found["events"][0]["time"] == dt.datetime(2024, 1, 2, 23, 59, 59, 999_999, UTC)
-    assert found["events"][0]["happened"] == dt.datetime(2024, 1, 2, tzinfo=UTC)
+    assert found["events"][0]["earlier"] == 86_400_000_000 - 1
     assert found["events"][2]["time"] == dt.datetime(2024, 1, 2, 3, tzinfo=UTC)
     assert found["events"][4]["time"] == dt.datetime(2012, 1, 2, 12, tzinfo=UTC)
     assert [r["reason"] for r in found["rejected"]] == ["no_patient"] * 3
@@ -408,7 +408,8 @@ def test_a_date_is_known_at_its_end_in_its_zone_and_happened_from_its_begin_on(
     file = written(tmp_path, f"id,when\nA,{told}\n")
     (event,) = read(file, patient="id", time=spec, events=[{"code": "SEEN"}])["events"]
     assert event["time"] == dt.datetime(*end, tzinfo=berlin).astimezone(UTC) - MICROSECOND
-    assert event["happened"] == dt.datetime(*begin, tzinfo=berlin)
+    begun = dt.datetime(*begin, tzinfo=berlin).astimezone(UTC)
+    assert event["time"] - event["earlier"] * MICROSECOND == begun
 
 
 def test_a_birth_is_the_day_that_is_told_whatever_the_zone(tmp_path):
@@ -417,9 +418,9 @@ def test_a_birth_is_the_day_that_is_told_whatever_the_zone(tmp_path):
     for zone, hour in (("Asia/Tokyo", 15), ("America/New_York", 5), ("UTC", 0)):
         spec = {"column": "day", "zone": zone}
         birth, death = read(file, patient="id", time=spec, code={"column": "what"})["events"]
-        assert (birth["time"], birth["happened"]) == (dt.datetime(2000, 3, 1, tzinfo=UTC), None)
+        assert (birth["time"], birth["earlier"]) == (dt.datetime(2000, 3, 1, tzinfo=UTC), None)
         assert death["time"] > dt.datetime(2024, 3, 1, hour if hour < 15 else 0, tzinfo=UTC)
-        assert death["happened"].hour == hour
+        assert (death["time"] - death["earlier"] * MICROSECOND).hour == hour
 
 
 def test_a_declared_format_binds_and_a_free_one_keeps_its_zone(tmp_path):

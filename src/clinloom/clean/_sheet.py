@@ -52,9 +52,10 @@ class Sheet:
         return events.times(self.column("time"))
 
     @cached_property
-    def happened(self) -> Ints:
-        """From when on each may have happened, in microseconds (n,); STATIC where at its time."""
-        return events.times(self.column("happened"))
+    def earlier(self) -> Ints:
+        """By how many microseconds before its time each may have happened (n,); 0: not before."""
+        earlier: Ints = self.column("earlier").fill_null(0).to_numpy()
+        return earlier
 
     @cached_property
     def value(self) -> Floats:
@@ -81,10 +82,10 @@ class Sheet:
         self.time = self._edited("time", self.time)
         self.time[rows] = time
 
-    def set_happened(self, rows: Ints, happened: Ints) -> None:
-        """Say from when on ``rows`` may have happened."""
-        self.happened = self._edited("happened", self.happened)
-        self.happened[rows] = happened
+    def set_earlier(self, rows: Ints, earlier: Ints) -> None:
+        """Say how long before their times ``rows`` may have happened."""
+        self.earlier = self._edited("earlier", self.earlier)
+        self.earlier[rows] = earlier
 
     def set_value(self, rows: Ints, value: Floats) -> None:
         """Give ``rows`` their values."""
@@ -151,7 +152,7 @@ class Sheet:
             sorted_ = self._in_order(rows)
             if not sorted_:
                 rows = rows[np.lexsort(self._keys(rows)[::-1])]
-            if not sorted_ or self._changed & {"time", "numeric_value", "code"}:
+            if not sorted_ or self._changed & {"time", "numeric_value"}:
                 self._settle(rows)
             self._order = rows
         return self._order[self.kept[self._order]]
@@ -221,8 +222,10 @@ class Sheet:
         """A column as the rules left it; dictionary-encoded strings stay so."""
         given = self.column(name)
         if name in self._changed:
-            if name in ("time", "happened"):
-                return events.timestamps(getattr(self, name))
+            if name == "time":
+                return events.timestamps(self.time)
+            if name == "earlier":
+                return pa.array(self.earlier, mask=self.earlier == 0)
             if name == "numeric_value":
                 return pa.array(self.value, mask=np.isnan(self.value))
             positions, names = self.unit if name == "unit" else self.code

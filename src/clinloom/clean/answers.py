@@ -8,6 +8,7 @@ that say no or leave it open (see ``clinloom.events.matching``).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +98,7 @@ def _texts(text: pa.Array, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return place, texts
 
 
+@lru_cache(maxsize=4096)
 def _answer(text: str) -> str | None:
     """The answer that a text is in any case, else None."""
     written = text.strip()

@@ -63,7 +63,8 @@ def _records(sheet: Sheet, rows: Ints, again: Flags, distinct: Codes) -> Flags:
     """
     own = np.zeros(len(rows), bool)
     code, codes = sheet.code
-    at = np.flatnonzero(events.looked_up(events.matching(codes, distinct), code[rows]))
+    used, place = np.unique(code[rows], return_inverse=True)
+    at = np.flatnonzero(events.matching([codes[n] for n in used.tolist()], distinct)[place])
     if not len(at):
         return own
     some = rows[at]

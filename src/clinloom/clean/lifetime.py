@@ -18,6 +18,7 @@ ORDER = 15
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 SEVERAL = 3  # facts against a birth or a death, and more than there are for it: that one is wrong
 EVER = np.iinfo(np.int64).max
+NONE = np.zeros(0, np.int64)
 
 
 class Options(RuleModel):
@@ -46,54 +47,65 @@ def apply(sheet: Sheet, options: Options) -> None:
     Where at least three of a patient's facts, and more than half, contradict the birth or the
     death, it is that one that is refused: `impossible_birth`, `impossible_death`.
     """
-    time = sheet.time
-    timed = time != events.STATIC
-    outside = ((time < _day(options.earliest)) & timed) | (time >= _day(options.latest))
-    if outside.any():
-        sheet.reject(np.flatnonzero(outside), "impossible_time")
-    born, died = _rows(sheet, BIRTH, timed), _rows(sheet, DEATH, timed)
-    if not len(born) and not len(died):
+    patients = _Patients(sheet)
+    low, high = patients.reached()
+    earliest, latest = _day(options.earliest), _day(options.latest)
+    rows = patients.facts((low < earliest) | (high >= latest))
+    time = sheet.time[rows]
+    sheet.reject(rows[(time < earliest) | (time >= latest)], "impossible_time")
+    if not patients.tell_births_or_deaths():
         return
-    patients = _Patients(sheet, born, died)
-    for _ in range(2):  # again, without births and deaths that proved wrong
-        span = patients.span(options)
-        low, high, last = (np.repeat(edge, patients.rows) for edge in span)
-        early = timed & (time < low)
-        if not early.any() and not (time > np.minimum(high, last)).any():
-            return
-        early, old, late = (f & sheet.kept for f in (early, time > high, time > last))
-        late &= patients.others()
-        if not patients.doubt(sheet, early | old, late, timed):
-            break
-    sheet.reject(np.flatnonzero(early), "before_birth")
-    sheet.reject(np.flatnonzero(late), "after_death")
-    sheet.reject(np.flatnonzero(old), "impossible_time")
+    begin, oldest, end = patients.span(options)
+    rows = patients.facts((low < begin) | (high > np.minimum(oldest, end)))
+    if not len(rows):
+        return
+    patients.doubt(rows, options)
+    early, old, late = patients.contradict(rows, options)
+    sheet.reject(rows[early], "before_birth")
+    sheet.reject(rows[late], "after_death")
+    sheet.reject(rows[old], "impossible_time")
 
 
 class _Patients:
-    """Births and deaths of the sheet's patients, the least birth and the latest death of each."""
+    """The sheet's patients (p,), with their births and deaths."""
 
-    def __init__(self, sheet: Sheet, born: Ints, died: Ints):
-        _, starts = events.patients(sheet.subject)
-        self.starts, self.rows = starts, np.diff(starts)
-        self._time = sheet.time
-        self._events = {BIRTH: born, DEATH: died}
+    def __init__(self, sheet: Sheet):
+        _, self._starts = events.patients(sheet.subject)
+        self._sheet, self._time = sheet, sheet.time
+        self._told: dict[str, Ints] = {}
 
-    def others(self) -> Flags:
-        """All rows but births and deaths."""
-        out = np.ones(len(self._time), bool)
-        for rows in self._events.values():
-            out[rows] = False
-        return out
+    def reached(self) -> tuple[Ints, Ints]:
+        """Between what times the facts of each patient lie (p,); EVER and STATIC where none has."""
+        known = np.where(self._time == events.STATIC, EVER, self._time)
+        begins = self._starts[:-1]
+        return np.minimum.reduceat(known, begins), np.maximum.reduceat(self._time, begins)
+
+    def facts(self, patients: Flags) -> Ints:
+        """The rows of some patients that have a time and were not refused yet."""
+        spans = zip(self._starts[:-1][patients], self._starts[1:][patients], strict=True)
+        rows = np.concatenate([NONE, *(np.arange(*span) for span in spans)])
+        found: Ints = rows[self._sheet.kept[rows] & (self._time[rows] != events.STATIC)]
+        return found
+
+    def tell_births_or_deaths(self) -> bool:
+        """Whether there are any that have a time."""
+        code, codes = self._sheet.code
+        for name in (BIRTH, DEATH):
+            rows = np.flatnonzero(code == codes.index(name)) if name in codes else NONE
+            self._told[name] = rows[self._sheet.kept[rows] & (self._time[rows] != events.STATIC)]
+        return any(len(rows) for rows in self._told.values())
 
     def _patient(self, rows: Ints) -> Ints:
-        return np.searchsorted(self.starts, rows, "right") - 1
+        return np.searchsorted(self._starts, rows, "right") - 1
 
     def span(self, options: Options) -> tuple[Ints, Ints, Ints]:
-        """From when on facts may lie, until when by age, and until when by death (p,)."""
-        size = len(self.rows)
+        """From when on facts may lie, until when by age, and until when by death (p,).
+
+        By the first birth that is told for what is before it, else by the last of each.
+        """
+        size = len(self._starts) - 1
         first, last = np.full(size, EVER), np.full(size, events.STATIC)
-        born, died = self._events[BIRTH], self._events[DEATH]
+        born, died = self._told[BIRTH], self._told[DEATH]
         np.minimum.at(first, self._patient(born), self._time[born])
         np.maximum.at(last, self._patient(born), self._time[born])
         end = np.full(size, events.STATIC)
@@ -103,36 +115,33 @@ class _Patients:
         high = np.where(last == events.STATIC, EVER, last + years)
         return low, high, np.where(end == events.STATIC, EVER, end + options.after_death)
 
-    def doubt(self, sheet: Sheet, against: Flags, late: Flags, timed: Flags) -> bool:
-        """Refuse births and deaths that most facts contradict; whether there were any."""
-        others = timed & sheet.kept & self.others()
-        total = self._sum(others)
-        found = False
-        for code, flags, reason in (
-            (BIRTH, against, "impossible_birth"),
-            (DEATH, late, "impossible_death"),
-        ):
-            contrary = self._sum(flags & others)
-            wrong = (contrary >= SEVERAL) & (2 * contrary > total)
-            rows = self._events[code]
-            bad = wrong[self._patient(rows)]
-            if bad.any():
-                sheet.reject(rows[bad], reason)
-                self._events[code] = rows[~bad]
-                found = True
-        return found
+    def contradict(self, rows: Ints, options: Options) -> tuple[Flags, Flags, Flags]:
+        """Which of the rows lie before birth, beyond every age, and long after death."""
+        low, high, last = (edge[self._patient(rows)] for edge in self.span(options))
+        time = self._time[rows]
+        return time < low, time > high, (time > last) & self._others(rows)
 
-    def _sum(self, flags: Flags) -> Ints:
-        done = np.concatenate([[0], np.cumsum(flags)])
-        summed: Ints = done[self.starts[1:]] - done[self.starts[:-1]]
-        return summed
+    def _others(self, rows: Ints) -> Flags:
+        """Which of the rows are neither births nor deaths."""
+        others: Flags = ~np.isin(rows, np.concatenate(list(self._told.values())))
+        return others
 
-
-def _rows(sheet: Sheet, name: str, timed: Flags) -> Ints:
-    code, codes = sheet.code
-    if name not in codes:
-        return np.zeros(0, np.int64)
-    return np.flatnonzero((code == codes.index(name)) & timed & sheet.kept)
+    def doubt(self, rows: Ints, options: Options) -> None:
+        """Refuse births and deaths that ``rows``, most of the patient's facts, contradict."""
+        early, old, late = self.contradict(rows, options)
+        facts = self._others(rows)
+        told = ((BIRTH, early | old, "impossible_birth"), (DEATH, late, "impossible_death"))
+        for code, flags, reason in told:
+            contrary = np.bincount(
+                self._patient(rows[flags & facts]), minlength=len(self._starts) - 1
+            )
+            wrong = contrary >= SEVERAL
+            for patient in np.flatnonzero(wrong).tolist():
+                mine = self.facts(np.arange(len(wrong)) == patient)
+                wrong[patient] = 2 * contrary[patient] > self._others(mine).sum()
+            bad = wrong[self._patient(self._told[code])]
+            self._sheet.reject(self._told[code][bad], reason)
+            self._told[code] = self._told[code][~bad]
 
 
 def _day(day: dt.date) -> int:

@@ -130,7 +130,7 @@ def apply(sheet: Sheet, options: Options) -> None:
         sheet.set_time(rows[good], read[good])
         wide = good & (begin < read)
         if wide.any():
-            sheet.set_happened(rows[wide], begin[wide])
+            sheet.set_earlier(rows[wide], read[wide] - begin[wide])
         sheet.note(rows[good], rule="date_format", action="converted")
     sheet.reject(rows[either], "ambiguous_date")
     sheet.reject(rows[~good & ~either], "invalid_date")

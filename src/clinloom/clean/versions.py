@@ -17,6 +17,7 @@ from clinloom.study import RuleModel
 
 REQUIRES: str | None = None
 ORDER = 5
+MIXING = np.uint64(0x9E3779B97F4A7C15)  # an odd number, whose multiples are all different
 
 
 class Options(RuleModel):
@@ -29,24 +30,24 @@ def apply(sheet: Sheet, options: Options) -> None:
     What was withdrawn stands among what the source refused (``sheet.refused``), with its version.
     """
     version, refused = sheet.column("version"), _withdrawn(sheet)
-    told = version.null_count < len(version)
-    if not told and not refused.num_rows:
+    if version.null_count == len(version) and not refused.num_rows:
         return
     record = sheet.column("record_id").cast(pa.string())
     gone = events.column(refused, "record_id").cast(pa.string())
-    if told:
-        rows = np.arange(sheet.rows)
-    else:
-        rows = np.flatnonzero(pc.is_in(record, value_set=gone).to_numpy(zero_copy_only=False))
-        record = record.take(pa.array(rows))
+    number: Ints = version.fill_null(0).to_numpy()
+    theirs = events.subjects(refused)
+    rows = _several(_keys(record, sheet.subject), number, _keys(gone, theirs))
+    if not len(rows):
+        return
+    record = record.take(pa.array(rows))
     names = pa.concat_arrays([record, gone])
     position, _ = events.coded(names)
     source, sources = sheet.source
     of_refused = _places(sources, events.column(refused, "source"))
     places = np.concatenate([source[rows].astype(np.int64), of_refused])
     key = (position.astype(np.int64) + 1) * (int(places.max(initial=0)) + 2) + places + 1
-    mine = pc.fill_null(version, 0).to_numpy()[rows]
-    theirs = pc.fill_null(events.column(refused, "version"), 0).to_numpy()
+    mine = number[rows]
+    theirs = events.column(refused, "version").fill_null(0).to_numpy()
     _, key = np.unique(key, return_inverse=True)
     last = np.full(int(key.max(initial=-1)) + 1, np.iinfo(np.int64).min)
     ended = last.copy()
@@ -58,6 +59,39 @@ def apply(sheet: Sheet, options: Options) -> None:
     superseded = known & (mine < last[key]) & ~withdrawn
     sheet.reject(rows[withdrawn], "withdrawn")
     sheet.reject(rows[superseded], "superseded")
+
+
+def _several(record: pa.Array, version: Ints, gone: pa.Array) -> Ints:
+    """The rows whose record has several versions, or is among ``gone``, and maybe a few others."""
+    found = np.zeros(len(record), bool)
+    if version.any():
+        place = record.dictionary_encode().indices.to_numpy()
+        one = np.zeros(len(record), np.int64)
+        one[place] = version  # of each record, any of its versions
+        other = place[version != one[place]]
+        if len(other):
+            differs = np.zeros(len(record), bool)
+            differs[other] = True
+            found = differs[place]
+    if len(gone):
+        told = pc.is_in(record, value_set=gone)
+        found = found | told.to_numpy(zero_copy_only=False)
+    return np.flatnonzero(found)
+
+
+def _keys(texts: pa.Array, subject: Ints) -> pa.Array:
+    """A number for each record of a subject (n,), from its last eight bytes.
+
+    Some share one; but to tell records apart whole would cost more than all other rules.
+    """
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset :][: len(texts) + 1]
+    data = texts.buffers()[2]
+    held = np.concatenate([np.zeros(8, np.uint8), np.frombuffer(data or b"", np.uint8)])
+    at_each_byte = np.ndarray((len(held) - 7,), "<u8", held, strides=(1,))
+    words = at_each_byte[offsets[1:]]
+    short = 8 - np.minimum(np.diff(offsets), 8)
+    words = np.where(short == 8, 0, words >> (np.minimum(short, 7) * 8).astype(np.uint64))
+    return pa.array(words ^ (subject.astype(np.uint64) * MIXING))
 
 
 def _withdrawn(sheet: Sheet) -> pa.Table:

@@ -92,6 +92,13 @@ class Times(NamedTuple):
     text: pa.Array
     begin: pa.Array | None = None
 
+    @property
+    def earlier(self) -> pa.Array:
+        """By how many microseconds before its end each period began; null where there is none."""
+        if self.begin is None:
+            return pa.nulls(len(self.time), pa.int64())
+        return pc.subtract(self.time.cast(pa.int64()), self.begin.cast(pa.int64()))
+
 
 def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
     """The times of ``rows`` events. ``column``: the column that ``spec`` names, of any type.

@@ -99,12 +99,12 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
 
     A result's time is when it was released (``issued``), not when the sample was taken, and a
     condition's when it was recorded; never before it happened, and ``delays`` after that where
-    neither is told. ``happened`` says when it was. Reasons of refusal: ``malformed_json``,
-    ``malformed_resource``, ``not_a_resource``, ``no_patient``, ``no_code``, ``no_time``,
-    ``unreadable_file``, ``empty_file``, or the status, intent or verification that tells no fact
-    (``planned``, ``proposal``, ``refuted`` …, see ``statuses``). ``position`` is the byte at which
-    the line or resource starts, ``version`` tells the last of several versions of a record.
-    Resource types, fields and codings that are not read are counted in the ledger.
+    neither is told. ``earlier`` says how long before it was. Reasons of refusal:
+    ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``, ``no_code``,
+    ``no_time``, ``unreadable_file``, ``empty_file``, or the status, intent or verification that
+    tells no fact (``planned``, ``proposal``, ``refuted`` …, see ``statuses``). ``position`` is the
+    byte at which the line or resource starts, ``version`` tells the last of several versions of a
+    record. Resource types, fields and codings that are not read are counted in the ledger.
     """
     reader = _Reader(options, source)
     for piece in handed(units, options):
@@ -351,7 +351,7 @@ class _Reader:
             "unit": pa.array(unit, text_of).dictionary_encode(),
             "source": word(self.source, len(code)),
             "record_id": pa.array(record, text_of),
-            "happened": found.happened,
+            "earlier": found.earlier,
             "time_text": found.text,
             "version": self.versions.take(len(code)),
         }

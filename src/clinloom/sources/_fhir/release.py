@@ -16,19 +16,18 @@ from clinloom.sources._time import Times, instants
 from clinloom.tables import TIME
 
 Told = tuple[str, str, str, int]  # code, rule, action, count
-NOTHING = pa.scalar(None, TIME)
 
 
 class Known(NamedTuple):
     """When facts were known: ``time``, and ``text``, what of it cannot be read.
 
-    ``happened``: from when on they may have happened, where that is earlier, else null; ``told``:
-    what the ledger says of it.
+    ``earlier``: by how many microseconds before that they may have happened, null where not before;
+    ``told``: what the ledger says of it.
     """
 
     time: pa.Array
     text: pa.Array
-    happened: pa.Array
+    earlier: pa.Array
     told: list[Told]
 
 
@@ -73,9 +72,10 @@ def known(
             time = pc.if_else(waits, later, time)
             told += _counts(code, waits, names.untold, "timed_by_delay")
             told += _counts(code, pc.and_not(untold, waits), names.untold, names.by)
-    if happened.null_count < len(happened):
-        happened = pc.if_else(pc.less(happened, time).fill_null(True), happened, NOTHING)
-    return Known(time, read.text, happened, told)
+    earlier = pc.subtract(time.cast(pa.int64()), happened.cast(pa.int64()))
+    if earlier.null_count < len(earlier):
+        earlier = pc.if_else(pc.greater(earlier, 0), earlier, pa.scalar(None, pa.int64()))
+    return Known(time, read.text, earlier, told)
 
 
 class _Names(NamedTuple):

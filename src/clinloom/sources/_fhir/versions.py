@@ -6,18 +6,18 @@ is corrected follows what is final. (FHIR R4 2.14.0.5, meta; 10.1.3, Observation
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from clinloom.sources._fhir import resources as r4
-from clinloom.sources._time import iso
+from clinloom.sources._time import instants, iso
 
 RANKS = 8  # more than there are ranks at one time
+DIGITS = 18  # of a number that, times the ranks, fits its 64 bits
 RANK = {"preliminary": -1, "partial": -1, "amended": 1, "corrected": 1, "appended": 1}
+RANKED = frozenset({r4.Observation, r4.DiagnosticReport})
 BEFORE, WITHDRAWN = -2, 2  # no fact yet, and none any more
 NOT_YET = frozenset(
     {
@@ -43,42 +43,54 @@ class Versions:
 
     def __init__(self, zone: str) -> None:
         self._zone = zone
-        self._spans: list[tuple[int, int, int]] = []
+        self._updated: list[str | None] = []  # of each event, as far as any is told
+        self._numbers: dict[int, int] = {}
+        self._ranks: dict[int, int] = {}
 
     def note(self, resource: Any, begin: int, end: int) -> None:
         """The events from ``begin`` up to ``end`` are of this resource."""
         meta = resource.meta
-        rank = RANK.get(getattr(resource, "status", None) or "", 0)
-        version = self._stamp(meta) * RANKS + rank if meta is not None else rank
-        if version:
-            self._spans.append((begin, end, version))
+        if meta is not None and meta.lastUpdated:
+            held = self._updated
+            if len(held) < begin:
+                held += [None] * (begin - len(held))
+            held += [meta.lastUpdated] * (end - begin)
+        elif meta is not None and meta.versionId:
+            self._numbers.update(dict.fromkeys(range(begin, end), _number(meta)))
+        if type(resource) in RANKED and resource.status in RANK:
+            self._ranks.update(dict.fromkeys(range(begin, end), RANK[resource.status]))
 
     def of_refusal(self, resource: Any, reason: str) -> int:
         """The version that tells no fact."""
+        meta = resource.meta
+        stamp = iso(meta.lastUpdated, zone=self._zone) if meta is not None else None
         rank = BEFORE if reason in NOT_YET else WITHDRAWN
-        return self._stamp(resource.meta) * RANKS + rank
+        return (_number(meta) if stamp is None else stamp) * RANKS + rank
 
     def take(self, rows: int) -> pa.Array:
         """The version of each of ``rows`` events, null where nothing is told; a clean slate."""
-        if not self._spans:
+        if not (self._updated or self._numbers or self._ranks):
             return pa.nulls(rows, pa.int64())
-        begins, ends, versions = np.array(self._spans, np.int64).T
-        out = np.zeros(rows, np.int64)
-        out[_runs(begins, ends)] = np.repeat(versions, ends - begins)
-        self._spans = []
-        return pa.array(out, mask=out == 0)
-
-    def _stamp(self, meta: r4.Meta | None) -> int:
-        if meta is None:
-            return 0
-        if meta.lastUpdated:
-            stamp = iso(meta.lastUpdated, zone=self._zone)
-            if stamp is not None:
-                return stamp
-        written = str(meta.versionId or "")
-        return int(written) if written.isdecimal() and len(written) < 18 else 0
+        version = np.zeros(rows, np.int64)
+        if self._updated:
+            told = instants(pa.array(self._updated, pa.string()), zone=self._zone).time
+            version[: len(told)] = told.cast(pa.int64()).fill_null(0).to_numpy()
+        version[_at(self._numbers)] = _values(self._numbers)
+        version *= RANKS
+        version[_at(self._ranks)] += _values(self._ranks)
+        self._updated, self._numbers, self._ranks = [], {}, {}
+        return pa.array(version, mask=version == 0)
 
 
-def _runs(begins: Sequence[int] | np.ndarray, ends: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The positions within the runs."""
-    return np.fromiter(itertools.chain.from_iterable(map(range, begins, ends)), np.int64)
+def _at(places: dict[int, int]) -> np.ndarray:
+    return np.fromiter(places, np.int64, len(places))
+
+
+def _values(places: dict[int, int]) -> np.ndarray:
+    return np.fromiter(places.values(), np.int64, len(places))
+
+
+def _number(meta: r4.Meta | None) -> int:
+    """A versionId that counts, else 0."""
+    written = str(meta.versionId or "") if meta is not None else ""
+    return int(written) if written.isdecimal() and len(written) < DIGITS else 0

@@ -19,7 +19,7 @@ from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import TimeSpec, dated, times
 from clinloom.study import Model, SourceModel
-from clinloom.tables import LEDGER, PARCEL_EVENTS, TIME
+from clinloom.tables import LEDGER, PARCEL_EVENTS
 
 Text = Annotated[str, BeforeValidator(str)]
 Tokens = Annotated[
@@ -251,8 +251,7 @@ def _events(
         record = pc.fill_null(record, files)
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
     made = made.append_column("source", word(refused.source, rows.count))
-    begin = pa.nulls(rows.count, TIME) if when.begin is None else when.begin
-    made = made.append_column("happened", begin)
+    made = made.append_column("earlier", when.earlier)
     untimed = pc.and_(pc.is_null(when.time), pc.is_null(when.text))
     faults = {
         "no_patient": pc.is_null(cells["patient"]),
