@@ -22,18 +22,9 @@ from clinloom import files
 from clinloom.errors import DataError, SourceError
 from clinloom.run import api as spine
 from clinloom.run import dataset as steps
-from clinloom.synth import synthesise
 from clinloom.tables import COUNTS, EVENTS, FLOW
 
 pytestmark = pytest.mark.core
-
-
-@pytest.fixture(scope="module")
-def hospital(spark, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hospital")
-    truth = synthesise(spark, folder, patients=400, seed=3, images=60)
-    assert truth["patients"] == 400
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +49,15 @@ def test_a_second_run_keeps_every_stage(spark, hospital, done):
 
 
 def test_where_it_runs_and_how_storage_opens_change_no_stage_and_leave_no_secret(
-    spark, hospital, done, monkeypatch
+    spark, hospital, done, monkeypatch, tmp_path
 ):
     canary = "canary-3f9a"
     monkeypatch.setenv("TEST_CANARY", canary)
-    (hospital / "secret").write_text(canary)
+    (tmp_path / "secret").write_text(canary)
     before = json.loads(files.read(done.out / "manifest.json"))
     site = [
         "storage.s3.key=env:TEST_CANARY",
-        f"storage.s3.secret=file:{hospital / 'secret'}",
+        f"storage.s3.secret=file:{tmp_path / 'secret'}",
         "platform.local.cores=2",
     ]
     try:
@@ -104,6 +95,20 @@ def test_the_bundle_answers_without_spark_as_the_run_did(done):
         assert risk[row["subject_id"]] == pytest.approx(
             row["predicted_boolean_probability"], abs=1e-9
         )
+
+
+def test_what_cleaning_refuses_of_a_request_is_told(done):
+    known = pq.read_table(done.out / "tables" / "predictions").slice(0, 1)
+    events = events_of(done, known.column("subject_id").combine_chunks())
+    bundle = clinloom.load_bundle(done.out / "bundle")
+    assert not bundle.predict(events).schema.metadata
+    wrong = {**events.slice(events.num_rows - 1).to_pylist()[0], "code": "LOINC//8867-4"}
+    wrong |= {"numeric_value": 9999.0, "text_value": None, "unit": "/min"}
+    more = [*events.to_pylist(), wrong]
+    found = bundle.predict(more)
+    assert json.loads(found.schema.metadata[b"rejected"]) == {"impossible_value": 1}
+    assert found.num_rows == 1
+    assert bundle.clean(more)["rejected"].column("reason").to_pylist() == ["impossible_value"]
 
 
 def test_events_may_be_dictionaries_of_what_each_has(done):

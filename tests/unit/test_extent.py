@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from clinloom.run.sums import extent, reach, reached
+from clinloom.run.sums import ending, reach, reached
 from clinloom.tables import EVENTS
 
 START = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
@@ -40,6 +40,6 @@ def days(count):
 )
 @pytest.mark.parametrize("size", [7, 1000])
 def test_the_extract_ends_where_its_patients_do(lasts, last, beyond, size):
-    found, left = extent(of(lasts, size))
+    found, left = ending(of(lasts, size))
     assert found.column("last").to_pylist() == [last or max(lasts)]
     assert left == beyond

@@ -16,7 +16,8 @@ from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
-from clinloom.run.sums import added, counted, extent, flowed, reach, reached, summed, voiced
+from clinloom.identity import linkage
+from clinloom.run.sums import added, counted, ending, flowed, reach, reached, summed, voiced
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
 from clinloom.spark.patients import Input, patients
@@ -31,6 +32,7 @@ from clinloom.tables import (
     FLOW,
     INDEX,
     LEDGER,
+    LINKAGE,
     REFUSED,
     REJECTED,
     VOCABULARY,
@@ -51,7 +53,7 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
             },
             partial(cleaned, options=study.clean),
             out=out,
-            tables={"events": EVENTS, "rejected": REJECTED},
+            tables={"events": EVENTS, "rejected": REJECTED, "linkage": LINKAGE},
             merges={"ledger": summed, "counts": added, "reach": reached},
         )
         if "reach" not in found:
@@ -60,7 +62,7 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
                 where="clean",
                 mend="see tables/acquired",
             )
-        ends, beyond = extent(found["reach"])
+        ends, beyond = ending(found["reach"])
         out.write(EXTENT, ends)
         told = {"rule": "beyond_extent", "action": "left_out", "count": beyond}
         ledger = [acquired["acquisition_ledger"].read(), *_given(found, "ledger")]
@@ -86,6 +88,8 @@ def cleaned(
     before = refused.select(REJECTED.arrow.names).cast(REJECTED.arrow)
     rejected = [made["rejected"], before]
     out = {**made, "rejected": pa.concat_tables(rejected)}
+    out["linkage"] = linkage.contradictions(made["events"])
+    out["ledger"] = summed([made["ledger"], linkage.counted(out["linkage"])])
     out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
     found = reach(made["events"])
     return {**out, "reach": found} if found.num_rows else out
@@ -96,33 +100,31 @@ def _given(found: Mapping[str, pa.Table], name: str) -> list[pa.Table]:
 
 
 def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
-    """Each patient's prediction moments, outcome and split; and, as events pass by, the codes."""
+    """Each patient's prediction moments, outcome and split; and, as events pass by, the codes.
+
+    Raises DataError where the cohort cannot answer the question; its tables stay, to be looked at.
+    """
 
     def do(out: Pending) -> None:
         found = workers.by_patient(
             work.spark,
             {"events": (events["events"], EVENTS)},
-            partial(moments, study=study),
+            partial(moments, study=study, data_end=extent(events)),
             out=out,
             tables={"index": INDEX},
             columns={"events": NEEDED},
             merges={"flow": flowed, "vocabulary": voiced, "classes": added},
         )
-        out.write(FLOW, found["flow"])
+        seen = found.get("vocabulary", VOCABULARY.empty)
         classes = found.get("classes", COUNTS.empty)
-        training = answerable(classes, found["flow"])
-        listed = features.resolve(study.features, _seen(found), training)
-        if not listed:
-            raise DataError(
-                f"no code is in enough of the {training:,} training rows",
-                where="features",
-                mend="lower `min_rows`",
-            )
-        out.write(VOCABULARY, found["vocabulary"])
+        listed = features.resolve(study.features, seen, _training(classes))
+        out.write(FLOW, found["flow"])
+        out.write(COUNTS, classes, name="classes")
+        out.write(VOCABULARY, seen)
         text = json.dumps([feature.to_dict() for feature in listed])
         out.put("feature_list", "features.json", text)
 
-    return work.step(
+    made = work.step(
         "cohort",
         do,
         options=[plain(study.cohort), plain(study.split), study.seed, plain(study.features)],
@@ -130,12 +132,23 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         uses=[("features", name) for name in study.features],
         counts="index",
     )
+    training = answerable(made["classes"].read(), made["flow"].read())
+    if not feature_list(made):
+        _tell_no_feature(made["vocabulary"].read(), training)
+    return made
 
 
-def moments(events: pa.Table, *, study: Study) -> dict[str, pa.Table]:
+def extent(events: Tables) -> int | None:
+    """The time of the last event of the whole input, in microseconds; None where none has one."""
+    last: int | None = events["extent"].read().column("last").cast("int64")[0].as_py()
+    return last
+
+
+def moments(events: pa.Table, *, study: Study, data_end: int | None) -> dict[str, pa.Table]:
     """The cohort kernel and the split for whole patients, and the codes that training rows saw."""
-    found = cohorts.cohort(events, study.cohort)
-    index = splitting.assign(found["index"], study.split, seed=study.seed)
+    found = cohorts.cohort(events, study.cohort, data_end=data_end)
+    within = study.cohort.outcome.within
+    index = splitting.assign(found["index"], study.split, seed=study.seed, within=within)
     training = index.filter(pc.equal(index.column("split"), "train"))
     return {
         "index": index,
@@ -159,14 +172,23 @@ def _classes(index: pa.Table) -> pa.Table:
     )
 
 
-def _seen(found: Mapping[str, pa.Table]) -> pa.Table:
-    if "vocabulary" not in found:
+def _tell_no_feature(seen: pa.Table, training: int) -> None:
+    if not seen.num_rows:
         raise DataError(
             "no event before the index time fits any feature",
             where="features",
             mend="are the codes under `features` those of the events?",
         )
-    return found["vocabulary"]
+    raise DataError(
+        f"no code is in enough of the {training:,} training rows",
+        where="features",
+        mend="lower `min_rows`",
+    )
+
+
+def _training(classes: pa.Table) -> int:
+    """How many rows train."""
+    return sum(row["rows"] for row in classes.to_pylist() if row["stage"] == "train")
 
 
 def answerable(classes: pa.Table, flow: pa.Table) -> int:
@@ -178,10 +200,9 @@ def answerable(classes: pa.Table, flow: pa.Table) -> int:
     total = sum(counts.values())
     if not total:
         lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
+        where, mend = cohorts.emptied(flow)
         raise DataError(
-            f"nobody is in the cohort; patients left at each step: {lost}",
-            where="cohort",
-            mend="is `cohort.index.at` a code of the events?",
+            f"nobody is in the cohort; patients left at each step: {lost}", where=where, mend=mend
         )
     positive = sum(n for (_, outcome), n in counts.items() if outcome == "True")
     if positive in (0, total):
@@ -192,14 +213,16 @@ def answerable(classes: pa.Table, flow: pa.Table) -> int:
             mend="are its codes those of the events, and is `within` long enough?",
         )
     for part in ("train", "test"):
-        rows = {o: n for (split, o), n in counts.items() if split == part and n}
-        if len(rows) < 2:
+        having = counts.get((part, "True"), 0)
+        without = counts.get((part, "False"), 0)
+        if not having or not without:
             raise DataError(
-                f"the {part} rows ({sum(rows.values()):,}) hold a single class",
+                f"the {part} rows ({having + without:,}) hold a single class: {having:,} with the"
+                f" outcome, {without:,} without; of all {total:,} rows {positive:,} have it",
                 where="split",
-                mend="give it more patients, or another seed or cutoff",
+                mend="give it more patients, another share, seed or cutoff; see tables/index",
             )
-    return sum(n for (split, _), n in counts.items() if split == "train")
+    return _training(classes)
 
 
 def feature_list(cohort: Tables) -> list[Feature]:

@@ -74,7 +74,7 @@ def reach(events: pa.Table) -> pa.Table:
     return reached([pa.table({**rows, "last": timestamps(last)}).cast(REACH.arrow)])
 
 
-def extent(reach: pa.Table) -> tuple[pa.Table, int]:
+def ending(reach: pa.Table) -> tuple[pa.Table, int]:
     """EXTENT, and how many patients are seen beyond it.
 
     Where a few (1 in 1,000, at least one of 20) are last seen more than two years after all others,

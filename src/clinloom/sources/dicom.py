@@ -1,8 +1,9 @@
 """DICOM files, in folders and zip archives: each instance is measured when it is acquired.
 
-Tags: PatientID (0010,0020); Study, Series and SOP Instance UID (0020,000D), (0020,000E),
-(0008,0018); Modality (0008,0060); BodyPartExamined (0018,0015); the acquisition time and its
-zone, see ``_time``. Pixel data: DICOM PS3.3 C.7.6.3, PS3.5 section 8 and annex A.
+Tags: PatientID (0010,0020), whose system is its issuer (0010,0021) unless `identifiers` names one;
+Study, Series and SOP Instance UID (0020,000D), (0020,000E), (0008,0018); Modality (0008,0060);
+BodyPartExamined (0018,0015); the acquisition time and its zone, see ``_time``. Pixel data: DICOM
+PS3.3 C.7.6.3, PS3.5 section 8 and annex A.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,8 @@ TIMES = ("Acquisition", "Content", "Series", "Study")
 
 class Options(FileSource):
     """DICOM instances; measurements become events at the time of acquisition."""
+
+    TELLS_SYSTEMS: ClassVar[bool] = True
 
     type: Literal["dicom"] = Field(default="dicom", description="which kind of source")
     undated: Literal["reject", "static"] = Field(
@@ -128,11 +131,12 @@ def _instance(
     piece: FileUnit, options: Options, measured: Measured, heard: list[warnings.WarningMessage]
 ) -> None:
     """Measure one file, or say why not; no file fails the batch."""
-    patient = record = None
+    patient = record = system = None
     try:
         data = _bytes(piece)
         dataset = _dataset(data)
         patient, record = _text(dataset, "PatientID"), _text(dataset, "SOPInstanceUID")
+        system = _issuer(dataset, options)
         _has_pixels(dataset, len(data), heard)
         if patient is None:
             raise _Refused("no_patient")
@@ -141,6 +145,7 @@ def _instance(
             raise _Refused("no_time")
         image = {
             "patient": patient,
+            "system": system,
             "study_uid": _text(dataset, "StudyInstanceUID"),
             "series_uid": _text(dataset, "SeriesInstanceUID"),
             "sop_uid": record or piece.name,
@@ -153,12 +158,22 @@ def _instance(
             "file": piece.name,
         }
         measured.add(image, _measurements(dataset))
+        return
     except _Refused as refusal:
-        measured.reject(piece.name, refusal.args[0], record=record, patient=patient)
+        reason = str(refusal.args[0])
     except DataError:
-        measured.reject(piece.name, "unmeasurable_image", record=record, patient=patient)
+        reason = "unmeasurable_image"
     except Exception:  # a header may be broken in any way
-        measured.reject(piece.name, "unreadable_dicom", record=record, patient=patient)
+        reason = "unreadable_dicom"
+    measured.reject(piece.name, reason, record=record, patient=patient, system=system)
+
+
+def _issuer(dataset: Any, options: Options) -> str | None:
+    """The system of the PatientID: its issuer, as the study calls it; None: the source's own."""
+    issuer = _text(dataset, "IssuerOfPatientID")
+    if isinstance(options.identifiers, str):
+        return None
+    return (options.identifiers or {}).get(issuer or "", issuer)
 
 
 def _bytes(piece: FileUnit) -> bytes:
