@@ -14,9 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinloom.tables import TIME
+from clinloom.vocabulary.answers import UNASSERTED
 
+ANSWER = "="  # stands between a code and the answer that belongs to it
 STATIC = np.iinfo(np.int64).min  # the time of a fact that has none: earlier than every time
 DAY = 86_400_000_000  # microseconds
 
@@ -101,6 +104,22 @@ def timestamps(microseconds: Ints) -> pa.Array:
     return pa.array(microseconds, pa.int64(), mask=mask).view(TIME)
 
 
+def period_ends(begins: Ints, unit: Literal["D", "M", "Y"], zone: str = "UTC") -> Ints:
+    """The last microsecond of the days, months or years of ``zone`` that begin at ``begins``."""
+    local = begins
+    if zone != "UTC":
+        there = timestamps(begins).cast(pa.timestamp("us", tz=zone))
+        local = pc.local_timestamp(there).cast(pa.int64()).to_numpy()
+    following = local.astype("datetime64[us]").astype(f"datetime64[{unit}]") + 1
+    after = following.astype("datetime64[us]").astype(np.int64)
+    if zone != "UTC":
+        wall = pa.array(after).view(pa.timestamp("us"))
+        known = pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="latest")
+        after = known.cast(pa.int64()).to_numpy()
+    ends: Ints = after - 1
+    return ends
+
+
 @lru_cache(maxsize=1024)
 def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
     parts = [".*".join(re.escape(part) for part in p.split("*")) for p in patterns]
@@ -108,13 +127,34 @@ def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def matching(codes: Sequence[str], patterns: Sequence[str]) -> Flags:
-    """Which codes fit one of the patterns: exact, or with ``*`` for anything."""
+    """Which codes fit one of the patterns: exact, or with ``*`` for anything.
+
+    A code that has an answer is written ``code=answer``. A pattern with ``=`` means the whole; one
+    without means the code, whatever the answer, unless that says no or leaves it open:
+    ``LOINC//94500-6`` fits ``LOINC//94500-6=positive`` and not ``LOINC//94500-6=negative``. ``*``
+    alone fits all.
+    """
+    if not patterns or "*" in patterns:
+        return np.full(len(codes), "*" in patterns)
+    whole = tuple(p for p in patterns if ANSWER in p)
+    plain = tuple(p for p in patterns if ANSWER not in p)
+    if not any(ANSWER in code for code in codes):
+        return _fitting(codes, patterns)
+    asked = [_asked(code) for code in codes]
+    return _fitting(codes, whole) | _fitting(asked, plain)
+
+
+def _asked(code: str) -> str:
+    """The code without its answer; nothing where that does not say yes."""
+    asked, _, answer = code.partition(ANSWER)
+    return "" if answer in UNASSERTED else asked
+
+
+def _fitting(codes: Sequence[str], patterns: Sequence[str]) -> Flags:
     out = np.zeros(len(codes), bool)
     exact = {p for p in patterns if "*" not in p}
     loose = tuple(p for p in patterns if "*" in p)
-    if "*" in loose:
-        out[:] = True
-    elif loose:
+    if loose:
         fits = _expression(loose).fullmatch
         out[:] = [code in exact or fits(code) is not None for code in codes]
     elif exact:

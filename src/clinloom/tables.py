@@ -91,9 +91,18 @@ _fact = (
     Column("unit", _string, "UCUM unit"),
     Column("source", _string, "the source's name in the study"),
     Column("record_id", _string, "the record that it came from; patient#…: the patient's own"),
+    Column(
+        "earlier",
+        _long,
+        "by how many microseconds before `time` it may have happened (at a sample, an onset, the"
+        " begin of a day of which no hour is told); null: not before",
+    ),
 )
 _time_text = Column(
     "time_text", _string, "a time in no declared format, [zone] of its source, for the cleaning"
+)
+_version = Column(
+    "version", _long, "of several versions of a record the last is the greatest; null: 0"
 )
 _image = (
     Column("study_uid", _string, "(0020,000D)"),
@@ -126,7 +135,7 @@ EVENTS = Table(
 ACQUIRED = Table(
     "acquired",
     "events as the sources gave them, clustered by patient, before cleaning",
-    (_subject, *_fact, _time_text),
+    (_subject, *_fact, _time_text, _version),
     ("subject_id", "time", "code"),
 )
 IMAGES = Table("images", "one row an image, with its DICOM identity", (_subject, *_image))
@@ -134,6 +143,11 @@ REJECTED = Table(
     "rejected",
     "what was refused and why: nothing is dropped silently",
     (Column("subject_id", _long, "pseudonymous patient, where known"), *_refusal),
+)
+REFUSED = Table(
+    "rejected",
+    "what the sources refused, on its way to cleaning",
+    (*REJECTED.columns, _version),
 )
 LEDGER = Table(
     "ledger",
@@ -287,10 +301,10 @@ GROUPS = Table(
 
 # What a source kernel yields before identities are resolved: `patient` instead of `subject_id`, and
 # beside it `system`, beside `other` `other_system`, where the data tell it; else the source's own.
-PARCEL_EVENTS = Table("events", ACQUIRED.why, (_patient, *_fact, _time_text))
+PARCEL_EVENTS = Table("events", ACQUIRED.why, (_patient, *_fact, _time_text, _version))
 PARCEL_IMAGES = Table("images", IMAGES.why, (_patient, *_image))
 PARCEL_REJECTED = Table(
-    "rejected", REJECTED.why, (Column("patient", _string, _patient.meaning), *_refusal)
+    "rejected", REJECTED.why, (Column("patient", _string, _patient.meaning), *_refusal, _version)
 )
 PARCEL_LINKS = Table(
     "links",

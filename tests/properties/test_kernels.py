@@ -501,7 +501,8 @@ KNOWN = {
     "LOINC//8310-5": ("Cel", {"Cel", "[degF]"}),
 }
 BOUNDS = {"LOINC//2345-7": (1, 3000), "LOINC//8310-5": (11, 47)}
-TIMES = {"01/13/1970 06:00": 12 * DAY + 6 * HOUR, "19700103": 2 * DAY}
+TIMES = {"01/13/1970 06:00": 12 * DAY + 6 * HOUR, "19700103": 3 * DAY - 1}
+DAYS = {"19700103": DAY - 1}  # of which no hour is told: known at its end
 AMBIGUOUS = ("01/02/1970 06:00",)
 
 
@@ -511,10 +512,11 @@ def clean_oracle(rows):
     for given_ in rows:
         row = dict(given_)
         text = row.pop("time_text")
+        row["earlier"] = None
         value = row["numeric_value"]
         number = value is not None and not math.isnan(value)
         if row["time"] is None and text is not None:
-            row["time"] = TIMES.get(text)
+            row["time"], row["earlier"] = TIMES.get(text), DAYS.get(text)
         reason = None
         if given_["time"] is None and text is not None and row["time"] is None:
             reason = "ambiguous_date" if text in AMBIGUOUS else "invalid_date"

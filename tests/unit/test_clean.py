@@ -35,7 +35,16 @@ def reasons(made):
 
 
 def test_the_rules_run_in_their_order():
-    assert [n for n, _ in rules()] == ["times", "missing", "units", "plausible", "duplicates"]
+    assert [name for name, _ in rules()] == [
+        "versions",
+        "times",
+        "lifetime",
+        "missing",
+        "answers",
+        "units",
+        "plausible",
+        "duplicates",
+    ]
     assert all(plugins.options("clean", name)().enabled for name, _ in rules())
 
 
@@ -64,14 +73,14 @@ def test_what_needs_no_cleaning_is_handed_on_without_a_copy():
     [
         ("01/31/2020 13:45", "2020-01-31T13:45:00"),
         ("1/23/2020 7:05", "2020-01-23T07:05:00"),
-        ("02/29/2020", "2020-02-29T00:00:00"),
+        ("02/29/2020", "2020-02-29T23:59:59.999999"),
         ("20200131134501", "2020-01-31T13:45:01"),
         ("20200131134501+0100", "2020-01-31T12:45:01"),
         ("20200131134501-0530", "2020-01-31T19:15:01"),
         ("202001311345", "2020-01-31T13:45:00"),
-        ("20200131", "2020-01-31T00:00:00"),
+        ("20200131", "2020-01-31T23:59:59.999999"),
         (" 31.01.2020 13:45 ", "2020-01-31T13:45:00"),
-        ("31-JAN-2020", "2020-01-31T00:00:00"),
+        ("31-JAN-2020", "2020-01-31T23:59:59.999999"),
         ("1969-07-20 20:17", "1969-07-20T20:17:00"),
         ("02/29/2019", None),
         ("13/31/2020 10:00", None),
@@ -100,8 +109,9 @@ def test_times_agree_with_the_standard_library():
     for text in written:
         (form,) = [f for f in times.FORMATS if _fits(text, f)][:1]
         expected = dt.datetime.strptime(text, form).replace(tzinfo=dt.UTC)
-        found = times.parsed(pa.array([text]), times.FORMATS)[0]
+        (found,), (whole,) = times.parsed(pa.array([text]), times.FORMATS)
         assert found == int(expected.timestamp() * 1e6)
+        assert whole == ("%H" not in form)
 
 
 def _fits(text, form):
@@ -116,6 +126,21 @@ def test_local_times_follow_the_zone_through_the_summer():
     for text, hour in (("01.01.2020 12:00", 11), ("01.07.2020 12:00", 10)):
         made = cleaned(event(value=90.0, time=None, time_text=text), times=chosen)
         assert made["events"].column("time")[0].as_py().hour == hour
+
+
+def test_a_date_in_free_form_is_known_at_its_end_in_its_zone_and_a_birth_at_its_begin():
+    chosen = times.Options(zone="America/New_York")
+    free = {"value": 90.0, "unit": "mg/dL", "time": None, "time_text": "05.03.2024"}
+    made = cleaned(event(**free), times=chosen)["events"].to_pylist()
+    assert made[0]["time"] == dt.datetime(2024, 3, 6, 4, 59, 59, 999_999, dt.UTC)
+    assert made[0]["earlier"] == 86_400_000_000 - 1
+    marked = {**free, "time_text": "05.03.2024[Asia/Tokyo]"}
+    made = cleaned(event(**marked), times=chosen)["events"].to_pylist()
+    assert made[0]["time"] == dt.datetime(2024, 3, 5, 14, 59, 59, 999_999, dt.UTC)
+    birth = event("MEDS_BIRTH", time=None, time_text="05.03.1950[Asia/Tokyo]")
+    made = cleaned(birth, times=chosen)["events"].to_pylist()
+    assert made[0]["time"] == dt.datetime(1950, 3, 5, tzinfo=dt.UTC)
+    assert made[0]["earlier"] is None
 
 
 def test_day_first_dates_are_read_where_the_study_says_so():
@@ -201,7 +226,7 @@ def test_missing_values_are_refused_and_present_ones_are_not():
         missing=missing.Options(tokens=("NULL",), sentinels={"D": (-999,)}),
     )
     assert reasons(made) == ["missing_value"] * 5
-    assert made["events"].column("code").to_pylist() == ["E", "F", "G"]
+    assert made["events"].column("code").to_pylist() == ["E", "F", "G=positive"]
     assert made["rejected"].column("record_id").to_pylist() == ["r1"] * 5
 
 

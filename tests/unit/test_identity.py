@@ -17,7 +17,7 @@ from clinloom.identity import crosswalk, linkage, names, placeholders, sharing
 from clinloom.run import acquire
 from clinloom.run.score import _identifiers
 from clinloom.sources._images.measured import Measured
-from clinloom.tables import ACQUIRED, CROSSWALK, EVENTS, LINKS, REJECTED, conform
+from clinloom.tables import ACQUIRED, CROSSWALK, EVENTS, LINKS, REFUSED, conform
 
 A, B = "https://a.example/mrn", "https://b.example/mrn"
 
@@ -222,7 +222,7 @@ def test_an_image_of_a_placeholder_is_refused_once_and_its_issuer_is_its_system(
     )
     assert made["events"].column("subject_id").to_pylist() == [of[A]] * 2 + [of[B]] * 2
     refused = made["rejected"]
-    assert refused.schema == REJECTED.arrow
+    assert refused.schema == REFUSED.arrow
     told = zip(*(refused.column(n).to_pylist() for n in ("reason", "subject_id")), strict=True)
     assert list(told) == [("no_time", of[A]), ("placeholder_patient", None)]
 

@@ -101,7 +101,7 @@ def test_images_become_events_of_their_patients(folder: Path) -> None:
 def test_times_come_from_a_column(folder: Path) -> None:
     found = read(options(folder, time={"column": "taken"}))
     assert found["images"].column("time").to_pylist() == [
-        dt.datetime(2024, 1, 2, tzinfo=dt.UTC),
+        dt.datetime(2024, 1, 2, 23, 59, 59, 999_999, dt.UTC),  # a day: known at its end
         dt.datetime(2024, 1, 3, 3, 5, 6, tzinfo=dt.UTC),
     ]
     assert reasons(found) == {"c.png": "no_time"}
@@ -111,7 +111,7 @@ def test_a_declared_format_binds_and_a_free_one_keeps_its_zone(folder: Path) -> 
     (folder / "manifest.csv").write_text("who,image,taken\n1,a,02/01/2024\n2,b,soon\n3,c,\n")
     found = read(options(folder, time={"column": "taken", "format": "%d/%m/%Y"}))
     rows = {e["record_id"]: e["time"] for e in found["events"].to_pylist()}
-    assert rows == {"a": dt.datetime(2024, 1, 2, tzinfo=dt.UTC)}
+    assert rows == {"a": dt.datetime(2024, 1, 2, 23, 59, 59, 999_999, dt.UTC)}
     assert reasons(found) == {"b.png": "invalid_date", "c.png": "no_time"}
     found = read(options(folder, time={"column": "taken", "zone": "Europe/Berlin"}))
     texts = {e["record_id"]: e["time_text"] for e in found["events"].to_pylist()}
@@ -243,8 +243,8 @@ def test_a_manifest_that_changes_changes_the_plan(folder: Path) -> None:
 
 def test_rows_that_say_the_same_in_other_words_are_one(folder: Path) -> None:
     (folder / "manifest.csv").write_text(
-        "who,image,taken\n1,a,2024-01-02\n 1,a,2024-01-02T00:00:00Z\n"
-        "2,b,2024-01-02\n2,b,2024-01-02T00:00:00\n2,b,2024-01-03\n3,c,2024-01-02\n"
+        "who,image,taken\n1,a,2024-01-02 00:00\n 1,a,2024-01-02T00:00:00Z\n"
+        "2,b,2024-01-02\n2,b,2024-01-02T00:00:00\n3,c,2024-01-02\n3,c,2024-01-02\n"
     )
     found = read(options(folder, time={"column": "taken"}))
     assert found["images"].column("file").to_pylist() == ["a.png", "c.png"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import zipfile
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ from clinloom.sources._time import TimeSpec, instants, iso, times
 from clinloom.tables import PARCELS, conform
 
 UTC = dt.UTC
+MICROSECOND = dt.timedelta(microseconds=1)
 LONG = {
     "patient": "pid",
     "time": {"column": "when"},
@@ -65,7 +68,9 @@ def test_a_long_table_is_an_event_a_row(tmp_path):
         "unit": "mmol/L",
         "source": "lab",
         "record_id": "t.csv@25",
+        "earlier": None,
         "time_text": None,
+        "version": None,
     }
     second = found["events"][1]
     assert (second["numeric_value"], second["text_value"], second["unit"]) == (None, "fine", None)
@@ -160,7 +165,8 @@ def test_a_wide_table_tells_many_events_a_row(tmp_path):
         ("A", "BAD", None, None),
     ]
     assert [e["unit"] for e in found["events"][:4]] == ["a", "a", "a", None]
-    assert found["events"][8]["time"] == dt.datetime(2024, 2, 5, tzinfo=UTC)
+    assert found["events"][8]["time"] == dt.datetime(2024, 2, 5, 23, 59, 59, 999_999, UTC)
+    assert found["events"][8]["earlier"] == 86_400_000_000 - 1
     refused = [(r["patient"], r["reason"], r["code"]) for r in found["rejected"]]
     assert refused == [("B", "no_code", None), ("C", "invalid_date", "BAD")]
 
@@ -334,7 +340,8 @@ def test_parquet_keeps_its_types(tmp_path):
     told = [(e["patient"], e["numeric_value"], e["text_value"]) for e in found["events"]]
     assert told[:4] == [("1", 1.5, None), ("3", None, ""), ("1", 1.0, None), ("3", None, "")]
     assert found["events"][0]["record_id"] == "t.parquet#0"
-    assert found["events"][0]["time"] == dt.datetime(2024, 1, 2, tzinfo=UTC)
+    assert found["events"][0]["time"] == dt.datetime(2024, 1, 2, 23, 59, 59, 999_999, UTC)
+    assert found["events"][0]["earlier"] == 86_400_000_000 - 1
     assert found["events"][2]["time"] == dt.datetime(2024, 1, 2, 3, tzinfo=UTC)
     assert found["events"][4]["time"] == dt.datetime(2012, 1, 2, 12, tzinfo=UTC)
     assert [r["reason"] for r in found["rejected"]] == ["no_patient"] * 3
@@ -383,13 +390,48 @@ def test_times_from_a_column(spec, cell, time, beside):
     assert made.declared == ("zone" not in spec)
 
 
+@pytest.mark.parametrize(
+    "form, told, begin, end",
+    [
+        ("%Y", "2019", (2019, 1, 1), (2020, 1, 1)),
+        ("%m/%Y", "02/2024", (2024, 2, 1), (2024, 3, 1)),
+        ("%d.%m.%Y", "31.03.2024", (2024, 3, 31), (2024, 4, 1)),
+        (None, "2019", (2019, 1, 1), (2020, 1, 1)),
+        (None, "2024-02", (2024, 2, 1), (2024, 3, 1)),
+        (None, "2024-03-31", (2024, 3, 31), (2024, 4, 1)),
+    ],
+)
+def test_a_date_is_known_at_its_end_in_its_zone_and_happened_from_its_begin_on(
+    tmp_path, form, told, begin, end
+):
+    berlin = ZoneInfo("Europe/Berlin")
+    spec = {"column": "when", "zone": "Europe/Berlin", **({"format": form} if form else {})}
+    file = written(tmp_path, f"id,when\nA,{told}\n")
+    (event,) = read(file, patient="id", time=spec, events=[{"code": "SEEN"}])["events"]
+    assert event["time"] == dt.datetime(*end, tzinfo=berlin).astimezone(UTC) - MICROSECOND
+    begun = dt.datetime(*begin, tzinfo=berlin).astimezone(UTC)
+    assert event["time"] - event["earlier"] * MICROSECOND == begun
+
+
+def test_a_birth_is_the_day_that_is_told_whatever_the_zone(tmp_path):
+    """On which ages are counted; a death of the same column is known at the end of its day."""
+    file = written(tmp_path, "id,what,day\nA,MEDS_BIRTH,2000-03-01\nA,MEDS_DEATH,2024-03-01\n")
+    for zone, hour in (("Asia/Tokyo", 15), ("America/New_York", 5), ("UTC", 0)):
+        spec = {"column": "day", "zone": zone}
+        birth, death = read(file, patient="id", time=spec, code={"column": "what"})["events"]
+        assert (birth["time"], birth["earlier"]) == (dt.datetime(2000, 3, 1, tzinfo=UTC), None)
+        assert death["time"] > dt.datetime(2024, 3, 1, hour if hour < 15 else 0, tzinfo=UTC)
+        assert (death["time"] - death["earlier"] * MICROSECOND).hour == hour
+
+
 def test_a_declared_format_binds_and_a_free_one_keeps_its_zone(tmp_path):
     """What is written otherwise is refused where it stands, or left to the cleaning to read."""
     file = written(tmp_path, "id,seen\nA,13/05/2024\nB,05/13/2024\n")
     events = [{"code": "SEEN"}]
     spec = {"column": "seen", "format": "%d/%m/%Y"}
     found = read(file, patient="id", time=spec, events=events)
-    assert [e["time"] for e in found["events"]] == [dt.datetime(2024, 5, 13, tzinfo=UTC)]
+    end = dt.datetime(2024, 5, 13, 23, 59, 59, 999_999, UTC)
+    assert [e["time"] for e in found["events"]] == [end]
     (refused,) = found["rejected"]
     assert (refused["reason"], refused["patient"], refused["position"]) == ("invalid_date", "B", 21)
     spec = {"column": "seen", "zone": "Europe/Berlin"}
@@ -435,7 +477,10 @@ def test_one_time_for_all_and_none_at_all():
 def test_iso_times_read_together_or_alone_are_the_same(texts, space):
     found = instants(pa.array(texts, pa.string()), space=space)
     alone = [iso(text.strip(), space=space) for text in texts]
-    assert found.time.cast(pa.int64()).to_pylist() == alone
+    begins = found.time if found.begin is None else pc.coalesce(found.begin, found.time)
+    assert begins.cast(pa.int64()).to_pylist() == alone
+    ends = [instants(pa.array([text]), space=space).time[0] for text in texts]
+    assert found.time.to_pylist() == [end.as_py() for end in ends]
 
 
 @pytest.mark.parametrize(

@@ -42,17 +42,20 @@ def _default(name: str) -> RuleModel:
     return dict(rules())[name].Options()
 
 
-def clean(acquired: pa.Table, options: Mapping[str, RuleModel]) -> dict[str, pa.Table]:
+def clean(
+    acquired: pa.Table, options: Mapping[str, RuleModel], refused: pa.Table | None = None
+) -> dict[str, pa.Table]:
     """Clean the events of whole patients.
 
     ``acquired`` (ACQUIRED columns) is sorted by subject_id, time (nulls first), code. ``options``
-    maps a rule's name to its Options; a rule that is not named runs with its defaults.
+    maps a rule's name to its Options; a rule that is not named runs with its defaults. ``refused``
+    (REFUSED): what the sources refused of these patients, which may withdraw what they told.
 
     Answers ``events`` (EVENTS, totally ordered: subject_id, time, code, numeric_value, text_value,
     record_id, nulls first), ``rejected`` (REJECTED) and ``ledger`` (LEDGER, counts that add up
     over chunks of patients). String columns that come dictionary-encoded stay so.
     """
-    sheet = Sheet(acquired)
+    sheet = Sheet(acquired, refused)
     if sheet.rows:
         for name, rule in rules():
             chosen = options.get(name) or _default(name)

@@ -14,16 +14,20 @@ import pyarrow as pa
 
 from clinloom import events
 from clinloom.events import Flags, Floats, Ints
-from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REJECTED
+from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REFUSED, REJECTED
 
 STAGE = "clean"
 
 
 class Sheet:
-    """Acquired events under the rules: what is kept, what changed, what was refused and why."""
+    """Acquired events under the rules: what is kept, what changed, what was refused and why.
 
-    def __init__(self, acquired: pa.Table):
+    ``refused`` (REFUSED): what the sources refused of the same patients.
+    """
+
+    def __init__(self, acquired: pa.Table, refused: pa.Table | None = None):
         self.rows = acquired.num_rows
+        self.refused = REFUSED.empty if refused is None else refused
         self.kept: Flags = np.ones(self.rows, bool)
         self._acquired = acquired
         self._changed: set[str] = set()
@@ -46,6 +50,12 @@ class Sheet:
     def time(self) -> Ints:
         """Microseconds (n,); STATIC where there is none."""
         return events.times(self.column("time"))
+
+    @cached_property
+    def earlier(self) -> Ints:
+        """By how many microseconds before its time each may have happened (n,); 0: not before."""
+        earlier: Ints = self.column("earlier").fill_null(0).to_numpy()
+        return earlier
 
     @cached_property
     def value(self) -> Floats:
@@ -72,6 +82,11 @@ class Sheet:
         self.time = self._edited("time", self.time)
         self.time[rows] = time
 
+    def set_earlier(self, rows: Ints, earlier: Ints) -> None:
+        """Say how long before their times ``rows`` may have happened."""
+        self.earlier = self._edited("earlier", self.earlier)
+        self.earlier[rows] = earlier
+
     def set_value(self, rows: Ints, value: Floats) -> None:
         """Give ``rows`` their values."""
         self.value = self._edited("numeric_value", self.value)
@@ -79,14 +94,31 @@ class Sheet:
 
     def set_unit(self, rows: Ints, unit: np.ndarray, units: list[str]) -> None:
         """Give ``rows`` their units, as positions in ``units``."""
-        positions, known = self.unit
+        self.unit = self._named("unit", self.unit, rows, unit, units)
+
+    def set_code(self, rows: Ints, code: np.ndarray, codes: list[str]) -> None:
+        """Give ``rows`` their codes, as positions in ``codes``."""
+        if len(rows):
+            self.code = self._named("code", self.code, rows, code, codes)
+            self.__dict__.pop("_rank", None)
+
+    def _named(
+        self,
+        column: str,
+        given: tuple[np.ndarray, list[str]],
+        rows: Ints,
+        chosen: np.ndarray,
+        names: list[str],
+    ) -> tuple[np.ndarray, list[str]]:
+        """``given`` with ``rows`` called by ``names``, of which those it lacks are added."""
+        positions, known = given
         place = {name: at for at, name in enumerate(known)}
-        known = [*known, *(name for name in units if name not in place)]
+        known = [*known, *(name for name in names if name not in place)]
         place = {name: at for at, name in enumerate(known)}
-        moved = np.array([place[name] for name in units], np.int32)
-        positions = self._edited("unit", positions)
-        positions[rows] = moved[unit]
-        self.unit = (positions, known)
+        moved = np.array([place[name] for name in names], np.int32)
+        positions = self._edited(column, positions)
+        positions[rows] = moved[chosen]
+        return positions, known
 
     def _edited(self, name: str, array: np.ndarray) -> np.ndarray:
         self._order = None
@@ -192,11 +224,13 @@ class Sheet:
         if name in self._changed:
             if name == "time":
                 return events.timestamps(self.time)
+            if name == "earlier":
+                return pa.array(self.earlier, mask=self.earlier == 0)
             if name == "numeric_value":
                 return pa.array(self.value, mask=np.isnan(self.value))
-            positions, units = self.unit
+            positions, names = self.unit if name == "unit" else self.code
             made = pa.DictionaryArray.from_arrays(
-                pa.array(positions, pa.int32(), mask=positions < 0), pa.array(units, pa.string())
+                pa.array(positions, pa.int32(), mask=positions < 0), pa.array(names, pa.string())
             )
             return made if isinstance(given, pa.DictionaryArray) else made.cast(pa.string())
         declared = EVENTS.arrow.field(name).type
@@ -224,7 +258,8 @@ class Sheet:
     def _ledger(self) -> pa.Table:
         if not self._notes:
             return LEDGER.empty
-        (code, codes), (source, sources) = self.code, self.source
+        source, sources = self.source
+        code, codes = events.coded(self.column("code"))  # as the source wrote it
         counted: dict[tuple[str | None, str | None, str, str], int] = {}
         for rows, rule, action in self._notes:
             pairs = (source[rows].astype(np.int64) + 1) * len(codes) + code[rows]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
+from clinloom import events
 from clinloom.clean._sheet import Sheet
-from clinloom.events import coded
-from clinloom.study import RuleModel
+from clinloom.events import Flags, Ints, coded
+from clinloom.study import Codes, RuleModel
 
 REQUIRES: str | None = None
 ORDER = 50
@@ -16,11 +18,19 @@ ORDER = 50
 class Options(RuleModel):
     """Whether repeated facts are removed."""
 
+    distinct: Codes = Field(
+        default=("ENCOUNTER//*",),
+        description="codes or patterns of which two records of one source are two facts, though"
+        " they say the same",
+    )
+
 
 def apply(sheet: Sheet, options: Options) -> None:
     """Remove rows whose subject, time, code, value and text were there; ledger `duplicate`.
 
     Records and sources may differ: two exports of one hospital tell the same measurement twice.
+    Two encounters that begin at one moment are two all the same (``distinct``), as far as one
+    source tells them.
     """
     rows = sheet.ordered()
     before, after = rows[:-1], rows[1:]
@@ -40,4 +50,31 @@ def apply(sheet: Sheet, options: Options) -> None:
     text, _ = coded(sheet.column("text_value").take(pa.array(rows[places])))
     order = np.lexsort((places, text, run))
     again = (np.diff(run[order]) == 0) & (np.diff(text[order]) == 0)
-    sheet.remove(np.sort(rows[places[order[1:][again]]]), rule="duplicate")
+    alike = rows[places[order]]
+    again = np.concatenate([[False], again])
+    again &= ~_records(sheet, alike, again, options.distinct)
+    sheet.remove(np.sort(alike[again]), rule="duplicate")
+
+
+def _records(sheet: Sheet, rows: Ints, again: Flags, distinct: Codes) -> Flags:
+    """Which rows are facts of their own: the first of a record, of the source that told it first.
+
+    ``rows`` in the order of facts; ``again``: which say the same as the row before.
+    """
+    own = np.zeros(len(rows), bool)
+    code, codes = sheet.code
+    used, place = np.unique(code[rows], return_inverse=True)
+    at = np.flatnonzero(events.matching([codes[n] for n in used.tolist()], distinct)[place])
+    if not len(at):
+        return own
+    some = rows[at]
+    record, names = coded(sheet.column("record_id").take(pa.array(some)))
+    fact = np.cumsum(~again[at])
+    _, first = np.unique(fact, return_index=True)
+    source = sheet.source[0][some]
+    mine = source == source[first][fact - fact[0]]
+    _, new = np.unique(fact * (len(names) + 1) + record, return_index=True)
+    fresh = np.zeros(len(at), bool)
+    fresh[new] = True
+    own[at] = fresh & mine
+    return own

@@ -20,6 +20,7 @@ from clinloom.tables import TIME
 REQUIRES: str | None = None
 ORDER = 10
 
+BIRTH = "MEDS_BIRTH"
 CLOCKS = ("", " %H:%M", " %H:%M:%S")
 MONTH_FIRST = tuple(f"%m/%d/%Y{clock}" for clock in CLOCKS)  # United States
 DAY_FIRST = tuple(f"%d/%m/%Y{clock}" for clock in CLOCKS)
@@ -107,7 +108,11 @@ def expression(written: str) -> str:
 
 
 def apply(sheet: Sheet, options: Options) -> None:
-    """Read ``time_text``; ledger `date_format`, else refused: `invalid_date`, `ambiguous_date`."""
+    """Read ``time_text``; ledger `date_format`, else refused: `invalid_date`, `ambiguous_date`.
+
+    A date without an hour is known at the end of its day, and may have happened from its begin on;
+    a birth is the begin of its day at midnight UTC, for ages are counted on the calendar.
+    """
     text = sheet.column("time_text")
     if text.null_count == len(text):
         return
@@ -117,53 +122,78 @@ def apply(sheet: Sheet, options: Options) -> None:
     if not len(rows):
         return
     left = pc.utf8_trim_whitespace(text.take(pa.array(rows)).cast(pa.string()))
-    read, either = _read(left, options)
+    code, codes = sheet.code
+    born = events.looked_up(events.matching(codes, (BIRTH,)), code[rows])
+    read, begin, either = _read(left, born, options)
     good = read != events.STATIC
     if good.any():
         sheet.set_time(rows[good], read[good])
+        wide = good & (begin < read)
+        if wide.any():
+            sheet.set_earlier(rows[wide], read[wide] - begin[wide])
         sheet.note(rows[good], rule="date_format", action="converted")
     sheet.reject(rows[either], "ambiguous_date")
     sheet.reject(rows[~good & ~either], "invalid_date")
 
 
-def _read(text: pa.Array, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Microseconds (n,) and which could be two days (n,); STATIC where a text is no time."""
+def _read(
+    text: pa.Array, born: np.ndarray, options: Options
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Microseconds (n,), when their day began, and which could be two days (n,).
+
+    STATIC where a text is no time. ``born``: which are births.
+    """
     zones = pc.extract_regex(text, ZONE)
     read, either = np.full(len(text), events.STATIC), np.zeros(len(text), bool)
+    begin = read.copy()
     plain = pc.replace_substring_regex(text, ZONE, "")
     for zone in pc.unique(pc.struct_field(zones, "zone")).to_pylist():
         same = pc.equal(pc.struct_field(zones, "zone"), zone).fill_null(zone is None)
         rows = np.flatnonzero(same.to_numpy(zero_copy_only=False))
-        some = plain.take(pa.array(rows))
         try:
-            read[rows], either[rows] = _ordered(some, options, studies.zone(zone or options.zone))
+            where = studies.zone(zone or options.zone)
         except ValueError:
             continue  # no source's mark, but a part of what was written
-    return read, either
+        for some, there in ((rows[~born[rows]], where), (rows[born[rows]], "UTC")):
+            if not len(some):
+                continue
+            begin[some], day, either[some] = _ordered(plain.take(pa.array(some)), options, there)
+            read[some] = begin[some]
+            days = some[day & ~born[some] & (begin[some] != events.STATIC)]
+            read[days] = events.period_ends(begin[days], "D", where)
+    return read, begin, either
 
 
-def _ordered(text: pa.Array, options: Options, zone: str) -> tuple[np.ndarray, np.ndarray]:
-    """By the formats, then by day and month in the order that is told, or in the only possible."""
-    read = parsed(text, FORMATS if options.formats is None else options.formats, zone)
+def _ordered(
+    text: pa.Array, options: Options, zone: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By the formats, then by day and month in the order that is told, or in the only possible.
+
+    Microseconds, which are days without an hour, and which could be two days.
+    """
+    read, whole = parsed(text, FORMATS if options.formats is None else options.formats, zone)
     either = np.zeros(len(text), bool)
     rows = np.flatnonzero(read == events.STATIC)
     if options.formats is not None or not len(rows):
-        return read, either
+        return read, whole, either
     some = text.take(pa.array(rows))
-    month = parsed(some, MONTH_FIRST, zone) if options.order != "day" else None
-    day = parsed(some, DAY_FIRST, zone) if options.order != "month" else None
-    if month is None or day is None:
-        read[rows] = month if day is None else day
-    else:
-        found = np.where(month == events.STATIC, day, month)
-        either[rows] = (month != day) & (month != events.STATIC) & (day != events.STATIC)
-        read[rows] = np.where(either[rows], events.STATIC, found)
-    return read, either
+    nothing = np.full(len(rows), events.STATIC), np.zeros(len(rows), bool)
+    month, of_month = parsed(some, MONTH_FIRST, zone) if options.order != "day" else nothing
+    day, of_day = parsed(some, DAY_FIRST, zone) if options.order != "month" else nothing
+    either[rows] = (month != day) & (month != events.STATIC) & (day != events.STATIC)
+    found = np.where(month == events.STATIC, day, month)
+    read[rows] = np.where(either[rows], events.STATIC, found)
+    whole[rows] = np.where(month == events.STATIC, of_day, of_month)
+    return read, whole, either
 
 
-def parsed(text: pa.Array, formats: tuple[str, ...], zone: str = "UTC") -> np.ndarray:
-    """Microseconds (n,) of texts by the first format that fits; STATIC where none does."""
+def parsed(
+    text: pa.Array, formats: tuple[str, ...], zone: str = "UTC"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds (n,) of texts by the first format that fits, and which are days without an
+    hour; STATIC where none fits."""
     out = np.full(len(text), events.STATIC)
+    whole = np.zeros(len(text), bool)
     todo = np.arange(len(text))
     for written in formats:
         if not len(todo):
@@ -175,11 +205,12 @@ def parsed(text: pa.Array, formats: tuple[str, ...], zone: str = "UTC") -> np.nd
             continue
         moment = _moments(fields.take(pa.array(fits)), zone)
         out[todo[fits]] = moment
+        whole[todo[fits]] = "%H" not in written
         missed = np.ones(len(todo), bool)
         missed[fits[moment != events.STATIC]] = False
         todo = todo[missed]
         text = text.filter(pa.array(missed))
-    return out
+    return out, whole
 
 
 def _moments(fields: pa.StructArray, zone: str) -> np.ndarray:

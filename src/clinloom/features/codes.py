@@ -1,4 +1,7 @@
-"""Diagnoses, drugs, procedures and encounters: whether, and how often, a code was there."""
+"""Diagnoses, drugs, procedures, encounters and answers: whether, and how often, a code was there.
+
+Where a code has answers, each is a feature of its own: that a test was negative is no less a fact.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from clinloom.events import Floats
+from clinloom.events import ANSWER, Floats
 from clinloom.features._feature import Windows, listed
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past
@@ -35,8 +38,9 @@ class Options(Model):
             "CPT*",
             "HCPCS//*",
             "ENCOUNTER//*",
+            "*=*",
         ),
-        description="codes or patterns",
+        description="codes or patterns; each answer to a code, `code=answer`, is one of its own",
     )
     statistics: tuple[Literal["present", "count"], ...] = Field(
         default=("present",), description="present: 1 or 0; count: how many", min_length=1
@@ -51,8 +55,8 @@ class Options(Model):
 
 
 def candidates(options: Options) -> Sequence[str]:
-    """The patterns of codes that this family may use."""
-    return options.codes
+    """The patterns of codes that this family may use: with every answer, also those that say no."""
+    return (*options.codes, *(f"{p}{ANSWER}*" for p in options.codes if ANSWER not in p))
 
 
 def names(options: Options, vocabulary: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from clinloom.identity.placeholders import nobody
 from clinloom.identity.subjects import hashed
-from clinloom.tables import LEDGER, LINKS, REJECTED, conform
+from clinloom.tables import LEDGER, LINKS, REFUSED, REJECTED, conform
 
 OWN = "#"  # begins the name of a source that stands for a system
 BAR, ESCAPES = "|", {"%": "%25", "|": "%7C"}
@@ -95,7 +95,7 @@ def named(parcel: Mapping[str, pa.Table], naming: Naming) -> dict[str, pa.Table]
                 refused.append(_refusals(dropped, naming.source))
     if refused:
         both = [_subjects(part, naming, keep=True)[0] for part in refused]
-        out["rejected"] = pa.concat_tables([conform(part, REJECTED) for part in both])
+        out["rejected"] = pa.concat_tables([conform(part, REFUSED) for part in both])
     if "links" in parcel:
         out["links"], lost = linked(parcel["links"], naming)
         if lost:

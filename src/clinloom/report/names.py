@@ -42,7 +42,10 @@ MODELS = {
 
 
 def code(text: str) -> str:
-    """A code in words where they are known, else as it is."""
+    """A code in words where they are known, else as it is; its answer after a colon."""
+    asked, answered, answer = text.partition("=")
+    if answered:
+        return f"{code(asked)}: {code(answer)}"
     vocabulary, _, rest = text.partition("//")
     if vocabulary in KNOWN:
         return KNOWN[vocabulary].get(rest, f"{vocabulary} {rest}")

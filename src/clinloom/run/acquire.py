@@ -29,20 +29,20 @@ from clinloom.tables import (
     IMAGES,
     LEDGER,
     LINKS,
-    REJECTED,
+    REFUSED,
     Table,
 )
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REJECTED} | {
+PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REFUSED} | {
     table.name: table for table in (LINKS, LEDGER)
 }
 CLUSTERED = {
     "events": ("acquired", ACQUIRED),
     "images": ("images", IMAGES),
-    "rejected": ("acquisition_rejected", REJECTED),
+    "rejected": ("acquisition_rejected", REFUSED),
     "crosswalk": ("crosswalk", CROSSWALK),
 }
 ALONE = {**{k: t for k, t in PACKED.items() if k != "links"}, "crosswalk": CROSSWALK}

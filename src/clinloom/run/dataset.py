@@ -17,7 +17,7 @@ from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
 from clinloom.identity import linkage
-from clinloom.run.sums import added, counted, flowed, latest, summed, voiced
+from clinloom.run.sums import added, counted, ending, flowed, reach, reached, summed, voiced
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
 from clinloom.spark.patients import Input, patients
@@ -33,6 +33,7 @@ from clinloom.tables import (
     INDEX,
     LEDGER,
     LINKAGE,
+    REFUSED,
     REJECTED,
     VOCABULARY,
 )
@@ -48,22 +49,26 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
             work.spark,
             {
                 "acquired": (acquired["acquired"], ACQUIRED),
-                "refused": (acquired["acquisition_rejected"], REJECTED),
+                "refused": (acquired["acquisition_rejected"], REFUSED),
             },
             partial(cleaned, options=study.clean),
             out=out,
             tables={"events": EVENTS, "rejected": REJECTED, "linkage": LINKAGE},
-            merges={"ledger": summed, "counts": added, "extent": latest},
+            merges={"ledger": summed, "counts": added, "reach": reached},
         )
-        before = acquired["acquisition_ledger"].read()
-        out.write(LEDGER, summed([before, *_given(found, "ledger")]))
+        if "reach" not in found:
+            raise DataError(
+                "cleaning refused every event that has a time",
+                where="clean",
+                mend="see tables/acquired",
+            )
+        ends, beyond = ending(found["reach"])
+        out.write(EXTENT, ends)
+        told = {"rule": "beyond_extent", "action": "left_out", "count": beyond}
+        ledger = [acquired["acquisition_ledger"].read(), *_given(found, "ledger")]
+        out.write(LEDGER, summed([*ledger, LEDGER.rows([told] if beyond else [])]))
         counts = [acquired["acquisition_counts"].read(), *_given(found, "counts")]
         out.write(COUNTS, added(counts))
-        if "extent" not in found:
-            raise DataError(
-                "cleaning refused every event", where="clean", mend="see tables/acquired"
-            )
-        out.write(EXTENT, found["extent"])
 
     return work.step(
         "clean",
@@ -79,16 +84,15 @@ def cleaned(
     acquired: pa.Table, refused: pa.Table, *, options: Mapping[str, Any]
 ) -> dict[str, pa.Table]:
     """The cleaning kernel for whole patients, and what their sources had refused already."""
-    made = cleaning.clean(acquired, options)
-    rejected = [made["rejected"], refused.cast(REJECTED.arrow)]
+    made = cleaning.clean(acquired, options, refused)
+    before = refused.select(REJECTED.arrow.names).cast(REJECTED.arrow)
+    rejected = [made["rejected"], before]
     out = {**made, "rejected": pa.concat_tables(rejected)}
     out["linkage"] = linkage.contradictions(made["events"])
     out["ledger"] = summed([made["ledger"], linkage.counted(out["linkage"])])
     out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
-    if made["events"].num_rows:
-        last = pc.max(made["events"].column("time"))
-        out["extent"] = EXTENT.rows([{"last": last.as_py()}])
-    return out
+    found = reach(made["events"])
+    return {**out, "reach": found} if found.num_rows else out
 
 
 def _given(found: Mapping[str, pa.Table], name: str) -> list[pa.Table]:

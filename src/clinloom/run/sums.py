@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.tables import COUNTS, EXTENT, FLOW, LEDGER, VOCABULARY, Table
+from clinloom.events import DAY, STATIC, column, patients, subjects, times, timestamps
+from clinloom.tables import COUNTS, EXTENT, FLOW, LEDGER, TIME, VOCABULARY, Column, Table
+
+REACH = Table(
+    "reach",
+    "on how many patients each day was the last seen: what the extent is found from",
+    (
+        Column("day", pa.int64(), "days since 1970-01-01", False),
+        Column("subjects", pa.int64(), "patients last seen on it", False),
+        Column("last", TIME, "the last event of that day", False),
+    ),
+    ("day",),
+)
+LEAST, FEW = 20, 1000  # patients, from which on one may be an outlier, and 1 in so many
+APART = 730 * DAY  # after everybody else
 
 
 def totals(parts: Sequence[pa.Table], table: Table, *, by: Sequence[str]) -> pa.Table:
@@ -43,9 +58,36 @@ def voiced(parts: Sequence[pa.Table]) -> pa.Table:
     return totals(parts, VOCABULARY, by=["family", "code"])
 
 
-def latest(parts: Sequence[pa.Table]) -> pa.Table:
-    """EXTENT over all parts."""
-    return EXTENT.rows([{"last": pc.max(pa.concat_tables(parts).column("last")).as_py()}])
+def reached(parts: Sequence[pa.Table]) -> pa.Table:
+    """REACH with each day once."""
+    found = pa.concat_tables(parts).group_by("day", use_threads=False)
+    made = found.aggregate([("subjects", "sum"), ("last", "max")])
+    return made.rename_columns(REACH.arrow.names).cast(REACH.arrow).sort_by("day")
+
+
+def reach(events: pa.Table) -> pa.Table:
+    """REACH of whole patients' events (EVENTS, sorted)."""
+    _, starts = patients(subjects(events))
+    last = times(column(events, "time"))[starts[1:] - 1]
+    last = last[last != STATIC]
+    rows = {"day": last // DAY, "subjects": np.ones(len(last), np.int64)}
+    return reached([pa.table({**rows, "last": timestamps(last)}).cast(REACH.arrow)])
+
+
+def ending(reach: pa.Table) -> tuple[pa.Table, int]:
+    """EXTENT, and how many patients are seen beyond it.
+
+    Where a few (1 in 1,000, at least one of 20) are last seen more than two years after all others,
+    as by an event of 2099, the extract ends where the others do.
+    """
+    seen = np.cumsum(reach.column("subjects").to_numpy()[::-1])[::-1]  # on that day or later
+    last = times(column(reach, "last"))
+    total = int(seen[0])
+    most = max(1, total // FEW) if total >= LEAST else 0
+    apart = np.flatnonzero((np.diff(last) > APART) & (seen[1:] <= most))
+    end = int(apart[0]) if len(apart) else len(last) - 1
+    beyond = int(seen[end + 1]) if len(apart) else 0
+    return pa.table([timestamps(last[end : end + 1])], schema=EXTENT.arrow), beyond
 
 
 def counted(name: str, rows: pa.Table) -> pa.Table:

@@ -34,10 +34,13 @@ class Refusals:
         record_id: str | None = None,
         code: str | None = None,
         patient: str | None = None,
+        version: int | None = None,
     ) -> None:
-        """Refuse one record of ``file``. ``position``: the byte at which it starts."""
+        """Refuse one record of ``file``. ``position``: the byte at which it starts; ``version``:
+        of a record that tells no fact any more, so that earlier versions of it do not either."""
         row = {"reason": reason, "file": file, "position": position, "record_id": record_id}
         row |= {"code": code, "patient": patient, "source": self.source, "stage": STAGE}
+        row["version"] = version
         self._rows.append(row)
 
     def add_rows(self, reason: str, rows: pa.Table) -> None:

@@ -1,5 +1,9 @@
 """Times as sources write them: ISO 8601, a declared format, or an offset from an origin.
 
+Where only a day, a month or a year is told, a fact is known at its end, in the zone of its source,
+and may have happened from its begin on; a birth alone is the begin of its day, whatever the zone,
+for ages are counted on the calendar.
+
 A time that cannot be read so is not guessed: it stays as text for the cleaning to read or refuse,
 with the zone that it would be of; where the study declares the form, it is refused.
 """
@@ -16,10 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from clinloom.events import period_ends
 from clinloom.study import Model, Zone
 from clinloom.tables import TIME
 
 LOCAL = pa.timestamp("us")
+BIRTH = "MEDS_BIRTH"
+DATE = len("2024-03-05")
+UNITS: dict[int, Literal["D", "M", "Y"]] = {DATE: "D", len("2024-03"): "M", len("2024"): "Y"}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 YEAR_ONE = -62_135_596_800_000_000  # the first microsecond that Python's calendar knows
 YEAR_LAST = 253_402_300_799_999_999  # and the last
@@ -75,10 +83,21 @@ class TimeSpec(Model):
 
 
 class Times(NamedTuple):
-    """``time``: timestamps; ``text``: what could not be read, else null."""
+    """``time``: timestamps; ``text``: what could not be read, else null.
+
+    ``begin``: where ``time`` is the end of a period, when that began, else null; None for no row.
+    """
 
     time: pa.Array
     text: pa.Array
+    begin: pa.Array | None = None
+
+    @property
+    def earlier(self) -> pa.Array:
+        """By how many microseconds before its end each period began; null where there is none."""
+        if self.begin is None:
+            return pa.nulls(len(self.time), pa.int64())
+        return pc.subtract(self.time.cast(pa.int64()), self.begin.cast(pa.int64()))
 
 
 def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
@@ -100,7 +119,10 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
             return _each(column, lambda text: _plus(origin, _clock(text)))
         scale = MICROSECONDS[spec.offset]
         return _each(column, lambda text: _plus(origin, _count(text, scale)))
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+    if pa.types.is_date(column.type):
+        begins = _stamps(column, spec.zone)
+        return Times(_ends(begins, "D", spec.zone), nothing, begins)
+    if pa.types.is_timestamp(column.type):
         return Times(_stamps(column, spec.zone), nothing)
     if spec.format is not None:
         return _formatted(column, spec.format, spec.zone)
@@ -108,7 +130,7 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
 
 
 def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Times:
-    """ISO 8601 times as FHIR writes them; a date, month or year is the start of its period.
+    """ISO 8601 times as FHIR writes them; a date, month or year is the end of its period.
 
     ``space``: also with a space for the T. Times without an offset are ``zone``'s.
     (FHIR R4, 2.24.0.1: date, dateTime, instant.)
@@ -118,7 +140,36 @@ def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Time
     found = _cast(values, zone, space)
     if found is None:
         found = _mixed(values, zone, space)
-    return _answer(coded, found, zone)
+    length = pc.binary_length(values)
+    whole = pc.less_equal(length, DATE).fill_null(False)
+    if not pc.any(whole).as_py():
+        return _answer(coded, found, zone)
+    ends = found
+    for written, unit in UNITS.items():
+        rows = pc.and_(pc.equal(length, written), pc.is_valid(found)).fill_null(False)
+        ends = pc.replace_with_mask(ends, rows, _ends(found.filter(rows), unit, zone))
+    begins = pc.if_else(whole, found, pa.scalar(None, TIME))
+    return _answer(coded, ends, zone, begins)
+
+
+def dated(found: Times, code: pa.DictionaryArray, zone: str = "UTC") -> Times:
+    """The times of events with these codes; a birth of which a date is told begins that date.
+
+    At midnight UTC, whatever the zone: ages are counted on the calendar.
+    """
+    if found.begin is None or (birth := pc.index(code.dictionary, BIRTH).as_py()) < 0:
+        return found
+    born = pc.and_(pc.equal(code.indices, birth), pc.is_valid(found.begin)).fill_null(False)
+    there = found.begin.filter(born).cast(pa.timestamp("us", tz=zone))
+    days = pc.local_timestamp(there).cast(pa.int64()).cast(TIME)
+    begin = pc.if_else(born, pa.scalar(None, TIME), found.begin)
+    return Times(pc.replace_with_mask(found.time, born, days), found.text, begin)
+
+
+def _ends(begins: pa.Array, unit: Literal["D", "M", "Y"], zone: str) -> pa.Array:
+    """The ends of the periods; null where there is none."""
+    ends = period_ends(begins.cast(pa.int64()).fill_null(0).to_numpy(), unit, zone)
+    return pc.if_else(begins.is_valid(), pa.array(ends).cast(TIME), pa.scalar(None, TIME))
 
 
 def _cast(values: pa.Array, zone: str, space: bool) -> pa.Array | None:
@@ -175,7 +226,10 @@ def iso(text: str | None, *, zone: str = "UTC", space: bool = False) -> int | No
 
 
 def _formatted(column: pa.Array, form: str, zone: str) -> Times:
-    """Times in a strptime format: Arrow's reader where it agrees with itself, else Python's."""
+    """Times in a strptime format: Arrow's reader where it agrees with itself, else Python's.
+
+    One without an hour is a day, a month or a year, and known at its end.
+    """
     coded = _coded(column)
     values = coded.dictionary
     out: list[int | None] = [None] * len(values)
@@ -183,14 +237,24 @@ def _formatted(column: pa.Array, form: str, zone: str) -> Times:
         found = pc.strptime(values, format=form, unit="us", error_is_null=True)
         same = pc.equal(pc.strftime(found.cast(pa.timestamp("s")), format=form), values)
         if pc.all(same.fill_null(False)).as_py():
-            return _answer(coded, _stamps(found, zone))
+            return _whole(coded, _stamps(found, zone), form, zone)
     for number, text in enumerate(values.to_pylist()):
         try:
             read = dt.datetime.strptime(text, form)  # noqa: DTZ007
             out[number] = (utc(read, zone) - EPOCH) // dt.timedelta(microseconds=1)
         except (ValueError, OverflowError):
             continue
-    return _answer(coded, pa.array(out, TIME))
+    return _whole(coded, pa.array(out, TIME), form, zone)
+
+
+def _whole(coded: pa.DictionaryArray, begins: pa.Array, form: str, zone: str) -> Times:
+    """The answer for times in a format: by what it tells least."""
+    told = set(re.findall("%-?(.)", form))
+    if told & set("HIMSfcXTRrs"):
+        return _answer(coded, begins)
+    unit: Literal["D", "M", "Y"] = "Y" if told <= set("YyGCz") else "D"
+    unit = "M" if told & set("mbBh") and not told & set("dejDFxuwUWV") else unit
+    return _answer(coded, _ends(begins, unit, zone), begins=begins)
 
 
 def _each(column: pa.Array, read: Callable[[str], int | None]) -> Times:
@@ -199,13 +263,16 @@ def _each(column: pa.Array, read: Callable[[str], int | None]) -> Times:
     return _answer(coded, pa.array([read(t) for t in coded.dictionary.to_pylist()], TIME))
 
 
-def _answer(coded: pa.DictionaryArray, found: pa.Array, zone: str = "UTC") -> Times:
+def _answer(
+    coded: pa.DictionaryArray, found: pa.Array, zone: str = "UTC", begins: pa.Array | None = None
+) -> Times:
     time = found.take(coded.indices)
+    begin = None if begins is None else begins.take(coded.indices)
     if not found.null_count:
-        return Times(time, pa.nulls(len(coded), pa.string()))
+        return Times(time, pa.nulls(len(coded), pa.string()), begin)
     unread = pc.if_else(pc.is_null(found), coded.dictionary, pa.scalar(None, pa.string()))
     unread = pc.binary_join_element_wise(unread, mark(zone), "")
-    return Times(time, unread.take(coded.indices))
+    return Times(time, unread.take(coded.indices), begin)
 
 
 def _coded(column: pa.Array) -> pa.DictionaryArray:

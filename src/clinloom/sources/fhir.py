@@ -9,7 +9,8 @@ the study says that they are of that system.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -19,14 +20,18 @@ from pydantic import Field, field_validator
 from clinloom.files import FileUnit
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir import statuses
-from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
+from clinloom.sources._fhir.event import Event, Refused
+from clinloom.sources._fhir.happenings import happenings, person
 from clinloom.sources._fhir.identities import Whose
+from clinloom.sources._fhir.medicines import Medicines, Waiting
+from clinloom.sources._fhir.names import Names
 from clinloom.sources._fhir.release import known
 from clinloom.sources._fhir.systems import KNOWN
+from clinloom.sources._fhir.versions import Versions
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
-from clinloom.sources._time import instants
+from clinloom.sources._time import dated, instants
 from clinloom.study import MICROSECONDS, Codes, Duration, Zone
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
@@ -55,7 +60,14 @@ class Options(FileSource):
         " other servers are other patients; none: all are this source's own",
     )
     prefer: Codes = Field(
-        default=KNOWN, description="a concept's first coding of these systems gives its code"
+        default=KNOWN,
+        description="the systems whose codings give codes; a concept that has none of them is named"
+        " by its first coding",
+    )
+    codings: Literal["all", "first"] = Field(
+        default="all",
+        description="all: each coding of a preferred system is an event of the same record; first:"
+        " only the one whose system stands first in `prefer`. The ledger counts the others",
     )
     systems: dict[str, str] = Field(default={}, description="short names for further systems")
     statuses: dict[str, tuple[str, ...]] = Field(
@@ -70,8 +82,9 @@ class Options(FileSource):
     )
     delays: dict[str, Duration] = Field(
         default={},
-        description="by code or pattern with *, how long after the sample a result was known whose"
-        " release is not told; none: with the sample, which the ledger counts",
+        description="by code or pattern with *, how long after the sample (the onset) a result (a"
+        " condition) was known whose release (recording) is not told; none: at once, which the"
+        " ledger counts",
     )
 
     @field_validator("server")
@@ -105,16 +118,18 @@ frame = opened
 def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
     """Parcels of events, links, rejected and ledger for a group of files, or of given bytes.
 
-    A result's time is when it was released (``issued``), not when the sample was taken; never
-    before it was made, and ``delays`` after that where no release is told. Reasons of refusal:
+    A result's time is when it was released (``issued``), not when the sample was taken, and a
+    condition's when it was recorded; never before it happened, and ``delays`` after that where
+    neither is told. ``earlier`` says how long before it was. Reasons of refusal:
     ``malformed_json``, ``malformed_resource``, ``not_a_resource``, ``no_patient``, ``no_code``,
     ``no_time``, ``unreadable_file``, ``empty_file``, or the status, intent or verification that
     tells no fact (``planned``, ``proposal``, ``refuted`` …, see ``statuses``). ``position`` is the
-    byte at which the line or resource starts. Resource types that are not read are counted in the
-    ledger.
+    byte at which the line or resource starts, ``version`` tells the last of several versions of a
+    record. Resource types, fields and codings that are not read are counted in the ledger.
     """
     reader = _Reader(options, source)
     for piece in handed(units, options):
+        reader.medicines.reading = piece
         data = whole(piece, reader.refused)
         if data is None:
             continue
@@ -122,9 +137,15 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
             reader.take(resource, position, piece.name)
             if len(reader.events) >= PARCEL:
                 yield reader.parcel()
+    reader.end()
     left = reader.parcel(last=True)
     if left:
         yield left
+
+
+def _of(piece: FileUnit, refused: Refusals) -> Iterator[r4.Found]:
+    data = whole(piece, refused)
+    return iter(()) if data is None else _found(piece, data, refused)
 
 
 def _found(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
@@ -150,10 +171,13 @@ class _Reader:
 
     def __init__(self, options: Options, source: str):
         self.options, self.source = options, source
-        self.names = Names(options.prefer, options.systems)
+        self.names = Names(options.prefer, options.systems, every=options.codings == "all")
         self.facts = statuses.Facts(options.statuses)
         self.refused = Refusals(source)
+        self.medicines = Medicines(options, lambda piece: _of(piece, Refusals(source)))
+        self.versions = Versions(options.zone)
         self.events: list[Event] = []
+        self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
         self.unread: Counter[str] = Counter()
         self.whose = Whose(options.identifiers, options.server)
 
@@ -221,9 +245,10 @@ class _Reader:
     def _resource(self, resource: Any, position: int, file: str, pointed: dict[str, Any]) -> None:
         kind = type(resource).__name__
         if kind == "Medication":
-            return  # read where a prescription points to it
+            self.medicines.note(resource)  # read where a prescription points to it
+            return
         record_id = f"{kind}/{resource.id}" if resource.id else f"{file}@{position}"
-        patient = None
+        patient = version = None
         try:
             if kind == "Patient":
                 patient = record_id if resource.id else None
@@ -235,17 +260,19 @@ class _Reader:
             self.whose.seen(patient)
             if kind == "Patient":
                 self.whose.identities(resource, patient, pointed)
-                self.events += person(resource, patient)
+                self._told(resource, person(resource, patient))
                 if resource.deceasedBoolean and not resource.deceasedDateTime:
                     raise Refused("no_time")
                 return
             if reason := self.facts.refusal(resource):
+                version = self.versions.of_refusal(resource, reason)
                 raise Refused(reason)
-            self.events += happenings(
-                resource, record_id, patient, self.names, lambda m: _medication(m, pointed)
-            )
+            medicine = partial(self.medicines.concept, pointed=pointed)
+            self._told(resource, happenings(resource, record_id, patient, self.names, medicine))
+        except Waiting:
+            self.waiting.append((resource, position, file, pointed))
         except Refused as refused:
-            self.events += refused.told
+            self._told(resource, refused.told)
             self.refused.add(
                 str(refused),
                 file=file,
@@ -253,7 +280,24 @@ class _Reader:
                 record_id=record_id,
                 patient=patient,
                 code="MEDS_DEATH" if kind == "Patient" and patient else None,
+                version=version,
             )
+
+    def _told(self, resource: Any, events: Sequence[Event]) -> None:
+        """Keep what a resource tells; count what else it holds."""
+        begin = len(self.events)
+        self.events += events
+        self.versions.note(resource, begin, len(self.events))
+        for name in r4.LEFT_OUT[type(resource)]:
+            if getattr(resource, name) is not r4.UNREAD:
+                self.unread[f"{type(resource).__name__}.{name}"] += 1
+
+    def end(self) -> None:
+        """Everything is read: prescriptions whose medicine is nowhere are refused now."""
+        self.medicines.all_read = True
+        waiting, self.waiting = self.waiting, []
+        for resource, position, file, pointed in waiting:
+            self._resource(resource, position, file, pointed)
 
     def parcel(self, *, last: bool = False) -> dict[str, pa.Table]:
         """What was found since the last parcel. ``last``: with what was counted all along."""
@@ -263,7 +307,9 @@ class _Reader:
             out["events"] = self._table(ledger)
             self.events = []
         if last:
-            ledger += [self._counted(k, "not_read", "left_out", n) for k, n in self.unread.items()]
+            told = (("not_read", self.unread), ("other_coding", self.names.left_out))
+            for rule, counts in told:
+                ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items()]
             ledger += [self._counted(*row) for row in self.whose.counts()]
         if ledger:
             out["ledger"] = LEDGER.rows(ledger)
@@ -271,51 +317,34 @@ class _Reader:
 
     def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
         columns = [list(column) for column in zip(*self.events, strict=True)]
-        patient, time, happened, code, number, text, unit, record = columns
+        patient, time, made, onset, code, number, text, unit, record = columns
         text_of, zone = pa.string(), self.options.zone
-        read = instants(pa.array(time, text_of), zone=zone)
         coded = pa.array(code, text_of).dictionary_encode()
-        moment, told = known(
-            read.time,
-            pa.array(happened, text_of),
+        found = known(
+            dated(instants(pa.array(time, text_of), zone=zone), coded, zone),
             coded,
+            made=pa.array(made, text_of),
+            onset=pa.array(onset, text_of),
             zone=zone,
             late_after=self.options.late_after,
             delays=self.options.delays,
         )
-        ledger += [self._counted(*row) for row in told]
+        ledger += [self._counted(*row) for row in found.told]
         cells = {
             "patient": pa.array(patient, text_of).dictionary_encode(),
-            "time": moment,
+            "time": found.time,
             "code": coded,
             "numeric_value": pa.array(number, pa.float64()),
             "text_value": pa.array(text, text_of),
             "unit": pa.array(unit, text_of).dictionary_encode(),
             "source": word(self.source, len(code)),
             "record_id": pa.array(record, text_of),
-            "time_text": read.text,
+            "earlier": found.earlier,
+            "time_text": found.text,
+            "version": self.versions.take(len(code)),
         }
         return pa.table(cells).select(PARCEL_EVENTS.arrow.names)
 
     def _counted(self, code: str, rule: str, action: str, count: int) -> dict[str, Any]:
         row = {"source": self.source, "code": code, "rule": rule, "action": action}
         return {**row, "count": count}
-
-
-def _medication(resource: Any, pointed: dict[str, Any]) -> r4.Concept | None:
-    """The code of a medicine that is contained, or elsewhere in the same Bundle."""
-    reference = resource.medicationReference
-    text = reference.reference if reference is not None else None
-    if not text:
-        return None
-    if text.startswith("#"):
-        for raw in resource.contained or ():
-            try:
-                inner = r4.decode(raw)
-            except msgspec.DecodeError:
-                continue
-            if isinstance(inner, r4.Medication) and inner.id in (text, text[1:]):
-                return inner.code
-        return None
-    target = pointed.get(text.split("/_history/", 1)[0])
-    return target.code if isinstance(target, r4.Medication) else None

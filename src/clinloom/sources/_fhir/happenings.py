@@ -2,130 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from clinloom.sources._fhir import resources as r4
-from clinloom.sources._fhir.systems import short
-from clinloom.sources._rows import cells
-
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-COMPARED = re.compile(cells.COMPARED)
-SIGNS = {"≤": "<=", "≥": ">="}
-Value = tuple[float | None, str | None, str | None]
-MISSING: Value = (None, "", None)
-
-
-# An event whose times are still text, in the order of COLUMNS: a plain tuple, since there are
-# hundreds of thousands a second. ``happened`` is a result's own time where ``time`` is that of its
-# release, and empty where no release is told.
-COLUMNS = ("patient", "time", "happened", "code", "number", "text", "unit", "record_id")
-Event = tuple[str, str | None, str | None, str, float | None, str | None, str | None, str]
-
-
-class Refused(Exception):
-    """The resource, or a part of it, is refused: the reason, and what it tells all the same."""
-
-    def __init__(self, reason: str, told: Sequence[Event] = ()):
-        super().__init__(reason)
-        self.told = told
-
-
-class Names:
-    """How codes are named: the preferred systems, and names for others."""
-
-    def __init__(self, preferred: tuple[str, ...], systems: Mapping[str, str]):
-        self._preferred, self._systems = frozenset(preferred), systems
-        self._known: dict[tuple[str | None, str], tuple[bool, str]] = {}
-
-    def code(self, concept: r4.Concept | None) -> str | None:
-        """``SYSTEM//code`` of the first coding of a preferred system, else of the first."""
-        first = None
-        for coding in (concept.coding if concept is not None else None) or ():
-            if not coding.code:
-                continue
-            key = (coding.system, coding.code)
-            known = self._known.get(key)
-            if known is None:
-                name = self._systems.get(coding.system or "") or short(coding.system)
-                known = self._known[key] = (name in self._preferred, f"{name}//{coding.code}")
-            if known[0]:
-                return known[1]
-            first = first or known[1]
-        return first
-
-    def due(self, concept: r4.Concept | None) -> str:
-        """The code. Raises Refused where there is none."""
-        code = self.code(concept)
-        if code is None:
-            raise Refused("no_code")
-        return code
-
-    def value(self, said: Any) -> Value:
-        """Number, text and unit of an Observation's or component's value[x]."""
-        if said.valueQuantity is not None:
-            return quantity(said.valueQuantity)
-        if said.valueCodeableConcept is not None:
-            concept = said.valueCodeableConcept
-            return None, self.code(concept) or concept.text or "", None
-        if said.valueString is not None:
-            return parsed(said.valueString)
-        if said.valueInteger is not None:
-            return parsed(said.valueInteger)
-        if said.valueBoolean is not None:
-            return float(said.valueBoolean), None, None
-        if said.valueRatio is not None:
-            ratio = said.valueRatio
-            return None, _between(ratio.numerator, ":", ratio.denominator), None
-        if said.valueRange is not None:
-            low, high = said.valueRange.low, said.valueRange.high
-            return None, _between(low, "-", high), (low or high or r4.Quantity()).unit
-        if said.valuePeriod is not None:
-            return None, f"{said.valuePeriod.start or ''}/{said.valuePeriod.end or ''}", None
-        if said.valueSampledData is not None:
-            return None, None, None  # a curve: that it was recorded is the event
-        return None, said.valueDateTime or said.valueTime or "", None
-
-
-def quantity(given: r4.Quantity) -> Value:
-    """A Quantity; with a comparator, as in "<0.1", the text says so beside the number."""
-    unit = given.code or given.unit or None
-    if given.value is None:
-        return None, "", unit
-    if type(given.value) is float and not given.comparator:
-        return given.value, None, unit
-    number, text, _ = parsed(given.value)
-    if given.comparator and number is not None:
-        text = f"{given.comparator}{given.value}"
-    return number, text, unit
-
-
-def parsed(given: float | str) -> Value:
-    """A number where the text is one, else the text."""
-    if not isinstance(given, str):
-        return float(given), None, None
-    if NUMBER.fullmatch(given):
-        return float(given), None, None
-    found = COMPARED.match(given.strip())
-    if found and NUMBER.fullmatch(found["rest"]):
-        mark = SIGNS.get(found["mark"], found["mark"])
-        return float(found["rest"]), f"{mark}{found['rest']}", None
-    return None, given.strip(), None
-
-
-def _between(one: r4.Quantity | None, mark: str, other: r4.Quantity | None) -> str:
-    ends = [_written(one), _written(other)]
-    return mark.join(ends) if any(ends) else ""
-
-
-def _written(end: r4.Quantity | None) -> str:
-    if end is None or end.value is None:
-        return ""
-    return end.value if isinstance(end.value, str) else f"{end.value:g}"
-
+from clinloom.sources._fhir.event import Event, Refused
+from clinloom.sources._fhir.names import Names
+from clinloom.sources._fhir.values import MISSING, NONE, Value, quantity, value
 
 Medication = Callable[[Any], r4.Concept | None]
 
@@ -144,46 +29,67 @@ def person(patient: r4.Patient, key: str) -> list[Event]:
     """
     out: list[Event] = []
     if patient.birthDate:
-        out.append((key, patient.birthDate, None, "MEDS_BIRTH", None, None, None, key))
+        out += _each(key, patient.birthDate, ("MEDS_BIRTH",), key)
     if patient.gender:
-        out.append((key, None, None, f"GENDER//{patient.gender}", None, None, None, key))
+        out += _each(key, None, (f"GENDER//{patient.gender}",), key)
     if patient.deceasedDateTime:
-        out.append((key, patient.deceasedDateTime, None, "MEDS_DEATH", None, None, None, key))
+        out += _each(key, patient.deceasedDateTime, ("MEDS_DEATH",), key)
     return out
 
 
-def _due(*times: str | None) -> str:
+def _told(*times: str | None) -> str | None:
+    """The first time that is told."""
     for time in times:
         if time and not time.isspace():
             return time
-    raise Refused("no_time")
+    return None
+
+
+def _due(*times: str | None) -> str:
+    time = _told(*times)
+    if time is None:
+        raise Refused("no_time")
+    return time
+
+
+def _first(known: str | None, happened: str | None) -> tuple[str, str | None]:
+    """When it was known, and when it happened: empty where only that is told."""
+    known, happened = _told(known), _told(happened)
+    return _due(known, happened), happened if known else ""
 
 
 def _start(period: r4.Period | None) -> str | None:
     return period.start if period is not None else None
 
 
-def _one(
-    patient: str, time: str, code: str, record_id: str, value: Value = (None, None, None)
+def _each(
+    patient: str,
+    time: str | None,
+    codes: Iterable[str],
+    record_id: str,
+    said: Value = NONE,
+    *,
+    made: str | None = None,
+    onset: str | None = None,
 ) -> list[Event]:
-    return [(patient, time, None, code, *value, record_id)]
+    """The same fact under each of its codes."""
+    return [(patient, time, made, onset, code, *said, record_id) for code in codes]
 
 
 def _encounter(e: r4.Encounter, record_id: str, patient: str, *_: Any) -> list[Event]:
     kind = (e.class_.code if e.class_ is not None else None) or "UNKNOWN"
     period = e.period or r4.Period()
     _due(period.start, period.end)
-    ends = (("START", period.start), ("END", period.end))
-    return [
-        (patient, time, None, f"ENCOUNTER//{kind}//{end}", None, None, None, record_id)
-        for end, time in ends
-        if time
-    ]
+    out: list[Event] = []
+    for end, time in (("START", period.start), ("END", period.end)):
+        if time:
+            out += _each(patient, time, (f"ENCOUNTER//{kind}//{end}",), record_id)
+    return out
 
 
 def _condition(c: r4.Condition, record_id: str, patient: str, names: Names, _: Any) -> list[Event]:
-    time = _due(c.recordedDate, c.onsetDateTime, _start(c.onsetPeriod))
-    return _one(patient, time, names.due(c.code), record_id)
+    time, onset = _first(c.recordedDate, _told(c.onsetDateTime, _start(c.onsetPeriod)))
+    return _each(patient, time, names.due(c.code), record_id, onset=onset)
 
 
 def _observation(
@@ -196,19 +102,21 @@ def _observation(
     time = o.issued or happened
     if not time or time.isspace():
         raise Refused("no_time")
-    released = (happened if o.issued else "") if happened else None
-    number, text, unit = value = names.value(o)
+    made = (happened if o.issued else "") if happened else None
+    number, text, unit = said = value(o, names)
     out: list[Event] = []
-    if not ((o.component or o.hasMember) and value == MISSING):  # a panel speaks by its parts
-        code = names.due(o.code)
-        out.append((patient, time, released, code, number, text, unit, record_id))
+    if not ((o.component or o.hasMember) and said == MISSING):  # a panel speaks by its parts
+        for code in names.due(o.code):
+            out.append((patient, time, made, None, code, number, text, unit, record_id))
     nameless = False
     for part in o.component or ():
-        called = names.code(part.code)
-        if called is None:
+        called = names.codes(part.code)
+        if not called:
             nameless = True
             continue
-        out.append((patient, time, released, called, *names.value(part), record_id))
+        number, text, unit = value(part, names)
+        for code in called:
+            out.append((patient, time, made, None, code, number, text, unit, record_id))
     if nameless:
         raise Refused("no_code", out)
     return out
@@ -224,12 +132,12 @@ def _medicated(
     ) -> list[Event]:
         if getattr(m, "doNotPerform", None):
             raise Refused("not_done")
-        code = names.due(m.medicationCodeableConcept or medication(m))
+        codes = names.due(m.medicationCodeableConcept or medication(m))
         amount = dose(m) if dose is not None else None
-        value: Value = (None, None, None)  # that it was given is a fact without a dose, too
+        said = NONE  # that it was given is a fact without a dose, too
         if amount is not None and amount.value is not None:
-            value = quantity(amount)
-        return _one(patient, _due(*time(m)), code, record_id, value)
+            said = quantity(amount)
+        return _each(patient, _due(*time(m)), codes, record_id, said)
 
     return handler
 
@@ -237,32 +145,29 @@ def _medicated(
 def _immunization(
     i: r4.Immunization, record_id: str, patient: str, names: Names, _: Any
 ) -> list[Event]:
-    time = _due(i.recorded, i.occurrenceDateTime)
-    return _one(patient, time, names.due(i.vaccineCode), record_id)
+    time, onset = _first(i.recorded, i.occurrenceDateTime)
+    return _each(patient, time, names.due(i.vaccineCode), record_id, onset=onset or None)
 
 
 def _procedure(p: r4.Procedure, record_id: str, patient: str, names: Names, _: Any) -> list[Event]:
     time = _due(p.performedDateTime, _start(p.performedPeriod))
-    return _one(patient, time, names.due(p.code), record_id)
+    return _each(patient, time, names.due(p.code), record_id)
 
 
 def _report(
     d: r4.DiagnosticReport, record_id: str, patient: str, names: Names, _: Any
 ) -> list[Event]:
     period = d.effectivePeriod or r4.Period()
-    time = _due(d.issued, d.effectiveDateTime, period.end, period.start)
-    return _one(patient, time, names.due(d.code), record_id)
+    time, made = _first(d.issued, _told(d.effectiveDateTime, period.end, period.start))
+    return _each(patient, time, names.due(d.code), record_id, made=made)
 
 
 def _imaging(s: r4.ImagingStudy, record_id: str, patient: str, *_: Any) -> list[Event]:
     codings: Sequence[r4.Coding | None]
     codings = s.modality or [series.modality for series in s.series or ()]
     found = dict.fromkeys(c.code for c in codings if c is not None and c.code)
-    time = _due(s.started)
-    return [
-        (patient, time, None, f"IMAGINGSTUDY//{code}", None, None, None, record_id)
-        for code in found or ("UNKNOWN",)
-    ]
+    names = [f"IMAGINGSTUDY//{code}" for code in found or ("UNKNOWN",)]
+    return _each(patient, _due(s.started), names, record_id)
 
 
 HANDLERS: dict[type[msgspec.Struct], Callable[..., list[Event]]] = {

@@ -16,6 +16,16 @@ class Record(msgspec.Struct, gc=False):
     """The base of every part of a resource."""
 
 
+UNREAD = msgspec.Raw(b"")  # a field of which only is told that it is there
+
+
+class Meta(Record):
+    """FHIR R4 2.14.0.5: which version of a resource this is."""
+
+    versionId: str | int | float | None = None
+    lastUpdated: str | None = None
+
+
 class Coding(Record):
     """FHIR R4 2.24.0.4."""
 
@@ -107,6 +117,7 @@ class Resource(Record, tag_field="resourceType"):
     """The base of the resources; ``id`` is the logical id."""
 
     id: str | None = None
+    meta: Meta | None = None
 
 
 class Patient(Resource, tag="Patient"):
@@ -127,6 +138,8 @@ class Encounter(Resource, tag="Encounter"):
     class_: Coding | None = msgspec.field(default=None, name="class")
     subject: Reference | None = None
     period: Period | None = None
+    type: msgspec.Raw = UNREAD
+    reasonCode: msgspec.Raw = UNREAD
 
 
 class Condition(Resource, tag="Condition"):
@@ -138,12 +151,18 @@ class Condition(Resource, tag="Condition"):
     recordedDate: str | None = None
     onsetDateTime: str | None = None
     onsetPeriod: Period | None = None
+    abatementDateTime: msgspec.Raw = UNREAD
+    abatementAge: msgspec.Raw = UNREAD
+    abatementPeriod: msgspec.Raw = UNREAD
+    abatementRange: msgspec.Raw = UNREAD
+    abatementString: msgspec.Raw = UNREAD
 
 
 class Observation(Measured, tag_field="resourceType", tag="Observation"):
     """R4 10.1."""
 
     id: str | None = None
+    meta: Meta | None = None
     status: str | None = None
     subject: Reference | None = None
     issued: str | None = None
@@ -162,6 +181,7 @@ class Medicated(Resource):
     medicationCodeableConcept: Concept | None = None
     medicationReference: Reference | None = None
     contained: list[msgspec.Raw] | None = None
+    reasonCode: msgspec.Raw = UNREAD
 
 
 class Dose(Record):
@@ -215,6 +235,7 @@ class Immunization(Resource, tag="Immunization"):
     patient: Reference | None = None
     occurrenceDateTime: str | None = None
     recorded: str | None = None
+    reasonCode: msgspec.Raw = UNREAD
 
 
 class Procedure(Resource, tag="Procedure"):
@@ -225,6 +246,7 @@ class Procedure(Resource, tag="Procedure"):
     subject: Reference | None = None
     performedDateTime: str | None = None
     performedPeriod: Period | None = None
+    reasonCode: msgspec.Raw = UNREAD
 
 
 class DiagnosticReport(Resource, tag="DiagnosticReport"):
@@ -290,6 +312,10 @@ KINDS = (
     ImagingStudy,
     Bundle,
 )
+LEFT_OUT = {  # of each type, the fields that are counted and not read
+    kind: tuple(f.name for f in msgspec.structs.fields(kind) if f.default is UNREAD)
+    for kind in KINDS
+}
 NAMES = frozenset(kind.__struct_config__.tag for kind in KINDS)
 _union: Any = KINDS[0]
 for _kind in KINDS[1:]:

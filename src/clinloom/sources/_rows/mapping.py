@@ -17,7 +17,7 @@ from clinloom.sources._parcel import Refusals, links, word
 from clinloom.sources._rows.cells import Measured, equals, measured, parts, texts, tokens, words
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import TimeSpec, times
+from clinloom.sources._time import TimeSpec, dated, times
 from clinloom.study import Model, SourceModel
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
@@ -251,6 +251,7 @@ def _events(
     Where a file's name is the patient's identifier, it is no part of ``record_id``.
     """
     when = times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
+    when = dated(when, cells["code"], spec.zone)
     files = pa.array(rows.files, pa.string()).take(pa.array(rows.file))
     place = pa.array(rows.position).cast(pa.string()) if rows.key is None else rows.key
     telling = isinstance(options.patient, PatientIn) and options.patient.file_name
@@ -259,6 +260,7 @@ def _events(
         record = pc.fill_null(record, files)
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
     made = made.append_column("source", word(refused.source, rows.count))
+    made = made.append_column("earlier", when.earlier)
     untimed = pc.and_(pc.is_null(when.time), pc.is_null(when.text))
     faults = {
         "no_patient": pc.is_null(cells["patient"]),
@@ -279,4 +281,5 @@ def _events(
             kept[bad] = False
     if not kept.all():
         made = made.filter(pa.array(kept))
-    return {"events": made.select(PARCEL_EVENTS.arrow.names)} if made.num_rows else {}
+    names = [name for name in PARCEL_EVENTS.arrow.names if name in made.column_names]
+    return {"events": made.select(names)} if made.num_rows else {}
