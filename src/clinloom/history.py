@@ -35,6 +35,18 @@ class History:
         """Numeric values (n,); NaN where there is none."""
         return ev.numbers(ev.column(self._events, "numeric_value"))
 
+    def begins(self, rows: Ints) -> Ints:
+        """The earliest that these rows' facts may have happened, in microseconds (EVENTS.earlier).
+
+        ``rows`` (k,) have a time.
+        """
+        time = self.time[rows]
+        if "earlier" not in self._events.column_names:
+            return time
+        earlier = ev.column(self._events, "earlier").take(pa.array(rows)).cast(pa.int64())
+        before: Ints = time - earlier.fill_null(0).to_numpy()
+        return before
+
     @cached_property
     def _coded(self) -> tuple[npt.NDArray[np.int32], list[str]]:
         return ev.coded(ev.column(self._events, "code"))

@@ -180,7 +180,7 @@ def test_the_flow_names_each_step_in_order():
     assert steps(RECORD) == [
         ("patients", 3, 0), ("with index event", 2, 2), ("alive at the index time", 2, 2),
         ("free of the outcome before (washout)", 2, 2), ("followed up within the data", 2, 2),
-        ("competing event", 0, 0), ("outcome", 1, 1),
+        ("outcome that may lie before", 0, 0), ("competing event", 0, 0), ("outcome", 1, 1),
     ]  # fmt: skip
     more = steps(
         RECORD,
@@ -191,7 +191,8 @@ def test_the_flow_names_each_step_in_order():
     )
     assert [name for name, _, _ in more] == [
         "patients", "with index event", "not moribund", "alive at the index time",
-        "the first moment of each patient", "free of competing events", "followed up", "outcome",
+        "the first moment of each patient", "free of competing events", "followed up",
+        "outcome that may lie before", "outcome",
     ]  # fmt: skip
 
 
@@ -278,6 +279,28 @@ def test_death_ends_follow_up():
     assert found(record, time_at_risk=out) == [(3, 0, False), (5, 0, True)]
     more = {**risk, "competing": {"codes": ["MEDS_DEATH", "HOSPICE"]}}
     assert [x[0] for x in found(record, time_at_risk=more)] == [1, 3, 4, 5]
+
+
+def test_an_outcome_of_which_only_the_day_is_told_may_lie_before():
+    """A death or a diagnosis on the day of admission, at an index time of ten o'clock."""
+    day = 86_400_000_000
+    told = [(1, 0.4, "IN", None), (1, 1 - 1e-9, "BAD", day), (2, 0.4, "IN", None),
+            (2, 2 - 1e-9, "BAD", day), (3, 0.4, "IN", None), (3, 0.9, "BAD", None),
+            (4, 0.4, "IN", None), (4, 1 - 1e-9, "BAD", day), (4, 3, "BAD", None)]  # fmt: skip
+    record = EVENTS.rows(
+        {"subject_id": s, "time": at(0) + dt.timedelta(days=d), "code": c, "earlier": e}
+        for s, d, c, e in told
+    )
+    assert found(record) == [(1, 0, True), (2, 0, True), (3, 0, True), (4, 0, True)]
+    assert ("outcome that may lie before", 1, 1) in steps(record)
+    before, excluded = {"straddling": "before"}, {"straddling": "excluded"}
+    assert [x[0] for x in found(record, outcome=before)] == [2, 3]
+    kept = found(record, outcome=before, washout="none")
+    assert kept == [(1, 0, False), (2, 0, True), (3, 0, True), (4, 0, True)]
+    assert [x[0] for x in found(record, outcome=excluded)] == [2, 3, 4]
+    later = {"starts": "30h"}
+    assert [x[2] for x in found(record, time_at_risk=later)] == [False, True, False, True]
+    assert ("outcome that may lie before", 0, 0) in steps(record, time_at_risk=later)
 
 
 def test_the_first_moment_at_which_a_patient_is_eligible():

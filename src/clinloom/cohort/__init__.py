@@ -24,7 +24,9 @@ WITH_INDEX = "with index event"
 KNOWN = {"data": "followed up within the data", "required": "followed up"}
 COMPETING = "competing event"  # of those left, as are those with the outcome
 OUTCOME = "outcome"
-COUNTED = (PATIENTS, COMPETING, OUTCOME)  # steps that leave no moment out
+SURE = "free of an outcome that may lie before"
+STRADDLING = "outcome that may lie before"  # of those with the outcome
+COUNTED = (PATIENTS, STRADDLING, COMPETING, OUTCOME)  # steps that leave no moment out
 CHOSEN = {"first": "the first moment of each patient", "last": "the last moment of each patient"}
 REMEDIES = {
     WITH_INDEX: ("index.at", "is it a code of the events?"),
@@ -64,12 +66,18 @@ def cohort(
     found = _found(history, definition, flow)
     after = _after(history, definition, found, data_end)
     risk = definition.time_at_risk
+    rule = definition.outcome.straddling
+    if rule == "excluded" or (rule == "before" and definition.washout != "none"):
+        after = after.where(~after.straddling)
+        flow.step(SURE, after.moments)
     if risk.competing.counts_as == "excluded":
         after = after.where(~after.competing)
         flow.step("free of competing events", after.moments)
     if risk.follow_up != "assumed":
         after = after.where(~after.unknown)
         flow.step(KNOWN[risk.follow_up], after.moments)
+    if rule == "after":
+        flow.step(STRADDLING, after.moments.where(after.straddling))
     if risk.competing.counts_as == "negative":
         flow.step(COMPETING, after.moments.where(after.competing))
     flow.step(OUTCOME, after.moments.where(after.outcome))
@@ -123,12 +131,15 @@ def _found(history: History, definition: Cohort, flow: _Flow) -> Moments:
 class _After:
     """What happened after each moment (m,).
 
-    ``outcome``; ``competing``: a competing event and no outcome; ``unknown``: neither, and not
-    followed to the ``end`` of the time at risk (microseconds).
+    ``outcome``; ``straddling``: an outcome that may have happened before the moment, and none that
+    did not (under the rule `before`, whether or not there is another);
+    ``competing``: a competing event and no outcome; ``unknown``: neither, and not followed to the
+    ``end`` of the time at risk (microseconds).
     """
 
     moments: Moments
     outcome: Flags
+    straddling: Flags
     competing: Flags
     unknown: Flags
     end: Ints
@@ -138,6 +149,7 @@ class _After:
         return _After(
             self.moments.where(keep),
             self.outcome[keep],
+            self.straddling[keep],
             self.competing[keep],
             self.unknown[keep],
             self.end[keep],
@@ -147,17 +159,25 @@ class _After:
 def _after(history: History, definition: Cohort, found: Moments, data_end: int | None) -> _After:
     risk = definition.time_at_risk
     end = found.time + definition.outcome.within
-    outcome = _outcomes(history, definition).between(
-        found.patient,
-        found.time + risk.starts,
-        end,
-        including_start=risk.start == "inclusive",
-        including_end=risk.end == "inclusive",
-    )
+    hits = _outcomes(history, definition)
+    begin = found.time + risk.starts
+    last = end if risk.end == "inclusive" else end - 1
+    inclusive = risk.start == "inclusive"
+    seen = hits.count(found.patient, begin, last, including_start=inclusive, including_end=True)
+    early = hits.straddling(found.patient, found.time, last)
+    unsure = early
+    if risk.starts:
+        unsure = early - hits.straddling(
+            found.patient, found.time, begin - 1 if inclusive else begin
+        )
+    if definition.outcome.straddling == "before":
+        outcome, straddling = seen > unsure, early > 0
+    else:
+        outcome, straddling = seen > 0, (seen > 0) & (seen <= unsure)
     ends = Occurrences(history, history.rows_of(risk.competing.codes, static=False))
     competing = ends.between(found.patient, found.time, end, including_end=True) & ~outcome
     until = _until(history, definition, found, data_end)
-    return _After(found, outcome, competing, ~outcome & ~competing & (end > until), end)
+    return _After(found, outcome, straddling, competing, ~outcome & ~competing & (end > until), end)
 
 
 def _until(history: History, definition: Cohort, found: Moments, data_end: int | None) -> Ints:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from clinloom import events as ev
@@ -13,6 +15,7 @@ class Occurrences:
     """The times at which each patient had one of some codes."""
 
     def __init__(self, history: History, rows: Ints):
+        self._history, self._rows = history, rows
         self._time = history.time[rows]
         self._starts = np.searchsorted(rows, history.starts)
 
@@ -43,6 +46,23 @@ class Occurrences:
         """How many there are from ``begin`` to ``end`` (m,), for each moment's patient."""
         first = self._at(patient, begin, after=not including_start)
         return self._at(patient, end, after=including_end) - first
+
+    def straddling(self, patient: Ints, moment: Ints, end: Ints) -> Ints:
+        """How many were known after the moment and by ``end``, and may have happened before (m,).
+
+        "Before" takes in the moment itself.
+        """
+        first = self._at(patient, moment, after=True)
+        count = self._at(patient, end, after=True) - first
+        which = np.repeat(np.arange(len(moment)), count)
+        place = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+        at = np.repeat(first, count) + place
+        early = self._begins[at] <= moment[which]
+        return np.bincount(which[early], minlength=len(moment))
+
+    @cached_property
+    def _begins(self) -> Ints:
+        return self._history.begins(self._rows)
 
     def latest(self, patient: Ints, moment: Ints) -> Ints:
         """The last one up to the moment, itself included (m,); STATIC where there is none."""

@@ -97,13 +97,19 @@ def _flow(flow: Sequence[Record]) -> dict[str, Any] | None:
     return {"steps": out, "ends": _ends(found, last[key], key) if "outcome" in found else []}
 
 
-ENDS = ("competing event", "outcome")  # they leave nobody out: they are among the last step's
+ENDS = (
+    "outcome that may lie before",
+    "competing event",
+    "outcome",
+)  # they leave nobody out: they are among the last step's
 
 
 def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
     """Boxes of those with the outcome, with a competing event before it, and with neither."""
     outcome, competing = found["outcome"], found.get("competing event", 0)
-    boxes = [("With the outcome", "with", outcome)]
+    unsure = found.get("outcome that may lie before", 0)
+    note = f", {count(unsure)} of them perhaps before" if unsure else ""
+    boxes = [(f"With the outcome{note}", "with", outcome)]
     if competing:
         boxes.append(("A competing event, such as death, first", "without", competing))
     boxes.append(("Without the outcome", "without", of - outcome - competing))

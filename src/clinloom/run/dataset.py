@@ -39,6 +39,7 @@ from clinloom.tables import (
 )
 
 NEEDED = ["subject_id", "time", "code", "numeric_value"]  # the events' columns that features read
+FOLLOWED = [*NEEDED, "earlier"]  # those that the cohort reads
 
 
 def clean(work: Work, study: Study, acquired: Tables) -> Tables:
@@ -112,7 +113,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
             partial(moments, study=study, data_end=extent(events)),
             out=out,
             tables={"index": INDEX},
-            columns={"events": NEEDED},
+            columns={"events": FOLLOWED},
             merges={"flow": flowed, "vocabulary": voiced, "classes": added},
         )
         seen = found.get("vocabulary", VOCABULARY.empty)

@@ -123,7 +123,7 @@ def predict(
             ),
             out=out,
             tables={"predictions": _table(study)},
-            columns={"events": dataset.NEEDED},
+            columns={"events": dataset.FOLLOWED},
             merges={"flow": flowed},
         )
         out.write(FLOW, found["flow"])

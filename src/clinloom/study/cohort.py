@@ -93,6 +93,12 @@ class Outcome(Bounded):
 
     codes: Codes = Field(description="codes or patterns with *; one of them is enough")
     within: Duration = Field(description="until how long after the index time")
+    straddling: Literal["after", "before", "excluded"] = Field(
+        default="after",
+        description="what an outcome is that was known after the index time and may have happened"
+        " before it, such as one of which only the day is told. `after`: an outcome, counted in the"
+        " flow; `before`: one that was there before; `excluded`: the moment is left out",
+    )
 
 
 class Competing(Model):
