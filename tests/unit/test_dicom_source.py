@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import datetime as dt
 import io
 import zipfile
@@ -315,14 +314,7 @@ def test_nothing_is_printed_or_warned(
 
 
 def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *rest: object, **more: object) -> object:
-        if name == "pydicom":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr("clinloom.sources.dicom.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"clinloom\[dicom\]"):
         next(dicom.read([], dicom.Options(path="."), "scans"))
 

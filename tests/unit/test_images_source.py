@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import datetime as dt
 import io
 import zipfile
@@ -326,14 +325,7 @@ def test_wrong_options_are_refused(folder: Path, wrong: dict[str, object]) -> No
 
 
 def test_without_pillow_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *rest: object, **more: object) -> object:
-        if name == "PIL":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr("clinloom.sources.images.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"clinloom\[images\]"):
         read(options(folder))
 
