@@ -7,6 +7,7 @@ import io
 import zipfile
 from collections import Counter
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -228,6 +229,14 @@ def test_a_frame_has_its_own_rescale(tmp_path: Path) -> None:
     assert measurements(read(tmp_path))["firstorder_mean"] == pytest.approx(GRAY.mean() * 3)
 
 
+UNDATED: dict[str, object] = {"AcquisitionDate": None, "AcquisitionTime": None}
+
+
+def at(level: str, date: str, time: str | None) -> dict[str, object]:
+    """A level's date and time."""
+    return {f"{level}Date": date} | ({f"{level}Time": time} if time else {})
+
+
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
@@ -235,15 +244,47 @@ def test_a_frame_has_its_own_rescale(tmp_path: Path) -> None:
         ({"AcquisitionDateTime": "20240301120000+0200"}, "2024-03-01T10:00:00"),
         ({"TimezoneOffsetFromUTC": "-0530"}, "2024-02-29T15:41:12.500000"),
         ({"AcquisitionTime": "1011"}, "2024-02-29T10:11:00"),
+        # a date alone is known when it ends; what another level tells is another's
+        ({"AcquisitionTime": None}, "2024-02-29T23:59:59.999999"),
         (
             {"AcquisitionTime": None, "StudyDate": "20240228", "StudyTime": "235960"},
-            "2024-02-28T23:59:59",
+            "2024-02-29T23:59:59.999999",
         ),
-        ({"AcquisitionTime": None}, "2024-02-29T00:00:00"),
+        ({"AcquisitionTime": None, "StudyTime": "0800"}, "2024-02-29T23:59:59.999999"),
         (
-            {"AcquisitionDate": None, "SeriesDate": "20231231", "SeriesTime": "08"},
+            {"AcquisitionTime": None, "TimezoneOffsetFromUTC": "-0500"},
+            "2024-03-01T04:59:59.999999",
+        ),
+        ({"AcquisitionDateTime": "202402"}, "2024-02-29T10:11:12.500000"),
+        ({**UNDATED, "AcquisitionDateTime": "202402"}, "2024-02-29T23:59:59.999999"),
+        ({**UNDATED, "AcquisitionDateTime": "2023"}, "2023-12-31T23:59:59.999999"),
+        ({**UNDATED, **at("Study", "20240228", "235960")}, "2024-02-28T23:59:59"),
+        ({**UNDATED, **at("Series", "20231231", "08")}, "2023-12-31T08:00:00"),
+        (
+            {**UNDATED, **at("Series", "20231231", "08"), **at("Study", "20231230", "07")},
             "2023-12-31T08:00:00",
         ),
+        # what was reprocessed years later is as old as its series
+        (
+            {**UNDATED, **at("Content", "20190101", "09"), **at("Series", "20010203", "08")},
+            "2001-02-03T08:00:00",
+        ),
+        (
+            {**UNDATED, **at("Content", "20010203", "09"), **at("Series", "20010203", None)},
+            "2001-02-03T09:00:00",
+        ),
+        ({**UNDATED, **at("Content", "20190101", "09")}, "2019-01-01T09:00:00"),
+        (
+            {
+                **UNDATED,
+                **at("InstanceCreation", "20200101", "09"),
+                **at("Study", "20010203", None),
+            },
+            "2001-02-03T23:59:59.999999",
+        ),
+        ({**UNDATED, **at("InstanceCreation", "20200101", "09")}, "2020-01-01T09:00:00"),
+        # a year that stands for none is no time
+        ({"AcquisitionDate": "19000101", **at("Study", "20010203", "08")}, "2001-02-03T08:00:00"),
     ],
 )
 def test_the_time_of_acquisition(tmp_path: Path, tags: dict[str, object], expected: str) -> None:
@@ -263,6 +304,43 @@ def test_a_local_time_is_of_the_sources_zone_unless_the_image_tells_its_own(
     (tmp_path / "a.dcm").write_bytes(written(made))
     (time,) = read(tmp_path, zone="Europe/Berlin")["images"].column("time").to_pylist()
     assert time == dt.datetime(2024, 7, 1, hour, tzinfo=dt.UTC)
+
+
+def test_a_time_of_day_that_cannot_be_leaves_its_date(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(written(instance()).replace(b"101112.5", b"256112.5"))
+    (time,) = read(tmp_path)["images"].column("time").to_pylist()
+    assert time == dt.datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin"])
+def test_a_date_alone_ends_in_its_zone_on_days_of_23_hours_too(tmp_path: Path, zone: str) -> None:
+    day = {"America/New_York": "20240310", "Europe/Berlin": "20240331"}[zone]
+    (tmp_path / "a.dcm").write_bytes(
+        written(instance(AcquisitionDate=day, AcquisitionTime=None)),
+    )
+    (time,) = read(tmp_path, zone=zone)["images"].column("time").to_pylist()
+    local = time.astimezone(ZoneInfo(zone))
+    assert local.strftime("%Y%m%d %H%M%S.%f") == f"{day} 235959.999999"
+
+
+@pytest.mark.parametrize("year", ["1900", "2999", "0001"])
+def test_a_year_that_cannot_be_is_refused(tmp_path: Path, year: str) -> None:
+    (tmp_path / "a.dcm").write_bytes(written(instance(AcquisitionDate=f"{year}0101")))
+    (tmp_path / "b.dcm").write_bytes(written(instance()))
+    found = read(tmp_path, undated="static")
+    assert reasons(found) == {"a.dcm": "implausible_time"}
+    assert found["images"].column("file").to_pylist() == ["b.dcm"]
+
+
+def test_an_image_is_known_when_the_archive_shows_it(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(written(instance()))
+    found = read(tmp_path, available_after="15m")
+    (time,) = found["images"].column("time").to_pylist()
+    assert time == dt.datetime(2024, 2, 29, 10, 26, 12, 500_000, tzinfo=dt.UTC)
+    assert set(found["events"].column("time").to_pylist()) == {time}
+    data = written(instance(AcquisitionTime=None)).replace(b"20240229", b"29022024")
+    (tmp_path / "a.dcm").write_bytes(data)  # the cleaning would read it without the delay
+    assert reasons(read(tmp_path, available_after="15m")) == {"a.dcm": "invalid_date"}
 
 
 def test_a_time_that_is_not_understood_is_left_to_the_cleaning(tmp_path: Path) -> None:

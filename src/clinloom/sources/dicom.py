@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -21,7 +21,7 @@ from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._images.apart import examined
 from clinloom.sources._images.measured import Measured
-from clinloom.study import Zone
+from clinloom.study import Duration, Zone
 
 REQUIRES: str | None = "dicom"
 LINKS = False  # whether it tells which identifiers belong together
@@ -38,6 +38,10 @@ class Options(FileSource):
     )
     zone: Zone = Field(
         default="UTC", description="IANA time zone of images that name no TimezoneOffsetFromUTC"
+    )
+    available_after: Duration = Field(
+        default=0,
+        description="from acquisition until the image can be seen (transfer, PACS), as 15m",
     )
 
 
@@ -57,6 +61,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
 
     A file that is refused is in ``rejected`` by its reason: ``not_dicom``, ``truncated_dicom``,
     ``unreadable_dicom``, ``pixelless_dicom``, ``no_patient``, ``no_time``,
+    ``implausible_time``, ``invalid_date``,
     ``unsupported_transfer_syntax``, ``undecodable_dicom``, ``unmeasurable_image``,
     ``unreadable_file``, and those of ``_images/apart.py``: ``decoder_crashed``, ``decoder_hung``,
     ``oversized_image``. Raises MissingDependency where pydicom is not installed.
@@ -68,7 +73,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
             mend="pip install 'clinloom[dicom]'",
         )
     measured = Measured(source)
-    told = {"zone": options.zone, "undated": options.undated}
+    told = {"zone": options.zone, "undated": options.undated, "after": options.available_after}
     for piece in handed(units, options):
         _instance(piece, told, measured)
         if measured.full:
@@ -78,7 +83,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
         yield last
 
 
-def _instance(piece: FileUnit, told: dict[str, str], measured: Measured) -> None:
+def _instance(piece: FileUnit, told: dict[str, Any], measured: Measured) -> None:
     """Measure one file, or say why not; no file fails the batch."""
     try:
         data = piece.read()

@@ -18,7 +18,7 @@ from clinloom.sources._images.pixels import measurements
 def examine(data: bytes, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """``patient`` and ``record``, then ``image`` and ``measurements``, or ``refused``: the reason.
 
-    ``told``: the source's ``zone`` and ``undated``.
+    ``told``: the source's ``zone``, ``undated`` and ``after`` (see :func:`acquired`).
     """
     with _quiet() as heard:
         try:
@@ -50,7 +50,7 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
 
 def _image(found: Any, told: Mapping[str, Any]) -> dict[str, Any]:
     """The instance's row of the images parcel, but its file. Raises Refused."""
-    time, time_text = acquired(found, told["zone"])
+    time, time_text = acquired(found, told["zone"], told["after"])
     if time is None and time_text is None and told["undated"] == "reject":
         raise Refused("no_time")
     return {
