@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from clinloom.clean._sheet import Sheet
-from clinloom.events import coded
+from clinloom.events import Ints, coded, looked_up, matching
 from clinloom.study import RuleModel
 
 REQUIRES: str | None = None
 ORDER = 50
+IMAGES = ("IMAGE//*",)
 
 
 class Options(RuleModel):
@@ -21,6 +22,8 @@ def apply(sheet: Sheet, options: Options) -> None:
     """Remove rows whose subject, time, code, value and text were there; ledger `duplicate`.
 
     Records and sources may differ: two exports of one hospital tell the same measurement twice.
+    What is measured on images is the same only of one image: the slices and views of a moment may
+    agree in a number, and each is a fact.
     """
     rows = sheet.ordered()
     before, after = rows[:-1], rows[1:]
@@ -38,6 +41,18 @@ def apply(sheet: Sheet, options: Options) -> None:
     places = np.unique(np.concatenate([near, near + 1]))
     run = np.concatenate([[0], np.cumsum(~same)])[places]
     text, _ = coded(sheet.column("text_value").take(pa.array(rows[places])))
-    order = np.lexsort((places, text, run))
+    image = _images(sheet, rows[places])
+    order = np.lexsort((places, image, text, run))
     again = (np.diff(run[order]) == 0) & (np.diff(text[order]) == 0)
+    again &= np.diff(image[order]) == 0
     sheet.remove(np.sort(rows[places[order[1:][again]]]), rule="duplicate")
+
+
+def _images(sheet: Sheet, rows: Ints) -> Ints:
+    """Of which image each row is (n,), as a number; 0 where it is no image's."""
+    position, codes = sheet.code
+    out = np.zeros(len(rows), np.int64)
+    mine = np.flatnonzero(looked_up(matching(codes, IMAGES), position[rows]))
+    if len(mine):
+        out[mine] = coded(sheet.column("record_id").take(pa.array(rows[mine])))[0] + 1
+    return out

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import yaml
 
 from clinloom import cohort as cohorts
-from clinloom import files, plugins
+from clinloom import features, files, plugins
 from clinloom import study as studies
 from clinloom.deploy.bundle import Bundle
 from clinloom.errors import StoreError, UsageError
@@ -105,7 +105,7 @@ def predict(work: Work, study: Study, events: Tables, acquired: Tables, *, bundl
             partial(scored, bundle=bundle, cohort=study.cohort, last=last),
             out=out,
             tables={"predictions": _table(study)},
-            columns={"events": dataset.NEEDED},
+            columns={"events": features.columns(study.features)},
         )
 
     return work.step("score", do, inputs={"clean": work.keys["clean"]}, counts="predictions")

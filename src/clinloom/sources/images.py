@@ -232,4 +232,6 @@ def _refusal(found: list[Row], shared: bool, options: Options) -> str | None:
 
 
 def _stem(name: str) -> str:
-    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    """An image's identity in its source: its name with its folders, without the ending."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + (last.rsplit(".", 1)[0] or last)
