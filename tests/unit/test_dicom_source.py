@@ -99,6 +99,12 @@ def test_an_instance_becomes_events_an_image_and_a_patient(tmp_path: Path) -> No
         "sop_uid": made.SOPInstanceUID,
         "modality": "CT",
         "body_part": "CHEST",
+        "view": None,
+        "laterality": None,
+        "manufacturer": None,
+        "burned_in": None,
+        "content": "image",
+        "quantity": None,
         "time": at,
         "rows": 20,
         "columns": 24,
@@ -191,6 +197,141 @@ def test_intensities_are_rescaled_and_monochrome1_inverted(
 ) -> None:
     (tmp_path / "a.dcm").write_bytes(written(instance(**tags)))
     assert measurements(read(tmp_path)) == pytest.approx(measure(expected))
+
+
+def test_hounsfield_numbers_have_no_colour(tmp_path: Path) -> None:
+    """A unit is a quantity: it is rescaled, and how a screen shows it does not turn it round."""
+    made = instance(PhotometricInterpretation="MONOCHROME1", RescaleSlope=2, RescaleIntercept=-1024)
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    assert measurements(read(tmp_path)) == measure(GRAY * 2.0 - 1024)
+
+
+@pytest.mark.parametrize("vr", ["US", "OW"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_modality_lut_is_applied_before_the_inversion(
+    tmp_path: Path, photometric: str, vr: str
+) -> None:
+    table = np.arange(400, dtype=np.uint16) ** 2 // 40  # not linear: the order matters
+    lut = Dataset()
+    lut.LUTDescriptor, lut.ModalityLUTType = [400, 10, 12], "US"
+    lut.LUTData = table.tolist() if vr == "US" else table.tobytes()
+    made = instance(
+        PhotometricInterpretation=photometric, ModalityLUTSequence=Sequence([lut]), Modality="DX"
+    )
+    made.ModalityLUTSequence[0]["LUTDescriptor"].VR = "US"
+    made.ModalityLUTSequence[0]["LUTData"].VR = vr
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    expected = table[np.clip(GRAY.astype(int) - 10, 0, 399)].astype(int)
+    expected = 4095 - expected if photometric == "MONOCHROME1" else expected
+    assert measurements(read(tmp_path)) == pytest.approx(measure(expected))
+
+
+@pytest.mark.parametrize(
+    ("tags", "padding"),
+    [
+        ({"PixelPaddingValue": 7}, [7]),
+        ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 40}, range(41)),
+        ({"PixelPaddingValue": 40, "PixelPaddingRangeLimit": 0}, range(41)),
+    ],
+)
+def test_padding_is_not_the_patient(
+    tmp_path: Path, tags: dict[str, object], padding: list[int]
+) -> None:
+    made = instance(RescaleSlope=1, RescaleIntercept=-1024, **tags)
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    expected = measure(GRAY.astype(int) - 1024, mask=~np.isin(GRAY, list(padding)))
+    assert measurements(read(tmp_path)) == pytest.approx(expected)
+
+
+def test_padding_of_signed_pixels_may_be_written_without_its_sign(tmp_path: Path) -> None:
+    pixels = GRAY.astype(np.int16) - 100
+    pixels[:5] = -2000
+    made = instance(pixels, PixelPaddingValue=-2000)
+    made["PixelPaddingValue"].VR = "SS"
+    data = written(made).replace(b"\x28\0\x20\x01SS", b"\x28\0\x20\x01US")
+    (tmp_path / "a.dcm").write_bytes(data)
+    assert measurements(read(tmp_path)) == measure(pixels[5:]) | {
+        name: value
+        for name, value in measure(pixels, mask=pixels != -2000).items()
+        if "gradient" in name or name.startswith("coarse")
+    }
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_stored_bits_are_found_where_the_header_says(
+    tmp_path: Path, signed: bool, compressed: bool
+) -> None:
+    """12 bits in the upper part of 16, beside bits that are an overlay's."""
+    values = GRAY.astype(np.int16) * 4 - (1000 if signed else 0)
+    words = (values << 4) | (GRAY.astype(np.int16) & 15)
+    made = instance(words.astype(np.int16 if signed else np.uint16), BitsStored=12, HighBit=15)
+    if compressed:
+        made.compress(RLELossless, encoding_plugin="pydicom")
+    (tmp_path / "a.dcm").write_bytes(written(made))
+    assert measurements(read(tmp_path)) == measure(values)
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind", "unit"),
+    [
+        ({"RescaleSlope": 1, "RescaleIntercept": -1024}, "CT", "[hnsf'U]"),
+        ({"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"}, "CT", None),
+        (
+            {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "OD"},
+            "CT_OD",
+            "{optical_density}",
+        ),
+        ({"Modality": "PT", "Units": "GML"}, "PT", "g/mL"),
+        ({"Modality": "PT", "Units": "GML", "SUVType": "BW"}, "PT", "g/mL"),
+        ({"Modality": "PT", "Units": "GML", "SUVType": "LBM"}, "PT_GML_LBM", "{GML_LBM}"),
+        ({"Modality": "PT", "Units": "BQML"}, "PT_BQML", "Bq/mL"),
+        ({"Modality": "MR"}, "MR", None),
+    ],
+)
+def test_units_are_told_and_never_share_a_code(
+    tmp_path: Path, tags: dict[str, object], kind: str, unit: str | None
+) -> None:
+    (tmp_path / "a.dcm").write_bytes(written(instance(**tags)))
+    events = read(tmp_path)["events"].to_pylist()
+    assert {e["code"].rsplit("//", 1)[0] for e in events} == {f"IMAGE//{kind}//CHEST"}
+    units = {e["code"].rsplit("//", 1)[1]: e["unit"] for e in events}
+    assert units["firstorder_mean"] == units["firstorder_percentile_90"] == unit
+    assert units["firstorder_entropy"] is None and units["firstorder_variance"] is None
+
+
+def test_what_is_no_picture_of_the_patient_is_catalogued_and_not_measured(tmp_path: Path) -> None:
+    storage = "1.2.840.10008.5.1.4.1.1."
+    kinds = {
+        "segmentation": instance(SOPClassUID=f"{storage}66.4"),
+        "dose": instance(SOPClassUID=f"{storage}481.2", DoseGridScaling="1E-5"),
+        "report": instance(None, SOPClassUID=f"{storage}88.11"),
+        "localizer": instance(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        "image": instance(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"]),
+    }
+    for name, made in kinds.items():
+        made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
+        (tmp_path / f"{name}.dcm").write_bytes(written(made))
+    found = read(tmp_path)
+    rows = {row["file"].removesuffix(".dcm"): row for row in found["images"].to_pylist()}
+    assert {name: row["content"] for name, row in rows.items()} == {n: n for n in kinds}
+    assert rows["report"]["rows"] is None and rows["dose"]["rows"] == 20
+    assert set(found["events"].column("record_id").to_pylist()) == {kinds["image"].SOPInstanceUID}
+    assert "rejected" not in found
+
+
+def test_what_an_audit_asks_of_an_image_stands_beside_it(tmp_path: Path) -> None:
+    tags = {"ViewPosition": "AP", "ImageLaterality": "L", "Laterality": "R", "Manufacturer": "ACME"}
+    (tmp_path / "a.dcm").write_bytes(written(instance(**tags, BurnedInAnnotation="YES")))
+    (tmp_path / "b.dcm").write_bytes(written(instance(Laterality="R", BurnedInAnnotation="NO")))
+    (tmp_path / "c.dcm").write_bytes(written(instance()))
+    names = ["view", "laterality", "manufacturer", "burned_in"]
+    rows = read(tmp_path)["images"].select(names).to_pylist()
+    assert [list(row.values()) for row in rows] == [
+        ["AP", "L", "ACME", True],
+        [None, "R", None, False],
+        [None, None, None, None],
+    ]
 
 
 def test_signed_monochrome1_is_inverted_within_its_range(tmp_path: Path) -> None:

@@ -31,7 +31,10 @@ COLUMNS = ("record_id", "source")  # of the events, beside those that every fami
 class Options(Model):
     """Which image measurements are used, how, and over which spans."""
 
-    codes: Codes = Field(default=("IMAGE//*",), description="codes IMAGE//modality//part//name")
+    codes: Codes = Field(
+        default=("IMAGE//*",),
+        description="codes IMAGE//modality//part//name; PT_BQML: PET that is no SUV",
+    )
     statistics: tuple[Literal["count", "last", "mean", "min", "max", "slope"], ...] = Field(
         default=("last",),
         description="last: all of the latest image before the index (of several at one moment, the"

@@ -197,6 +197,7 @@ def _image(
                 "sop_uid": record,
                 "modality": coded(options.modality, absent="XC"),
                 "body_part": coded(options.body_part, absent="UNKNOWN"),
+                "content": "image",
                 "time": row.time,
                 "time_text": row.time_text,
                 "rows": made["rows"],

@@ -14,6 +14,14 @@ from typing import Any
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 NATIVE = {IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 MOST_PIXELS = 90_000_000  # of a frame; the largest radiographs have 30 million
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+CONTENTS = {  # a UID, or where one begins
+    f"{_STORAGE}66.4": "segmentation",
+    f"{_STORAGE}66.7": "segmentation",  # label map
+    f"{_STORAGE}481.2": "dose",
+    f"{_STORAGE}88.": "report",  # structured
+    f"{_STORAGE}104.": "report",  # an encapsulated document
+}
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -39,6 +47,21 @@ def dataset(data: bytes) -> Any:
     if not marked and not str(found.get("SOPClassUID", "")).startswith("1.2.840.10008."):
         raise Refused("not_dicom")
     return found
+
+
+def content(dataset: Any) -> str:
+    """What an instance holds: ``image``, or what is no patient's picture and is not measured.
+
+    ``segmentation``, ``dose``, ``report`` by SOP Class (PS3.4 B.5); ``localizer`` by the third
+    value of Image Type (0008,0008), C.8.2.1.1.1.
+    """
+    kind = text(dataset, "SOPClassUID") or ""
+    for begin, name in CONTENTS.items():
+        if kind == begin or (begin.endswith(".") and kind.startswith(begin)):
+            return name
+    values = dataset.get("ImageType") or ()
+    values = [values] if isinstance(values, str) else list(values)
+    return "localizer" if "LOCALIZER" in [str(v).strip().upper() for v in values] else "image"
 
 
 def has_pixels(dataset: Any, size: int, heard: list[warnings.WarningMessage]) -> None:

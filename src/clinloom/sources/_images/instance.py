@@ -10,13 +10,15 @@ from typing import Any
 
 from clinloom.errors import DataError
 from clinloom.sources._images.acquired import acquired
-from clinloom.sources._images.header import Refused, dataset, has_pixels, text
+from clinloom.sources._images.header import Refused, content, dataset, has_pixels, text
+from clinloom.sources._images.intensities import quantity
 from clinloom.sources._images.measured import coded
 from clinloom.sources._images.pixels import measurements
 
 
 def examine(data: bytes, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """``patient`` and ``record``, then ``image`` and ``measurements``, or ``refused``: the reason.
+    """``patient`` and ``record``, then ``image`` and ``measurements`` (none
+    of what is catalogued alone), or ``refused``: the reason.
 
     ``told``: the source's ``zone``, ``undated`` and ``after`` (see :func:`acquired`).
     """
@@ -25,10 +27,13 @@ def examine(data: bytes, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             found = dataset(data)
             patient, record = text(found, "PatientID"), text(found, "SOPInstanceUID")
             yield {"patient": patient, "record": record}
-            has_pixels(found, len(data), heard)
+            kind = content(found)
+            if kind == "image":
+                has_pixels(found, len(data), heard)
             if patient is None:
                 raise Refused("no_patient")
-            yield {"image": _image(found, told), "measurements": measurements(found)}
+            image = _image(found, kind, told)
+            yield {"image": image, "measurements": measurements(found) if kind == "image" else {}}
         except Refused as refusal:
             yield {"refused": refusal.args[0]}
         except DataError:
@@ -48,18 +53,26 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
         yield heard
 
 
-def _image(found: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+def _image(found: Any, kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
     """The instance's row of the images parcel, but its file. Raises Refused."""
     time, time_text = acquired(found, told["zone"], told["after"])
-    if time is None and time_text is None and told["undated"] == "reject":
+    dated = time is not None or time_text is not None
+    if kind == "image" and not dated and told["undated"] == "reject":
         raise Refused("no_time")
+    rows, columns = (found.get(name) for name in ("Rows", "Columns"))
     return {
         "study_uid": text(found, "StudyInstanceUID"),
         "series_uid": text(found, "SeriesInstanceUID"),
         "modality": coded(text(found, "Modality"), absent="OT"),
         "body_part": coded(text(found, "BodyPartExamined"), absent="UNKNOWN"),
+        "view": text(found, "ViewPosition"),
+        "laterality": text(found, "ImageLaterality") or text(found, "Laterality"),
+        "manufacturer": text(found, "Manufacturer"),
+        "burned_in": {"YES": True, "NO": False}.get(text(found, "BurnedInAnnotation") or ""),
+        "content": kind,
+        "quantity": quantity(found) if kind == "image" else None,
         "time": time,
         "time_text": time_text,
-        "rows": int(found.Rows),
-        "columns": int(found.Columns),
+        "rows": int(rows) if rows else None,
+        "columns": int(columns) if columns else None,
     }
