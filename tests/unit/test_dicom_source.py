@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
 import zipfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -13,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clinloom.errors import MissingDependency
+from clinloom.errors import MissingDependency, SourceError
 from clinloom.files import listing
 from clinloom.radiomics import measure
+from clinloom.report import words
 from clinloom.sources import dicom
 from clinloom.tables import PARCELS
 
@@ -126,9 +129,11 @@ def test_every_refusal_has_its_reason_and_spares_the_rest(tmp_path: Path) -> Non
     files = {
         "sound.dcm": sound,
         "short.dcm": sound[:-100],
+        "shorter.dcm": sound[: -GRAY.nbytes],
         "header.dcm": sound[: sound.index(b"CHEST") + 2],
         "preamble.dcm": sound[:140],
         "none.dcm": written(instance(None, Rows=20, Columns=24)),
+        "parted.dcm": written(instance(PixelData=b"")),
         "contour.dcm": written(contour),
         "nobody.dcm": written(instance(PatientID=None)),
         "blank.dcm": written(instance(PatientID="")),
@@ -146,9 +151,11 @@ def test_every_refusal_has_its_reason_and_spares_the_rest(tmp_path: Path) -> Non
     assert refused.pop("shapeless.dcm") in ("unreadable_dicom", "truncated_dicom")
     assert refused == {
         "short.dcm": "truncated_dicom",
+        "shorter.dcm": "truncated_dicom",
         "header.dcm": "truncated_dicom",
         "preamble.dcm": "truncated_dicom",
         "none.dcm": "pixelless_dicom",
+        "parted.dcm": "pixelless_dicom",
         "contour.dcm": "pixelless_dicom",
         "nobody.dcm": "no_patient",
         "blank.dcm": "no_patient",
@@ -520,6 +527,58 @@ def test_archives_are_folders_and_parcels_are_bounded(
     assert parcels[0]["images"].column("file").to_pylist()[0] == "scans.zip!/x/0.dcm"
 
 
+def test_an_archive_that_cannot_be_opened_costs_itself(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "sound.zip", "w") as archive:
+        archive.writestr("a.dcm", written(instance()))
+    whole = (tmp_path / "sound.zip").read_bytes()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "broken.zip").write_bytes(whole[:-30])
+    found = read(tmp_path, include="*.dcm")
+    assert found["images"].column("file").to_pylist() == ["sound.zip!/a.dcm"]
+    assert reasons(read(tmp_path)) == {"more/broken.zip": "unreadable_file"}
+    with pytest.raises(SourceError, match="broken.zip"):
+        read(tmp_path / "more" / "broken.zip")
+
+
+WIDE = ("JPEG-lossy.dcm", "JPGExtended.dcm")  # JPEG of 12 bits
+
+
+@pytest.fixture
+def extended() -> bytes:
+    file = Path(pydicom.__file__).parent / "data" / "test_files" / WIDE[0]
+    if not file.is_file():
+        pytest.skip("this pydicom ships no test files")
+    made = pydicom.dcmread(file)
+    made.PatientID, made.StudyDate, made.StudyTime = "P-1", "20240229", "1000"
+    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    return written(made)
+
+
+def test_jpeg_of_12_bits_is_read_by_the_extra(tmp_path: Path, extended: bytes) -> None:
+    pytest.importorskip("imagecodecs", reason="the dicom extra's decoders are not all installed")
+    (tmp_path / "a.dcm").write_bytes(extended)
+    found = measurements(read(tmp_path))
+    assert found["firstorder_maximum"] == 264 and found["firstorder_minimum"] == 0
+
+
+def test_a_decoder_that_is_not_installed_is_called_missing(
+    monkeypatch: pytest.MonkeyPatch, extended: bytes
+) -> None:
+    from clinloom.sources._images import instance as kernel
+    from clinloom.sources._images import pixels
+
+    monkeypatch.setattr(pixels, "_installed", lambda written: {"gdcm", "pylibjpeg", "pillow"})
+    told = {"zone": "UTC", "undated": "reject", "after": 0}
+    *_, last = kernel.examine(extended, told)
+    assert last == {"refused": "decoder_missing"}
+    assert "pip install 'clinloom[dicom]'" in words.rule("decoder_missing")
+
+
+def test_every_reason_of_refusal_has_words_in_the_report() -> None:
+    told = set(re.findall(r"``(\w+)``", dicom.read.__doc__ or "")) - {"rejected"}
+    assert {"decoder_missing", "decoder_hung", "implausible_time"} <= told <= set(words.RULES)
+
+
 def test_nothing_is_printed_or_warned(
     tmp_path: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -550,7 +609,9 @@ def test_pydicoms_own_files_are_measured_or_refused() -> None:
     refused = reasons(found)
     assert refused["MR_truncated.dcm"] == "truncated_dicom"
     assert refused["rtplan.dcm"] == "pixelless_dicom"
-    assert count["undecodable_dicom"] <= 4  # 12-bit JPEG, and one that is broken
+    assert count["undecodable_dicom"] <= 2  # one that is broken
+    wide = {refused.get(name, "measured") for name in WIDE}
+    assert wide == {"measured" if find_spec("imagecodecs") else "decoder_missing"}
 
 
 def test_real_positron_emission_slices(data: Path) -> None:

@@ -60,11 +60,11 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     """Parcels of events, images, links and rejected for a group of files, or of given bytes.
 
     A file that is refused is in ``rejected`` by its reason: ``not_dicom``, ``truncated_dicom``,
-    ``unreadable_dicom``, ``pixelless_dicom``, ``no_patient``, ``no_time``,
-    ``implausible_time``, ``invalid_date``,
-    ``unsupported_transfer_syntax``, ``undecodable_dicom``, ``unmeasurable_image``,
-    ``unreadable_file``, and those of ``_images/apart.py``: ``decoder_crashed``, ``decoder_hung``,
-    ``oversized_image``. Raises MissingDependency where pydicom is not installed.
+    ``unreadable_dicom``, ``pixelless_dicom``, ``no_patient``, ``no_time``, ``implausible_time``,
+    ``invalid_date``, ``unsupported_transfer_syntax``, ``decoder_missing``, ``undecodable_dicom``,
+    ``unmeasurable_image``, ``unreadable_file``, and where the file ends the process that opens it,
+    ``decoder_crashed``, ``decoder_hung``, ``oversized_image``. Raises MissingDependency where
+    pydicom is not installed.
     """
     if find_spec("pydicom") is None:
         raise MissingDependency(

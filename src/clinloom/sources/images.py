@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from clinloom.errors import MissingDependency
-from clinloom.files import FileUnit, Piece, address, adjoined, entry, listing
+from clinloom.files import BROKEN, FileUnit, Piece, address, adjoined, entry, listing
 from clinloom.sources._images.apart import examined
 from clinloom.sources._images.manifest import Index, Manifest, Row, calls, columns_of
 from clinloom.sources._images.measured import Measured, coded
@@ -187,7 +187,8 @@ def _image(
     record = _stem(piece.name)
     row = found[0] if found else None
     patient = row.patient if row and len(found) == 1 else None
-    reason = _refusal(found, shared, options)
+    broken = isinstance(piece, Piece) and piece.member == BROKEN
+    reason = "unreadable_file" if broken else _refusal(found, shared, options)
     if row is not None and reason is None:
         made = _examined(piece)
         reason = made.get("refused")

@@ -69,6 +69,8 @@ def has_pixels(dataset: Any, size: int, heard: list[warnings.WarningMessage]) ->
     from pydicom.pixels.utils import get_expected_length
 
     present = [name for name in PIXELS if name in dataset]
+    if present and dataset[present[0]].value is None:  # of length 0; b"" is a value that breaks off
+        raise Refused("pixelless_dicom")
     if not present:
         ended = _ends_early(dataset, size, heard)
         raise Refused("truncated_dicom" if ended else "pixelless_dicom")
