@@ -1,4 +1,4 @@
-"""One Spark session for the whole test run, and where the public data lie."""
+"""What all tests share: one Spark session, one hospital, one run on it, and the public data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.hospital import STUDY, clinloom, sets, small
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
+# Every driver here is at work for seconds: it ends before Java's second compiler pays, which took
+# a third of a small run's processor time.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +23,22 @@ def spark():
     made = session(master="local[2]", settings={"spark.sql.shuffle.partitions": "2"})
     made.conf.set("spark.sql.shuffle.partitions", "2")
     return made
+
+
+@pytest.fixture(scope="session")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic hospital on this machine's disk; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("hospital")
+    clinloom("synth", folder, "--patients", 400, "--seed", 3, "--images", 60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a finished run on it, on this machine, by the command line."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    clinloom("run", STUDY, "--out", out, *sets(small(hospital)), CLINLOOM_SPARK_MEMORY="1g")
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,7 @@ def validate(args: argparse.Namespace) -> Any:
 
         print(json.dumps(schema(plugins), indent=1))
         return None
-    notes = run.lacking(study)
+    notes = [*run.lacking(study), *run.apart(study)]
     lines = {"note" if len(notes) == 1 else f"note {n}": text for n, text in enumerate(notes, 1)}
     found = {"study": study.name, "valid": True, "hash": study.hash}
     return {**found, **({"notes": notes} if args.json else lines)}

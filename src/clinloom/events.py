@@ -5,6 +5,7 @@ Times are int64 microseconds since the epoch, UTC. Nothing here copies a column 
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -85,6 +86,12 @@ def coded(array: pa.Array) -> tuple[npt.NDArray[np.int32], list[str]]:
     return (plain if present is None else np.where(present, plain, np.int32(-1))), (
         array.dictionary.to_pylist()
     )
+
+
+def microseconds(moment: dt.datetime) -> int:
+    """A moment as microseconds; UTC's where it names no zone."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
 def timestamps(microseconds: Ints) -> pa.Array:

@@ -90,7 +90,7 @@ _fact = (
     Column("text_value", _string, "a coded or textual value; empty: a value was due but absent"),
     Column("unit", _string, "UCUM unit"),
     Column("source", _string, "the source's name in the study"),
-    Column("record_id", _string, "the record that it came from"),
+    Column("record_id", _string, "the record that it came from; patient#…: the patient's own"),
 )
 _time_text = Column(
     "time_text", _string, "a time in no declared format, [zone] of its source, for the cleaning"
@@ -155,7 +155,22 @@ LEDGER = Table(
 CROSSWALK = Table(
     "crosswalk",
     "the only link from source identifiers to subjects; it stays in the guarded store",
-    (Column("identifier", _string, "as the source writes it", False), _subject),
+    (
+        Column("system", _string, "the system of the identifier; #source: of that source alone"),
+        Column("identifier", _string, "as the source writes it", False),
+        _subject,
+    ),
+)
+LINKAGE = Table(
+    "linkage",
+    "subjects whose sources contradict each other: are they one patient?",
+    (
+        _subject,
+        Column("fact", _string, "birth: dates a day or more apart; sex: unlike ones", False),
+        Column("values", _long, "how many different ones", False),
+        Column("sources", _long, "how many sources tell them", False),
+    ),
+    ("subject_id",),
 )
 MOVED = Table(
     "moved",
@@ -245,7 +260,11 @@ PREDICTIONS = Table(
 SCORES = Table(
     "predictions",
     "predictions with the source's own identifier, where the study lets it leave",
-    (*PREDICTIONS.columns, Column("patient", _string, "the source's own identifier")),
+    (
+        *PREDICTIONS.columns,
+        Column("patient", _string, "the source's own identifier"),
+        Column("system", _string, "the system of that identifier; #source: of that source alone"),
+    ),
     PREDICTIONS.key,
 )
 
@@ -272,18 +291,24 @@ GROUPS = Table(
     ),
 )
 
-# What a source kernel yields before identities are resolved: `patient` instead of `subject_id`.
+# What a source kernel yields before identities are resolved: `patient` instead of `subject_id`, and
+# beside it `system`, beside `other` `other_system`, where the data tell it; else the source's own.
 PARCEL_EVENTS = Table("events", ACQUIRED.why, (_patient, *_fact, _time_text))
 PARCEL_IMAGES = Table("images", IMAGES.why, (_patient, *_image))
 PARCEL_REJECTED = Table(
     "rejected", REJECTED.why, (Column("patient", _string, _patient.meaning), *_refusal)
 )
-LINKS = Table(
+PARCEL_LINKS = Table(
     "links",
     "which identifiers belong together; (p, p) for each patient seen",
     (_patient, Column("other", _string, "another identifier of the same patient", False)),
 )
-PARCELS = {t.name: t for t in (PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, LINKS, LEDGER)}
+LINKS = Table(
+    "links",
+    "names (system|value, with a mark before it) that belong together; (p, p) for each name seen",
+    PARCEL_LINKS.columns,
+)
+PARCELS = {t.name: t for t in (PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, PARCEL_LINKS, LEDGER)}
 
 
 def matrix(dataset: pa.Table, column: str = "values") -> np.ndarray:

@@ -28,6 +28,7 @@ sources:
     path: {folder}
     include: "vitals-*.parquet"
     patient: patient
+    identifiers: person
     time: {{column: time}}
     events: [{{code: "V//{{code}}", value: value}}]
   notes:
@@ -35,6 +36,7 @@ sources:
     path: {folder}
     include: "notes-*.parquet"
     patient: patient
+    identifiers: person
     time: {{column: time}}
     events: [{{code: NOTE, text: note}}]
   stays:
@@ -42,6 +44,7 @@ sources:
     path: {folder}
     include: "stays.parquet"
     patient: patient
+    identifiers: person
     time: {{column: out}}
     events: [{{code: "OUTCOME//{{died}}"}}, {{code: ADMIT, time: {{column: start}}}}]
 cohort:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from clinloom import files
-from clinloom.errors import DataError, StoreError
-from clinloom.files import Piece, groups
+from clinloom.errors import DataError
 from clinloom.identity import crosswalk, subjects
-from clinloom.run.sums import added, counted, flowed
-from clinloom.spark import blocks, placing, shuffle, sums, workers
-from clinloom.spark.session import SETTINGS, settled
+from clinloom.run.sums import added, counted
+from clinloom.spark import blocks, placing, shuffle, sums
 from clinloom.spark.units import Spool
 from clinloom.store import Pending, Stored, coded
 from clinloom.tables import ACQUIRED, CROSSWALK, FLOW, LINKS, MOVED, REJECTED
@@ -218,140 +215,62 @@ def linked(unit):
     yield {"links": pa.table(list(zip(*unit, strict=True)), schema=LINKS.arrow)}
 
 
+def marked(links, rank: str = "100") -> list[tuple[str, str]]:
+    """Links of a source's own identifiers, as its names are marked; each patient was seen."""
+    seen = {(one, one) for one, _ in links}
+    return [(f"{rank}#s|{one}", f"{rank}#s|{other}") for one, other in [*links, *sorted(seen)]]
+
+
+def named(*identifiers: str) -> list[int]:
+    return subjects.hashed(pa.array([f"#s|{one}" for one in identifiers])).tolist()
+
+
 def test_identifiers_that_stand_for_themselves_are_in_the_crosswalk_once():
-    links = pa.table([["b", "a", "b"], ["b", "a", "b"]], schema=LINKS.arrow)
+    links = pa.table(list(zip(*marked([("b", "b"), ("a", "a")]), strict=True)), schema=LINKS.arrow)
     rows = crosswalk.themselves(links)
-    assert rows.num_rows == 2
+    assert rows.num_rows == 2 and set(rows.column("system").to_pylist()) == {"#s"}
     twice = pa.concat_tables([rows, rows]).sort_by("subject_id")
     for cut in range(5):
         parts = [twice.slice(0, cut), twice.slice(cut)]
         found = pa.concat_tables(crosswalk.distinct(part for part in parts if part.num_rows))
         assert sorted(found.column("identifier").to_pylist()) == ["a", "b"]
-    clash = rows.set_column(1, rows.schema.field(1), pa.array([5, 5]))
+    clash = rows.set_column(2, rows.schema.field(2), pa.array([5, 5]))
     with pytest.raises(DataError, match="the same hash"):
         list(crosswalk.distinct([clash]))
 
 
-@pytest.mark.parametrize("few", [0, 100])
+@pytest.mark.parametrize("few", [0, 1000])
 def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypatch, few):
     monkeypatch.setattr(crosswalk, "FEW", few)
     pairs = [("a", "a"), ("Patient/2", "m"), ("Patient/1", "m"), ("m", "z"), ("Patient/2", "m")]
     chain = [(f"n{n}", f"n{n + 1}") for n in range(10, 40)]
+    crowd = [(f"Patient/c{n}", "777") for n in range(crosswalk.HOLDERS + 1)]
+    later = [("Patient/3", "k"), ("Patient/4", "k")]
+    units = [marked(links) for links in (pairs, chain, crowd, later)]
     out = Pending(files.address(tmp_path / "out"))
-    spool = Spool(out.scratch("units") / "u", [pairs, chain])
+    [four] = named("Patient/4")
+    before = [{"system": "#s", "identifier": i, "subject_id": four} for i in ("Patient/4", "a")]
+    out.write(CROSSWALK, CROSSWALK.rows(before), name="before")
+    held = Stored("before", out.place("before"), "k", None, tuple(out.parts["before"]))
+    spool = Spool(out.scratch("units") / "u", units)
     made = shuffle.by_unit(spark, spool, linked, tables={"links": LINKS}, buckets=3).persist()
-    found = crosswalk.resolve(spark, made, len(pairs) + len(chain), out, buckets=3, parts=2)
-    subject = dict(
-        zip("aPmz", subjects.hashed(pa.array(["a", "Patient/1", "m", "z"])), strict=True)
-    )
+    links = sum(map(len, units))
+    found = crosswalk.resolve(spark, made, links, out, buckets=3, parts=2, before=held)
     rows = [r for part in shuffle.gathered(found.known, CROSSWALK) for r in part.to_pylist()]
+    assert {r["system"] for r in rows} == {"#s"}
     known = {r["identifier"]: r["subject_id"] for r in rows}
-    assert {k: v for k, v in known.items() if not k.startswith("n")} == {
-        "a": subject["a"],
-        **dict.fromkeys(["Patient/1", "Patient/2", "m", "z"], subject["P"]),
-    }
-    [least] = subjects.hashed(pa.array(["n10"]))
-    assert {v for k, v in known.items() if k.startswith("n")} == {least}
+    one, a, least = named("Patient/1", "a", "n10")
+    wanted = {"a": a, **dict.fromkeys(["Patient/1", "Patient/2", "m", "z"], one)}
+    wanted |= dict.fromkeys(["Patient/3", "Patient/4", "k"], four)  # which named it before
+    wanted |= {f"n{n}": least for n in range(10, 41)}
+    crowded = [f"Patient/c{n}" for n in range(crosswalk.HOLDERS + 1)]
+    wanted |= dict(zip(crowded, named(*crowded), strict=True))
+    assert known == wanted
+    assert found.shared == len(crowd) and found.merged == 2
     tables = [pq.read_table(file) for file in found.moved]
     assert all(np.all(np.diff(t.column("own").to_numpy()) > 0) for t in tables)
     moved = dict(
         zip(*(pa.concat_tables(tables).column(n).to_pylist() for n in ("own", "true")), strict=True)
     )
-    assert len(moved) == 3 + 30 and moved[subject["m"]] == moved[subject["z"]] == subject["P"]
-    assert found.merged == 1
-
-
-@pytest.mark.parametrize("buckets", [1, 7])
-@pytest.mark.parametrize("chunk", [1, 13, 100_000])
-def test_buckets_and_chunks_change_nothing(spark, tmp_path, buckets, chunk):
-    stored = clustered(spark, tmp_path, buckets)
-    out = Pending(files.address(tmp_path / f"flow-{chunk}"))
-    found = workers.by_patient(
-        spark,
-        {"events": (stored, ACQUIRED)},
-        count,
-        out=out,
-        tables={"flow": FLOW},
-        merges={"flow": flowed},
-        chunk=chunk,
-    )["flow"]
-    written = pa.concat_tables([pq.read_table(f) for f in Path(out.place("flow")).iterdir()])
-    ids, sizes = np.unique(events().column("subject_id").to_numpy(), return_counts=True)
-    for rows in (found, written):
-        told = {r["name"]: r["rows"] for r in rows.to_pylist()}
-        assert told == {str(i): n for i, n in zip(ids, sizes, strict=True)}
-
-
-def test_each_bucket_is_sorted_and_no_patient_is_in_two(spark, tmp_path):
-    seen: set[int] = set()
-    for file in clustered(spark, tmp_path, 5).files():
-        table = pq.read_table(file)
-        ids = table.column("subject_id").to_numpy()
-        times = table.column("time").cast("int64").to_numpy()
-        assert np.all(np.lexsort((times, ids)) == np.arange(len(ids)))
-        assert not seen & set(ids.tolist())
-        seen |= set(ids.tolist())
-
-
-def test_a_fault_in_a_worker_is_told_as_ours(spark):
-    def refuse(number):
-        raise DataError("what happened", where="a stage", mend="mend it")
-
-    with pytest.raises(DataError, match="what happened") as caught:
-        workers.each(spark, 3, refuse)
-    assert caught.value.mend == "mend it"
-
-
-def test_a_fault_that_may_pass_is_tried_again_and_one_that_stays_is_told(spark, tmp_path):
-    def trying(number, tries):
-        mine = tmp_path / f"{number}-{len(list(tmp_path.glob(f'{number}-*')))}"
-        mine.touch()
-        if len(list(tmp_path.glob(f"{number}-*"))) < tries:
-            raise OSError(5, "the store is away", "bucket/key")
-
-    workers.each(spark, 2, partial(trying, tries=3))
-    for file in tmp_path.iterdir():
-        file.unlink()
-    with pytest.raises(StoreError, match="the store is away") as caught:
-        workers.each(spark, 1, partial(trying, tries=99))
-    assert caught.value.where == "bucket/key"
-
-
-def test_the_session_is_the_callers_again_afterwards(spark):
-    key, other = "spark.sql.ansi.enabled", "spark.sql.parquet.outputTimestampType"
-    before = spark.conf.get(key)
-    spark.conf.set(key, "false")
-    spark.conf.unset(other)
-    default = spark.conf.get(other)
-    told: list[str] = []
-    with settled(spark, {**SETTINGS, "spark.ui.port": "1"}, note=told.append):
-        assert spark.conf.get(key) == "true"
-        assert spark.conf.get(other) == "TIMESTAMP_MICROS"
-    assert spark.conf.get(key) == "false" and spark.conf.get(other) == default
-    assert len(told) == 1 and "spark.ui.port" in told[0]
-    spark.conf.set(key, before)
-
-
-def test_lines_of_a_ranged_file_are_each_read_once(tmp_path):
-    file = tmp_path / "lines.txt"
-    lines = [b"x" * n for n in (0, 5, 17, 3, 0, 40, 1)]
-    file.write_bytes(b"\n".join(lines))
-    size = file.stat().st_size
-    for step in (1, 2, 7, 30, 1000):
-        parts = [
-            Piece("f", str(file), 0, None, start, min(start + step, size)).read()
-            for start in range(0, size, step)
-        ]
-        assert b"".join(parts) == file.read_bytes()
-
-
-def test_groups_hold_every_piece_once():
-    pieces = [Piece(str(n), str(n), 1 << (n % 25)) for n in range(200)]
-    cut = list(groups(pieces, cores=2))
-    assert [p for g in cut for p in g] == pieces
-
-
-def test_a_native_blas_adds_up_alike_on_any_number_of_cores(spark):
-    told = spark._jvm.System.getenv("OPENBLAS_NUM_THREADS")
-    workers = spark.range(1).rdd.map(lambda _: __import__("os").environ["OPENBLAS_NUM_THREADS"])
-    assert told == "1" and workers.collect() == ["1"]
+    assert len(moved) == 3 + 30 + 2
+    assert all(moved[own] == one for own in named("Patient/2", "m", "z"))

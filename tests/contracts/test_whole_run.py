@@ -22,18 +22,9 @@ from clinloom import files
 from clinloom.errors import DataError, SourceError
 from clinloom.run import api as spine
 from clinloom.run import dataset as steps
-from clinloom.synth import synthesise
 from clinloom.tables import COUNTS, EVENTS, FLOW
 
 pytestmark = pytest.mark.core
-
-
-@pytest.fixture(scope="module")
-def hospital(spark, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hospital")
-    truth = synthesise(spark, folder, patients=400, seed=3, images=60)
-    assert truth["patients"] == 400
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +49,15 @@ def test_a_second_run_keeps_every_stage(spark, hospital, done):
 
 
 def test_where_it_runs_and_how_storage_opens_change_no_stage_and_leave_no_secret(
-    spark, hospital, done, monkeypatch
+    spark, hospital, done, monkeypatch, tmp_path
 ):
     canary = "canary-3f9a"
     monkeypatch.setenv("TEST_CANARY", canary)
-    (hospital / "secret").write_text(canary)
+    (tmp_path / "secret").write_text(canary)
     before = json.loads(files.read(done.out / "manifest.json"))
     site = [
         "storage.s3.key=env:TEST_CANARY",
-        f"storage.s3.secret=file:{hospital / 'secret'}",
+        f"storage.s3.secret=file:{tmp_path / 'secret'}",
         "platform.local.cores=2",
     ]
     try:

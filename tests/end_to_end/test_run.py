@@ -19,22 +19,6 @@ METRICS = (
 ).split()
 
 
-@pytest.fixture(scope="session")
-def hospital(tmp_path_factory):
-    """A small synthetic hospital."""
-    folder = tmp_path_factory.mktemp("hospital")
-    clinloom("synth", folder, "--patients", 600, "--seed", 3, "--images", 120)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def finished(hospital, tmp_path_factory):
-    """A finished run on it."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    clinloom("run", STUDY, "--out", out, *sets(small(hospital)))
-    return out
-
-
 def test_a_run_leaves_what_it_promises(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     for model in ("logistic_regression", "decision_tree"):

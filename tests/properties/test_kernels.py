@@ -20,7 +20,7 @@ from clinloom.tables import ACQUIRED, EVENTS, INDEX, conform
 
 HOUR, DAY, YEAR = MICROSECONDS["h"], MICROSECONDS["d"], MICROSECONDS["y"]
 IMAGES = ["IMAGE//CR//CHEST//mean", "IMAGE//CR//CHEST//range", "IMAGE//CT//CHEST//mean"]
-CODES = ["A", "B", *IMAGES, "GENDER//female", "MEDS_BIRTH", "I"]
+CODES = ["A", "B", *IMAGES, "GENDER//female", "MEDS_BIRTH", "MEDS_DEATH", "I"]
 NAMES = EVENTS.arrow.names
 
 
@@ -281,32 +281,56 @@ def definitions(draw):
     hours = st.integers(1, 60).map(lambda n: f"{n * 6}h")
     maybe = st.one_of(st.none(), hours)
     ages = st.one_of(st.none(), st.integers(0, 3))
+    codes = st.sampled_from(["A", "G*", "*"])
+    least = st.one_of(st.none(), st.just(0))
     criterion = st.fixed_dictionaries(
-        {"name": st.just("some"), "codes": st.sampled_from(["A", "G*", "*"]), "within": maybe}
+        {
+            "name": st.just("some"),
+            "codes": codes,
+            "within": maybe,
+            "times": st.integers(1, 2),
+            "value_above": least,
+        }
     )
+    nested = st.fixed_dictionaries(
+        {
+            "name": st.just("several"),
+            "any_of": st.lists(criterion, min_size=2, max_size=2),
+            "at_least": st.integers(1, 2),
+        }
+    )
+    criterion = st.one_of(criterion, nested)
     return Cohort(
         index={
             "at": draw(st.sampled_from(["I", "*", ("A", "I")])),
-            "which": draw(st.sampled_from(["first", "last", "every"])),
+            "which": draw(
+                st.sampled_from(["first", "last", "every", "first_eligible", "last_eligible"])
+            ),
             "plus": draw(st.sampled_from(["0d", "6h", "24h"])),
         },
         eligibility={
             "age_at_least": draw(ages),
+            "prior_observation": draw(maybe),
             "require": draw(st.lists(criterion, max_size=1)),
             "exclude": draw(st.lists(criterion, max_size=1)),
         },
         outcome={
             "codes": "B",
-            "within": draw(hours),
+            "within": draw(st.integers(3, 60).map(lambda n: f"{n * 6}h")),
             "value_above": draw(st.one_of(st.none(), st.just(0))),
         },
         time_at_risk={
             "starts": draw(st.sampled_from(["0d", "6h", "12h"])),
             "start": draw(st.sampled_from(["exclusive", "inclusive"])),
             "end": draw(st.sampled_from(["exclusive", "inclusive"])),
-            "follow_up": draw(st.sampled_from(["assumed", "required"])),
+            "follow_up": draw(st.sampled_from(["assumed", "required", "data"])),
+            "competing": {
+                "codes": draw(st.sampled_from(["A", "MEDS_DEATH"])),
+                "counts_as": draw(st.sampled_from(["negative", "excluded"])),
+            },
         },
-        washout=draw(maybe),
+        washout=draw(st.one_of(st.sampled_from(["ever", "none"]), hours)),
+        observed=draw(st.sampled_from([None, {"starts": "A", "ends": "G*"}])),
     )
 
 
@@ -316,61 +340,120 @@ def fits(code, patterns):
     )
 
 
-def cohort_oracle(rows, definition):
+def cohort_oracle(rows, definition, data_end):
     """Index rows, patient by patient and moment by moment."""
-    out, risk = [], definition.time_at_risk
+    out = []
+    which, _, eligible = definition.index.which.partition("_")
     for subject in sorted({r["subject_id"] for r in rows}):
         mine = [r for r in rows if r["subject_id"] == subject]
         timed = [r for r in mine if r["time"] is not None]
         starts = sorted({r["time"] for r in timed if fits(r["code"], definition.index.at)})
-        starts = {"first": starts[:1], "last": starts[-1:], "every": starts}[definition.index.which]
-        hits = [r for r in timed if fits(r["code"], definition.outcome.codes)]
-        if definition.outcome.value_above is not None:
-            hits = [
-                r
-                for r in hits
-                if r["numeric_value"] is not None
-                and r["numeric_value"] > definition.outcome.value_above
-            ]
+        part = {"first": slice(0, 1), "last": slice(-1, None), "every": slice(None)}[which]
+        if not eligible:
+            starts = starts[part]
+        starts = [s for s in starts if _in_cohort(mine, timed, s, definition)]
+        if eligible:
+            starts = starts[part]
         for start in starts:
             at = start + definition.index.plus
-            born = [r["time"] for r in timed if r["code"] == "MEDS_BIRTH"]
-            least = definition.eligibility.age_at_least
-            if least is not None and (not born or _birthdays(born[0], at) < least):
-                continue
-
-            def has(criterion, mine=mine, at=at):
-                reach = criterion.within
-                return any(
-                    fits(r["code"], criterion.codes)
-                    and (
-                        r["time"] is None
-                        or (r["time"] < at and (reach is None or at - reach <= r["time"]))
-                    )
-                    for r in mine
-                )
-
-            if not all(has(c) for c in definition.eligibility.require):
-                continue
-            if any(has(c) for c in definition.eligibility.exclude):
-                continue
-            prevalent = risk.start == "exclusive" or risk.starts > 0
-            wash = definition.washout
-            if wash is not None and any(
-                at - wash <= r["time"] and (r["time"] <= at if prevalent else r["time"] < at)
-                for r in hits
-            ):
-                continue
-            low, high = at + risk.starts, at + definition.outcome.within
-            found = any(
-                (low <= r["time"] if risk.start == "inclusive" else low < r["time"])
-                and (r["time"] <= high if risk.end == "inclusive" else r["time"] < high)
-                for r in hits
-            )
-            if risk.follow_up == "required" and not found and timed[-1]["time"] < high:
-                continue
-            out.append((subject, at, found))
+            found = _what_followed(timed, at, definition, data_end)
+            if found is not None:
+                out.append((subject, at, found))
     return out
+
+
+def _within(value, above):
+    return above is None or (value is not None and value > above)
+
+
+def _holds(criterion, mine, at):
+    if criterion.any_of:
+        return sum(_holds(c, mine, at) for c in criterion.any_of) >= criterion.at_least
+    reach = criterion.within
+    had = [
+        r
+        for r in mine
+        if fits(r["code"], criterion.codes)
+        and _within(r["numeric_value"], criterion.value_above)
+        and (r["time"] is None or r["time"] < at)
+        and (r["time"] is None or reach is None or at - reach <= r["time"])
+    ]
+    return len(had) >= criterion.times
+
+
+def _period(timed, at, observed):
+    """When the period that holds the moment is over; None where none does."""
+    began = [r["time"] for r in timed if fits(r["code"], observed.starts) and r["time"] <= at]
+    if not began:
+        return None
+    ends = [r["time"] for r in timed if fits(r["code"], observed.ends) and r["time"] > max(began)]
+    over = min(ends, default=2**62)
+    return over if over >= at else None
+
+
+def _hits(timed, definition):
+    outcome = definition.outcome
+    return [
+        r
+        for r in timed
+        if fits(r["code"], outcome.codes) and _within(r["numeric_value"], outcome.value_above)
+    ]
+
+
+def _in_cohort(mine, timed, start, definition):
+    at, eligibility = start + definition.index.plus, definition.eligibility
+    risk = definition.time_at_risk
+    prevalent = risk.start == "exclusive" or risk.starts > 0
+
+    def before(time):
+        return time <= at if prevalent else time < at
+
+    if definition.observed is not None and _period(timed, at, definition.observed) is None:
+        return False
+    born = [r["time"] for r in timed if r["code"] == "MEDS_BIRTH"]
+    least = eligibility.age_at_least
+    if least is not None and (not born or _birthdays(born[0], at) < least):
+        return False
+    seen = [r["time"] for r in timed if r["code"] != "MEDS_BIRTH"]
+    reach = eligibility.prior_observation
+    if reach is not None and (not seen or min(seen) > at - reach):
+        return False
+    if not all(_holds(c, mine, at) for c in eligibility.require):
+        return False
+    if any(_holds(c, mine, at) for c in eligibility.exclude):
+        return False
+    if any(r["code"] == "MEDS_DEATH" and before(r["time"]) for r in timed):
+        return False
+    wash = definition.washout
+    return wash == "none" or not any(
+        before(r["time"])
+        and (wash == "ever" or at - wash <= r["time"])
+        and not (r["time"] == start and fits(r["code"], definition.index.at))
+        for r in _hits(timed, definition)
+    )
+
+
+def _what_followed(timed, at, definition, data_end):
+    """Whether the outcome followed; None where the moment is left out for what followed."""
+    risk = definition.time_at_risk
+    low, high = at + risk.starts, at + definition.outcome.within
+    found = any(
+        (low <= r["time"] if risk.start == "inclusive" else low < r["time"])
+        and (r["time"] <= high if risk.end == "inclusive" else r["time"] < high)
+        for r in _hits(timed, definition)
+    )
+    ended = not found and any(
+        at <= r["time"] <= high and fits(r["code"], risk.competing.codes) for r in timed
+    )
+    if ended and risk.competing.counts_as == "excluded":
+        return None
+    if risk.follow_up != "assumed" and not found and not ended:
+        until = timed[-1]["time"] if risk.follow_up == "required" else data_end
+        if definition.observed is not None:
+            until = min(until, _period(timed, at, definition.observed))
+        if until < high:
+            return None
+    return found
 
 
 def _birthdays(born, at):
@@ -381,15 +464,16 @@ def _birthdays(born, at):
 @settings(max_examples=200, deadline=None)
 @given(records(), definitions(), st.integers(1, 3))
 def test_the_cohort_equals_the_oracle_however_chunked(rows, definition, size):
-    made = cohort(encoded(table(rows)), definition)
+    data_end = max((r["time"] for r in rows if r["time"] is not None), default=0)
+    made = cohort(encoded(table(rows)), definition, data_end=data_end)
     found = [tuple(r.values())[:3] for r in _micro(made["index"]).to_pylist()]
-    assert found == cohort_oracle(rows, definition)
+    assert found == cohort_oracle(rows, definition, data_end)
     flow = [list(r.values()) for r in made["flow"].to_pylist()]
     assert flow[0][2] == len({r["subject_id"] for r in rows})
     assert flow[-1][3] == sum(f[2] for f in found)
     parts, flows = [], np.zeros((len(flow), 2), int)
     for _, part in chunks(rows, size):
-        one = cohort(table(part), definition)
+        one = cohort(table(part), definition, data_end=data_end)
         parts += [tuple(r.values())[:3] for r in _micro(one["index"]).to_pylist()]
         flows += [[r["subjects"], r["rows"]] for r in one["flow"].to_pylist()]
     assert parts == found

@@ -88,6 +88,27 @@ def measurements(found: dict[str, pa.Table]) -> dict[str, float]:
     return {e["code"].rsplit("//", 1)[1]: e["numeric_value"] for e in events}
 
 
+@pytest.mark.parametrize(
+    "identifiers, systems",
+    [
+        (None, {"HOSPITAL_A", "HOSPITAL_B", None}),
+        ("mrn", {None}),  # the source's own, which the study calls mrn
+        ({"HOSPITAL_A": "mrn", "": "old"}, {"mrn", "HOSPITAL_B", "old"}),
+    ],
+)
+def test_a_patient_is_known_by_who_issued_the_number(tmp_path, identifiers, systems) -> None:
+    for name, issuer in (("a", "HOSPITAL_A"), ("b", "HOSPITAL_B"), ("c", None)):
+        more = {"IssuerOfPatientID": issuer} if issuer else {}
+        (tmp_path / f"{name}.dcm").write_bytes(written(instance(**more)))
+        (tmp_path / f"{name}2.dcm").write_bytes(written(instance(None, **more)))
+    chosen = dicom.Options(path=str(tmp_path), identifiers=identifiers)
+    [parcel] = dicom.read(list(listing(str(tmp_path))), chosen, "scans")
+    for name in ("events", "images", "links", "rejected"):
+        told = [row.get("system") for row in parcel[name].to_pylist()]
+        assert set(told) == systems, name
+    assert chosen.own_system == (identifiers if isinstance(identifiers, str) else None)
+
+
 def test_an_instance_becomes_events_an_image_and_a_patient(tmp_path: Path) -> None:
     made = instance()
     (tmp_path / "a.dcm").write_bytes(written(made))

@@ -95,6 +95,19 @@ def test_what_is_undefined_is_none():
     json.dumps([found, apart, flat], allow_nan=False)
 
 
+@pytest.mark.parametrize("few", [1, 4])
+def test_a_handful_of_either_class_gives_no_interval(few):
+    """Two negatives below all positives gave an AUROC of 1.000 from 1.000 to 1.000."""
+    rare = np.r_[np.ones(few, bool), np.zeros(100, bool)]
+    risk = np.r_[np.full(few, 0.9), RNG.random(100) * 0.8]
+    for label, p in ((rare, risk), (~rare, 1 - risk)):
+        found = evaluate(label, p, np.arange(len(p)), threshold=0.5, replicates=50)
+        assert {(one["low"], one["high"]) for one in found.values()} == {(None, None)}
+    enough = np.r_[np.ones(5, bool), np.zeros(100, bool)]
+    p = np.r_[np.full(5, 0.9), RNG.random(100)]
+    assert evaluate(enough, p, np.arange(105), threshold=0.5)["auroc"]["low"] is not None
+
+
 def test_without_replicates_there_is_no_interval():
     found = evaluate(LABEL, RISK, np.arange(400), threshold=0.5, replicates=0)
     assert found["auroc"]["value"] > 0.5 and found["auroc"]["low"] is None

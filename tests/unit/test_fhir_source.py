@@ -46,6 +46,17 @@ def tables(pieces, path, **options):
     return {n: pa.concat_tables([PARCELS[n].empty, *p]).to_pylist() for n, p in parts.items()}
 
 
+def others(tmp_path, *resources, **options):
+    """The links of some resources: each patient, the other's system and the other."""
+    read(tmp_path, *resources, **options)
+    chosen = fhir.Options(path=str(tmp_path), **options)
+    found = set()
+    for parcel in fhir.read(list(files.listing(str(tmp_path))), chosen, "ehr"):
+        for row in parcel["links"].to_pylist():
+            found.add((row["patient"], row.get("other_system"), row["other"]))
+    return found
+
+
 def test_a_result_is_known_when_it_is_released(tmp_path):
     found = read(
         tmp_path,
@@ -234,11 +245,16 @@ def test_a_patient_gives_birth_gender_death_and_identities(tmp_path):
         ("GENDER//female", None),
         ("MEDS_DEATH", 2024),
     ]
-    assert {link["other"] for link in found["links"]} == {"Patient/p1", "M7", "Patient/p0"}
-    chosen = read(tmp_path, person, identifier_system="urn:ssn")["links"]
-    assert {link["other"] for link in chosen} == {"Patient/p1", "999", "Patient/p0"}
+    records = {("Patient/p1", None, p) for p in ("Patient/p1", "Patient/p0")}
+    assert others(tmp_path, person) == records | {("Patient/p1", "urn:mrn", "M7")}
+    [left] = [r for r in found["ledger"] if r["rule"] == "identifier_system"]
+    assert (left["code"], left["action"], left["count"]) == ("urn:ssn", "not_linked", 1)
+    ssn = {("Patient/p1", "urn:ssn", "999")}
+    assert others(tmp_path, person, identifiers="urn:ssn") == records | ssn
+    mapped = others(tmp_path, person, identifiers={"urn:ssn": "ssn", "urn:mrn": "mrn"})
+    assert mapped - records == {("Patient/p1", "ssn", "999"), ("Patient/p1", "mrn", "M7")}
     del person["identifier"][1]
-    assert "999" in {link["other"] for link in read(tmp_path, person)["links"]}
+    assert others(tmp_path, person) == records | ssn
 
 
 def test_a_death_without_a_time_is_not_known_at_all_times(tmp_path):
@@ -351,7 +367,8 @@ def test_the_first_coding_of_a_preferred_system_gives_the_code(tmp_path):
         ("https://fhir.example/r4/Patient/a", "Patient/a"),
         ("Patient/a/_history/2", "Patient/a"),
         ("urn:uuid:0b1c", "Patient/0b1c"),
-        ("Patient?identifier=urn:mrn|M7", "M7"),
+        ("Patient?identifier=urn:mrn|M7", "Patient?identifier=urn:mrn|M7"),
+        ("Patient?identifier=urn:mrn|unknown", None),
         ("Group/a", None),
         ("#a", None),
         ("", None),
@@ -364,10 +381,30 @@ def test_references_of_every_form_find_their_patient(tmp_path, reference, patien
     assert [r["reason"] for r in found["rejected"]] == ([] if patient else ["no_patient"])
 
 
-def test_a_logical_reference_is_the_identifiers_bare_value(tmp_path):
+def test_a_logical_reference_is_a_patient_linked_to_that_identifier(tmp_path):
     subject = {"identifier": {"system": "urn:mrn", "value": "M7"}}
     given = observation(effectiveDateTime="2024-03-01", subject=subject)
-    assert read(tmp_path, given)["events"][0]["patient"] == "M7"
+    patient = "Patient?identifier=urn:mrn|M7"
+    assert read(tmp_path, given)["events"][0]["patient"] == patient
+    assert others(tmp_path, given) == {(patient, None, patient), (patient, "urn:mrn", "M7")}
+    renamed = others(tmp_path, given, identifiers={"urn:mrn": "mrn"})
+    assert ("Patient?identifier=mrn|M7", "mrn", "M7") in renamed
+
+
+def test_a_reference_to_another_server_is_another_patient(tmp_path):
+    own, other = "https://fhir.example/r4", "https://elsewhere.example"
+    rows = [
+        observation(effectiveDateTime="2024-03-01", subject={"reference": reference})
+        for reference in ("Patient/1", f"{own}/Patient/1", f"{other}/Patient/1/_history/3")
+    ]
+    found = read(tmp_path, *rows, server=f"{own}/")
+    foreign = f"{other}/Patient/1"
+    assert [e["patient"] for e in found["events"]] == ["Patient/1", "Patient/1", foreign]
+    assert (foreign, other, "Patient/1") in others(tmp_path, *rows, server=own)
+    untold = read(tmp_path, *rows)
+    assert {e["patient"] for e in untold["events"]} == {"Patient/1"}
+    counted = {r["code"]: r["count"] for r in untold["ledger"] if r["rule"] == "reference_server"}
+    assert counted == {own: 1, other: 1}
 
 
 def verified(*codes, text=None):

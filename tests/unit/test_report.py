@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from clinloom.evaluate import METRICS, curves, evaluate
-from clinloom.report import baseline, figures, names, render
+from clinloom.report import baseline, figures, names, page, render, summary
 from clinloom.report.baseline import table_one
 from clinloom.report.charts import above, bars, forest, ticks
+from clinloom.run.record import warnings
 
 SECTIONS = "summary cohort models curves modalities table1 quality run glossary".split()
 VOID = {"meta", "link", "input", "br", "hr", "img"}
@@ -338,3 +339,56 @@ def test_table_one_of_many_rows_keeps_its_counts_and_nearly_its_quartiles():
     for part in ("overall", "without", "with"):
         near, true = ([float(n) for n in re.findall(r"\d+", row[1][part])] for row in (told, exact))
         assert near == pytest.approx(true, abs=1.5)
+
+
+def test_the_flow_ends_with_who_had_what():
+    steps = [
+        {"step": 0, "name": "patients", "subjects": 900, "rows": 0},
+        {"step": 1, "name": "with index event", "subjects": 800, "rows": 800},
+        {"step": 2, "name": "competing event", "subjects": 50, "rows": 50},
+        {"step": 3, "name": "outcome", "subjects": 200, "rows": 200},
+    ]
+    made = page._flow(steps)
+    assert [step["count"] for step in made["steps"]] == ["900 patients", "800 patients"]
+    counts = [(end["kind"], end["count"], end["share"]) for end in made["ends"]]
+    assert counts == [
+        ("with", "200 patients", "25.0%"),
+        ("without", "50 patients", "6.3%"),
+        ("without", "550 patients", "68.8%"),
+    ]
+    assert (
+        len(page._flow([*steps[:2], {**steps[2], "subjects": 0, "rows": 0}, steps[3]])["ends"]) == 2
+    )
+
+
+def test_a_handful_of_test_patients_shows_no_result(made: dict):
+    few = copy.deepcopy(made)
+    few["split"]["test"] = {"rows": 12, "subjects": 12, "positive": 2}
+    metrics = {"models": few["models"], "selected": "first"}
+    few["warnings"] = warnings(metrics, few["split"]["test"])
+    assert len(few["warnings"]) == 1 and "too few" in few["warnings"][0]
+    shown = page.view(few)
+    assert {tile["value"] for tile in shown["tiles"] if tile["label"] == "AUROC"} == {figures.NONE}
+    assert not shown["pictures"] and shown["modalities"] is None
+    assert not any(panel["charts"] for panel in shown["panels"])
+    auroc = figures.number(made["models"]["first"]["test"]["auroc"]["value"])
+    assert auroc in render(made) and auroc not in render(few)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said", "warned"),
+    [
+        (1.0, 0.8, 1.2, "spread about as they should be", False),
+        (0.73, 0.3, 1.2, "look too extreme", True),
+        (1.6, 0.9, 2.4, "look too timid", True),
+        (0.5, 0.3, 0.8, "too extreme: high", True),
+        (-2.81, -9.0, 3.0, "did not mean more outcomes", True),
+    ],
+)
+def test_words_and_warnings_on_calibration_agree(made, value, low, high, said, warned):
+    model = copy.deepcopy(made["models"]["first"])
+    model["test"]["calibration_slope"] = {"value": value, "low": low, "high": high}
+    (text,) = [t for t in summary.sentences(model, {"test": None, "unit": "patients"}) if said in t]
+    assert ("(slope compatible with 1)" in text) == (not warned)
+    told = warnings({"models": {"m": model}, "selected": "m"}, {"rows": 900, "positive": 300})
+    assert any("calibration slope" in line for line in told) == warned

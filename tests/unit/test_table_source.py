@@ -226,6 +226,7 @@ def test_a_file_may_be_named_after_its_patient(tmp_path):
         value="value",
     )
     assert [(e["patient"], e["numeric_value"]) for e in found["events"]] == [("p.1", 1), ("p2", 2)]
+    assert [e["record_id"] for e in found["events"]] == ["@11", "@11"]  # no patient's identifier
 
 
 def test_bad_rows_are_refused_with_their_place_and_fail_nothing_else(tmp_path):

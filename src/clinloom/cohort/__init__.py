@@ -6,137 +6,180 @@ A kernel room: functions of whole patients' events, without Spark, files or stat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from clinloom import events as ev
-from clinloom.cohort._ages import old_enough, young_enough
-from clinloom.cohort._occurrences import Occurrences
+from clinloom.cohort._eligibility import ALIVE, FREE, OBSERVED, REACHES, Periods, inside, tests
+from clinloom.cohort._moments import Moments, moments
+from clinloom.cohort._occurrences import NEVER, Occurrences
 from clinloom.events import Flags, Ints
 from clinloom.history import History
-from clinloom.study import Cohort, Criterion, Eligibility, IndexTime, Outcome
+from clinloom.study import Cohort
 from clinloom.tables import FLOW, INDEX
 
-BIRTH = "MEDS_BIRTH"
+PATIENTS = "patients"
+WITH_INDEX = "with index event"
+KNOWN = {"data": "followed up within the data", "required": "followed up"}
+COMPETING = "competing event"  # of those left, as are those with the outcome
+OUTCOME = "outcome"
+COUNTED = (PATIENTS, COMPETING, OUTCOME)  # steps that leave no moment out
+CHOSEN = {"first": "the first moment of each patient", "last": "the last moment of each patient"}
+REMEDIES = {
+    WITH_INDEX: ("index.at", "is it a code of the events?"),
+    ALIVE: ("index", "is the index time before death?"),
+    OBSERVED: ("observed", "are its codes those of the events?"),
+    REACHES: ("eligibility.prior_observation", "make it shorter"),
+    FREE: ("washout", "`none` keeps those who had the outcome before, as it may come again"),
+    KNOWN["data"]: (
+        "time_at_risk.follow_up",
+        "the data end before the time at risk does: `assumed` takes who has no outcome for free"
+        " of it, and `cohort.data_end` tells when the data end",
+    ),
+    KNOWN["required"]: ("time_at_risk.follow_up", "`data` asks less"),
+}
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Prediction moments: patient (m,) as a position in the chunk, time (m,) in microseconds."""
-
-    patient: Ints
-    time: Ints
-
-    def where(self, keep: Flags) -> Moments:
-        """The moments that are kept."""
-        return self if keep.all() else Moments(self.patient[keep], self.time[keep])
-
-
-def cohort(events: pa.Table, definition: Cohort) -> dict[str, pa.Table]:
+def cohort(
+    events: pa.Table, definition: Cohort, *, data_end: int | None = None
+) -> dict[str, pa.Table]:
     """Index times with their outcome, and how many patients and moments each step left.
 
     ``events`` (EVENTS columns subject_id, time, code, numeric_value; others are not read) hold
-    whole patients, sorted by subject_id and time, nulls first.
+    whole patients, sorted by subject_id and time, nulls first. ``data_end``: until when the data
+    tell what happened, in microseconds; none: the study's, or for ever.
 
     Answers ``index`` (INDEX, sorted; ``split`` is null, ``boolean_value`` is true or false) and
     ``flow`` (FLOW; its counts add up over chunks of patients).
 
-    The time at risk runs from index + ``starts`` to index + ``within``. The washout reaches from
-    index - ``washout`` up to the index time; it takes in the index time itself where an outcome
-    at that moment could not count as predicted, for then the patient has it already. Static facts
-    hold at every moment for eligibility and are no outcome. A moment is followed up where the
-    outcome was seen or the record reaches the end of the time at risk.
+    A moment counts where its patient is alive, observed, eligible and free of the outcome before.
+    The time at risk runs from index + ``starts`` to index + ``within``. What happens at the index
+    time itself counts as before where it could not be predicted. A competing event (death) in the
+    time at risk ends follow-up: who had no outcome is free of it, or left out. Everybody else
+    without an outcome must be followed up to the end of the time at risk.
     """
     history = History(events)
     flow = _Flow()
-    flow.rows.append(("patients", len(history.subjects), 0))
-    moments = flow.step("with index event", _moments(history, definition.index))
-    for name, keep in _eligibility(history, definition.eligibility):
-        moments = flow.step(name, moments.where(keep(moments)))
-
+    found = _found(history, definition, flow)
+    after = _after(history, definition, found, data_end)
     risk = definition.time_at_risk
-    outcomes = _outcomes(history, definition.outcome)
-    if definition.washout is not None:
-        inside = risk.start == "exclusive" or risk.starts > 0
-        begin = moments.time - definition.washout
-        found = outcomes.between(moments.patient, begin, moments.time, including_end=inside)
-        moments = flow.step("free of the outcome before (washout)", moments.where(~found))
+    if risk.competing.counts_as == "excluded":
+        after = after.where(~after.competing)
+        flow.step("free of competing events", after.moments)
+    if risk.follow_up != "assumed":
+        after = after.where(~after.unknown)
+        flow.step(KNOWN[risk.follow_up], after.moments)
+    if risk.competing.counts_as == "negative":
+        flow.step(COMPETING, after.moments.where(after.competing))
+    flow.step(OUTCOME, after.moments.where(after.outcome))
+    return {"index": _index(history, after.moments, after.outcome), "flow": flow.table()}
 
-    end = moments.time + definition.outcome.within
-    outcome = outcomes.between(
-        moments.patient,
-        moments.time + risk.starts,
+
+def due(
+    events: pa.Table,
+    definition: Cohort,
+    *,
+    data_end: int | None = None,
+    now: int | None = None,
+) -> dict[str, pa.Table]:
+    """The moments at which a prediction is due: the cohort's, whatever happens afterwards.
+
+    As :func:`cohort`, but nobody is left out for what is not known yet: where the outcome was not
+    seen and may still come, ``boolean_value`` is null. ``now``: moments after it, in
+    microseconds, are still to come and left out.
+    """
+    history = History(events)
+    flow = _Flow()
+    found = _found(history, definition, flow)
+    if now is not None:
+        found = flow.step("due by now", found.where(found.time <= now))
+    after = _after(history, definition, found, data_end)
+    unknown = after.unknown | (~after.outcome & (after.end > (NEVER if now is None else now)))
+    return {"index": _index(history, found, after.outcome, unknown), "flow": flow.table()}
+
+
+def emptied(flow: pa.Table) -> tuple[str, str]:
+    """Where in the study, and how to mend it, nobody was left. ``flow``: FLOW."""
+    left = zip(flow.column("name").to_pylist(), flow.column("rows").to_pylist(), strict=True)
+    empty = (name for name, rows in left if not rows and name not in COUNTED)
+    name = next(empty, WITH_INDEX)
+    key, mend = REMEDIES.get(name, ("eligibility", f"'{name}' leaves nobody"))
+    return f"cohort.{key}", mend
+
+
+def _found(history: History, definition: Cohort, flow: _Flow) -> Moments:
+    """The moments at which a patient is in the cohort, by what is known by then."""
+    flow.rows.append((PATIENTS, len(history.subjects), 0))
+    which, _, eligible = definition.index.which.partition("_")
+    found = moments(history, definition.index)
+    found = flow.step(WITH_INDEX, found if eligible else found.chosen(which))
+    for name, keep in tests(history, definition, _outcomes(history, definition)):
+        found = flow.step(name, found.where(keep(found)))
+    return flow.step(CHOSEN[which], found.chosen(which)) if eligible else found
+
+
+@dataclass(frozen=True)
+class _After:
+    """What happened after each moment (m,).
+
+    ``outcome``; ``competing``: a competing event and no outcome; ``unknown``: neither, and not
+    followed to the ``end`` of the time at risk (microseconds).
+    """
+
+    moments: Moments
+    outcome: Flags
+    competing: Flags
+    unknown: Flags
+    end: Ints
+
+    def where(self, keep: Flags) -> _After:
+        """The moments that are kept."""
+        return _After(
+            self.moments.where(keep),
+            self.outcome[keep],
+            self.competing[keep],
+            self.unknown[keep],
+            self.end[keep],
+        )
+
+
+def _after(history: History, definition: Cohort, found: Moments, data_end: int | None) -> _After:
+    risk = definition.time_at_risk
+    end = found.time + definition.outcome.within
+    outcome = _outcomes(history, definition).between(
+        found.patient,
+        found.time + risk.starts,
         end,
         including_start=risk.start == "inclusive",
         including_end=risk.end == "inclusive",
     )
-    if risk.follow_up == "required":
-        keep = outcome | (history.last_seen[moments.patient] >= end)
-        moments, outcome = flow.step("followed up", moments.where(keep)), outcome[keep]
-    flow.step("outcome", moments.where(outcome))
-    return {"index": _index(history, moments, outcome), "flow": flow.table()}
+    ends = Occurrences(history, history.rows_of(risk.competing.codes, static=False))
+    competing = ends.between(found.patient, found.time, end, including_end=True) & ~outcome
+    until = _until(history, definition, found, data_end)
+    return _After(found, outcome, competing, ~outcome & ~competing & (end > until), end)
 
 
-def _moments(history: History, index: IndexTime) -> Moments:
-    """The index times of every patient, each once."""
-    rows = history.rows_of(index.at, static=False)
-    patient, time = history.patient_of(rows), history.time[rows]
-    new = np.ones(len(rows), bool)
-    if index.which == "first":
-        new[1:] = patient[1:] != patient[:-1]
-    elif index.which == "last":
-        new[:-1] = patient[1:] != patient[:-1]
+def _until(history: History, definition: Cohort, found: Moments, data_end: int | None) -> Ints:
+    """Until when it is known whether a moment's patient had the outcome (m,), microseconds."""
+    follow_up = definition.time_at_risk.follow_up
+    if follow_up == "assumed":
+        return np.full(len(found.time), NEVER)
+    if follow_up == "required":
+        until = history.last_seen[found.patient]
     else:
-        new[1:] = (patient[1:] != patient[:-1]) | (time[1:] != time[:-1])
-    return Moments(patient[new], time[new] + index.plus)
+        last = data_end if definition.data_end is None else ev.microseconds(definition.data_end)
+        until = np.full(len(found.time), NEVER if last is None else last)
+    if definition.observed is not None:
+        until = np.minimum(until, Periods(history, definition.observed).end(found))
+    return until
 
 
-def _eligibility(history: History, eligibility: Eligibility) -> list[tuple[str, Any]]:
-    """Each step's name and its test of moments."""
-    steps: list[tuple[str, Any]] = []
-    low, high = eligibility.age_at_least, eligibility.age_at_most
-    if low is not None or high is not None:
-        born = history.first_time((BIRTH,))
-        if low is not None:
-            steps.append(
-                (f"age at least {low:g}", lambda m: old_enough(born[m.patient], m.time, low))
-            )
-        if high is not None:
-            steps.append(
-                (f"age at most {high:g}", lambda m: young_enough(born[m.patient], m.time, high))
-            )
-    steps += [(c.name, _criterion(history, c, wanted=True)) for c in eligibility.require]
-    steps += [(c.name, _criterion(history, c, wanted=False)) for c in eligibility.exclude]
-    return steps
-
-
-def _criterion(history: History, criterion: Criterion, *, wanted: bool) -> Any:
-    """Whether one of the codes was there before the index time, or always holds."""
-    rows = history.rows_of(criterion.codes, static=True)
-    known = Occurrences(history, rows[history.time[rows] != ev.STATIC])
-    holds = np.zeros(len(history.subjects), bool)
-    holds[history.patient_of(rows[history.time[rows] == ev.STATIC])] = True
-
-    def test(moments: Moments) -> Flags:
-        reach = criterion.within
-        begin = np.full(len(moments.time), ev.STATIC + 1) if reach is None else moments.time - reach
-        found = known.between(moments.patient, begin, moments.time) | holds[moments.patient]
-        kept: Flags = found == wanted
-        return kept
-
-    return test
-
-
-def _outcomes(history: History, outcome: Outcome) -> Occurrences:
+def _outcomes(history: History, definition: Cohort) -> Occurrences:
     """Every occurrence of the outcome, whenever."""
+    outcome = definition.outcome
     rows = history.rows_of(outcome.codes, static=False)
-    keep = np.ones(len(rows), bool)
-    if outcome.value_above is not None:
-        keep &= history.value[rows] > outcome.value_above
-    if outcome.value_below is not None:
-        keep &= history.value[rows] < outcome.value_below
+    keep = inside(history, rows, outcome.value_above, outcome.value_below)
     return Occurrences(history, rows[keep])
 
 
@@ -161,11 +204,13 @@ class _Flow:
         return pa.table(columns, schema=FLOW.arrow)
 
 
-def _index(history: History, moments: Moments, outcome: Flags) -> pa.Table:
+def _index(
+    history: History, found: Moments, outcome: Flags, unknown: Flags | None = None
+) -> pa.Table:
     columns = [
-        pa.array(history.subjects[moments.patient], pa.int64()),
-        ev.timestamps(moments.time),
-        pa.array(outcome),
+        pa.array(history.subjects[found.patient], pa.int64()),
+        ev.timestamps(found.time),
+        pa.array(outcome, mask=unknown),
         pa.nulls(len(outcome), pa.string()),
     ]
     return pa.table(columns, schema=INDEX.arrow)

@@ -1,4 +1,4 @@
-"""The times at which patients had what a criterion or an outcome names."""
+"""The times at which patients had what a criterion, an outcome or a period names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,42 @@ class Occurrences:
         including_end: bool = False,
     ) -> Flags:
         """Whether there is one from ``begin`` to ``end`` (m,), for each moment's patient."""
+        found = self.count(
+            patient, begin, end, including_start=including_start, including_end=including_end
+        )
+        return found > 0
+
+    def count(
+        self,
+        patient: Ints,
+        begin: Ints,
+        end: Ints,
+        *,
+        including_start: bool = True,
+        including_end: bool = False,
+    ) -> Ints:
+        """How many there are from ``begin`` to ``end`` (m,), for each moment's patient."""
+        first = self._at(patient, begin, after=not including_start)
+        return self._at(patient, end, after=including_end) - first
+
+    def latest(self, patient: Ints, moment: Ints) -> Ints:
+        """The last one up to the moment, itself included (m,); STATIC where there is none."""
+        at = self._at(patient, moment, after=True) - 1
+        return self._times(at, at >= self._starts[patient], ev.STATIC)
+
+    def earliest(self, patient: Ints, moment: Ints) -> Ints:
+        """The first one after the moment (m,); NEVER where there is none."""
+        at = self._at(patient, moment, after=True)
+        return self._times(at, at < self._starts[patient + 1], NEVER)
+
+    def _at(self, patient: Ints, moment: Ints, *, after: bool) -> Ints:
         low, high = self._starts[patient], self._starts[patient + 1]
-        first = ev.bisect(self._time, low, high, begin, after=not including_start)
-        last = ev.bisect(self._time, low, high, end, after=including_end)
-        return last > first
+        return ev.bisect(self._time, low, high, moment, after=after)
+
+    def _times(self, at: Ints, there: Flags, otherwise: int) -> Ints:
+        out = np.full(len(at), otherwise)
+        out[there] = self._time[at[there]]
+        return out
+
+
+NEVER = np.iinfo(np.int64).max  # later than every time

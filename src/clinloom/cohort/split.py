@@ -6,8 +6,6 @@ patients are.
 
 from __future__ import annotations
 
-import datetime as dt
-
 import numpy as np
 import pyarrow as pa
 
@@ -26,20 +24,25 @@ def uniform(subject: Ints, *, seed: int) -> Floats:
     return drawn
 
 
-def assign(index: pa.Table, split: Split, *, seed: int) -> pa.Table:
+def assign(index: pa.Table, split: Split, *, seed: int, within: int = 0) -> pa.Table:
     """``index`` (INDEX, whole patients) with its ``split``: train, test, or null for neither.
 
     By random: patients, in the proportion train : test (weights; they need not sum to 1). By
-    time: moments from the cutoff on are test; a patient with such a moment leaves its earlier
-    ones unused, so that nobody is in both.
+    time: moments from the cutoff on are test, and those train whose time at risk (it ends
+    ``within`` microseconds after the index time) is over by then: a model made at the cutoff would
+    know no other outcome. A patient with a moment from the cutoff on leaves its earlier ones
+    unused, so that nobody is in both.
     """
     subject = ev.subjects(index)
     if split.by == "random":
         train = uniform(subject, seed=seed) < split.train / (split.train + split.test)
         test = ~train
     else:
-        test = ev.times(ev.column(index, "prediction_time")) >= _microseconds(split.cutoff)
-        train = ~np.isin(subject, subject[test])
+        assert split.cutoff is not None, "the study checks that it is there"  # noqa: S101
+        cutoff = ev.microseconds(split.cutoff)
+        time = ev.times(ev.column(index, "prediction_time"))
+        test = time >= cutoff
+        train = ~np.isin(subject, subject[test]) & (time + within <= cutoff)
     place = np.where(test, 1, 0).astype(np.int32)
     names = pa.DictionaryArray.from_arrays(
         pa.array(place, mask=~(train | test)), pa.array(["train", "test"])
@@ -51,9 +54,3 @@ def assign(index: pa.Table, split: Split, *, seed: int) -> pa.Table:
 def fold(subject: Ints, folds: int, seed: int) -> Ints:
     """A fold, 0 to folds - 1, for each subject (n,); independent of the random split."""
     return (uniform(subject, seed=seed ^ FOLDS) * folds).astype(np.int64)
-
-
-def _microseconds(cutoff: dt.datetime | None) -> int:
-    assert cutoff is not None, "the study checks that a split by time has its cutoff"  # noqa: S101
-    aware = cutoff if cutoff.tzinfo else cutoff.replace(tzinfo=dt.UTC)
-    return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)

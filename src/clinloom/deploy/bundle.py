@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
@@ -130,8 +132,8 @@ class Bundle:
         ``events``: an Arrow table, a pandas DataFrame or a list of dictionaries with the columns
         of the events table (``subject_id``, ``time``, ``code`` and, where there are any,
         ``numeric_value``, ``text_value``, ``unit``; a dictionary may lack any of these). ``at``: a
-        moment for every patient, in place of the study's index times. Answers PREDICTIONS;
-        ``boolean_value`` is null.
+        moment for every patient, in place of the study's index times, of which those still to
+        come are left out. Answers PREDICTIONS; ``boolean_value`` is null.
         """
         acquired = _acquired(events)
         cleaned = cleaning.clean(acquired, self.resolved.clean)["events"]
@@ -155,11 +157,21 @@ class Bundle:
 
     def _moments(self, events: pa.Table, at: Any) -> pa.Table:
         if at is None:
-            return cohorts.cohort(events, self.resolved.cohort)["index"]
+            last = pc.max(events.column("time").cast(pa.int64())).as_py()
+            return cohorts.due(events, self.resolved.cohort, now=present(last))["index"]
         subjects = pa.array(np.unique(events.column("subject_id").to_numpy()))
         moment = pa.scalar(at, INDEX.arrow.field("prediction_time").type)
         rows = {"subject_id": subjects, "prediction_time": pa.repeat(moment, len(subjects))}
         return conform(pa.table(rows), INDEX)
+
+
+def present(last: int | None) -> int | None:
+    """The present moment, in microseconds; None where dates were shifted past it.
+
+    ``last``: the time of the last event, which else would lie in the future.
+    """
+    moment = time.time_ns() // 1000
+    return None if last is not None and last > moment else moment
 
 
 def _acquired(events: Any) -> pa.Table:

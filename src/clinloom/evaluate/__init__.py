@@ -22,7 +22,17 @@ from clinloom.evaluate import bootstrap, calibration, discrimination, utility
 from clinloom.evaluate.bootstrap import ONCE, Tally
 from clinloom.learn.risks import Risks
 
-__all__ = ["METRICS", "Judged", "Rows", "blocks", "curves", "evaluate", "replicated", "told"]
+__all__ = [
+    "FEWEST",
+    "METRICS",
+    "Judged",
+    "Rows",
+    "blocks",
+    "curves",
+    "evaluate",
+    "replicated",
+    "told",
+]
 
 METRICS = (
     "auroc",
@@ -36,6 +46,7 @@ METRICS = (
     "calibration_slope",
     "calibration_intercept",
 )
+FEWEST = 5  # rows of either class without which a number says nothing of other patients
 MOST_POINTS = 200
 BLOCK = 20  # replicates at once where the groups are many
 CELLS = 2_000_000  # replicates x groups at once where they are few
@@ -63,6 +74,11 @@ class Judged:
         once = risks.positive[None].astype(float), risks.total[None].astype(float)
         return cls(risks, threshold, calibration.fit(risks.score, *once))
 
+    @property
+    def few(self) -> bool:
+        """Whether too few rows have, or have not, the outcome."""
+        return min(self.risks.positives, self.risks.rows - self.risks.positives) < FEWEST
+
 
 def evaluate(
     label: ArrayLike,
@@ -80,7 +96,8 @@ def evaluate(
     row is flagged where its probability is at or above ``threshold``. Answers
     ``{metric: {"value", "low", "high"}}``; None where a number is undefined (precision when nothing
     is flagged, a slope when the classes separate). Replicates in which a metric is undefined are
-    left out of its interval. Raises DataError where there is one class only.
+    left out of its interval; no interval is given where fewer than ``FEWEST`` rows have, or have
+    not, the outcome. Raises DataError where there is one class only.
 
     >>> found = evaluate([0, 0, 1, 1], [.1, .6, .4, .9], [1, 2, 3, 4], threshold=.5, replicates=50)
     >>> found["auroc"]["value"]
@@ -96,7 +113,7 @@ def evaluate(
         replicated([rows], [judged], block, seed=seed)[0]
         for block in blocks(replicates, len(judged.risks.score))
     ]
-    return told(np.concatenate(drawn), confidence=confidence)
+    return told(np.concatenate(drawn), confidence=confidence, few=judged.few)
 
 
 def blocks(replicates: int, groups: int, *, least: int = 1) -> list[range]:
@@ -133,10 +150,17 @@ def replicated(
     return out
 
 
-def told(drawn: Floats, *, confidence: float) -> dict[str, dict[str, float | None]]:
-    """The metrics with their intervals, from replicates (1 + b, metrics), ``ONCE`` first."""
+def told(
+    drawn: Floats, *, confidence: float, few: bool = False
+) -> dict[str, dict[str, float | None]]:
+    """The metrics with their intervals, from replicates (1 + b, metrics), ``ONCE`` first.
+
+    ``few``: there are too few rows for an interval; resamples of a handful agree with one another.
+    """
     value = drawn[ONCE]
     low, high = bootstrap.interval(drawn[1:], confidence)
+    if few:
+        low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
     return {
         name: {"value": _defined(value[at]), "low": _defined(low[at]), "high": _defined(high[at])}
         for at, name in enumerate(METRICS)

@@ -1,14 +1,15 @@
 """Who is who: identifiers of one patient, across records and sources, become one subject.
 
 Two identifiers belong together where a source says so (a FHIR Patient and its medical record
-number, a linked Patient). The least identifier of a connected set stands for the patient, and
-``subject_id`` is a hash of it, so a subject is the same however data arrive. Events carry the hash
-of their own identifier until it is known who stands for whom.
+number, a linked Patient). One of a connected set names the subject, whose ``subject_id`` is that
+name's hash: the one that named it in the run before, else the least by its mark (see ``names``),
+a record before its numbers. Events carry the hash of their own identifier until it is known who
+stands for whom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,17 +19,22 @@ import pyarrow.compute as pc
 
 from clinloom.errors import DataError
 from clinloom.files import Address
-from clinloom.identity.subjects import hashed, subjects
+from clinloom.identity.names import MARK, plain, texts
+from clinloom.identity.names import pairs as parted
+from clinloom.identity.subjects import hashed
 from clinloom.spark import shuffle, workers
-from clinloom.store import Pending, TableWriter
+from clinloom.store import Pending, Stored, TableWriter
 from clinloom.store.stored import of_files as stored
+from clinloom.store.stored import stream
 from clinloom.tables import CROSSWALK, LINKS, MOVED, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FEW = 200_000  # links that the driver resolves by itself
+HOLDERS = 10  # records that one identifier may belong to: more, and it is no patient's
 ROUNDS = 40  # of spreading labels; each about doubles how far one has spread
+ROWS = 1 << 18  # of an earlier crosswalk that are looked at together
 WALKED = Table(
     "walked",
     "the crosswalk, and the hash of each identifier",
@@ -37,6 +43,7 @@ WALKED = Table(
 EDGES = Table("edges", "two identifiers of one patient", LINKS.columns)
 PAIRS = "patient string, other string"
 RECORD = "Patient/"  # a FHIR patient's own record, beside whom identifiers stand
+FORMER, FIRST = "0", 1  # the first letter of a mark: this name was a subject's before
 
 
 @dataclass(frozen=True)
@@ -45,29 +52,20 @@ class Crosswalk:
 
     ``known``: the crosswalk's rows as slices, to be clustered with the events; ``moved``: files of
     subjects by their own identifiers (``own``, ascending) and their true subjects (``true``);
-    ``merged``: how many records turned out to be of a patient who had another.
+    ``merged``: how many records turned out to be of a patient who had another; ``shared``: how many
+    links were left out because of identifiers that more than HOLDERS records have.
     """
 
     known: DataFrame
     moved: tuple[Address, ...]
     merged: int
-
-
-def named(parcel: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """A parcel's tables with ``subject_id``, by its own identifier, for ``patient``."""
-    out = {}
-    for name, rows in parcel.items():
-        if name != "links" and "patient" in rows.column_names:
-            own = subjects(rows.column("patient"))
-            rows = rows.drop_columns(["patient"]).append_column("subject_id", own)
-        out[name] = rows
-    return out
+    shared: int = 0
 
 
 def themselves(links: pa.Table) -> pa.Table:
     """The crosswalk's rows (CROSSWALK) of identifiers of which each stands for itself."""
-    known = pc.unique(links.column("patient")).cast(pa.string())
-    return pa.table([known, pa.array(hashed(known))], schema=CROSSWALK.arrow)
+    known = plain(pc.unique(links.column("patient")).cast(pa.string()))
+    return pa.table([*parted(known), pa.array(hashed(known))], schema=CROSSWALK.arrow)
 
 
 def distinct(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -77,8 +75,9 @@ def distinct(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """
     last = None
     for rows in parts:
-        once = rows.group_by(["subject_id", "identifier"], use_threads=False).aggregate([])
-        if last is not None and once.slice(0, 1).select(["subject_id", "identifier"]).equals(last):
+        once = rows.select(CROSSWALK.arrow.names)
+        once = once.group_by(CROSSWALK.arrow.names, use_threads=False).aggregate([])
+        if last is not None and once.slice(0, 1).equals(last):
             once = once.slice(1)
         if not once.num_rows:
             continue
@@ -86,19 +85,27 @@ def distinct(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
         before = -1 if last is None else last.column("subject_id")[0].as_py()
         if (np.diff(subject, prepend=before) == 0).any():
             raise DataError(TWICE, mend="report this at once")
-        last = once.slice(once.num_rows - 1).select(["subject_id", "identifier"])
-        yield once.select(CROSSWALK.arrow.names)
+        last = once.slice(once.num_rows - 1)
+        yield once
 
 
 def resolve(
-    spark: SparkSession, slices: DataFrame, links: int, out: Pending, *, buckets: int, parts: int
+    spark: SparkSession,
+    slices: DataFrame,
+    links: int,
+    out: Pending,
+    *,
+    buckets: int,
+    parts: int,
+    before: Stored | None = None,
 ) -> Crosswalk:
     """Find who is who from the links in slices, so many of them; say who moved.
 
-    Raises DataError if two identifiers' hashes are the same (about 1 in 10^7 for 10^6 patients).
+    ``before``: the crosswalk of an earlier run, by which subjects keep their names. Raises
+    DataError if two identifiers' hashes are the same (about 1 in 10^7 for 10^6 patients).
     """
     if links <= FEW:
-        rows = _few(shuffle.gathered(slices, LINKS))
+        rows, shared = few(shuffle.gathered(slices, LINKS), _streamed(before))
         own, true = (rows.column(n).to_numpy() for n in ("own", "subject_id"))
         if len(np.unique(own)) < len(own):
             raise DataError(TWICE, mend="report this at once")
@@ -112,10 +119,14 @@ def resolve(
         record = pc.starts_with(rows.column("identifier"), RECORD).to_numpy(zero_copy_only=False)
         merged = int(record.sum()) - len(np.unique(true[record]))
         known = shuffle.held(spark, rows.drop_columns(["own"]), CROSSWALK, buckets=buckets)
-        return Crosswalk(known, files, merged)
+        return Crosswalk(known, files, merged, shared)
     pairs = shuffle.unpacked(slices, LINKS, _pairs, PAIRS)
+    pairs, shared = _believed(pairs)
+    if before is not None:
+        pairs = _recalled(pairs, workers.read(spark, before, CROSSWALK))
     spread = _many(spark, pairs, out, parts)
-    named = workers.by_rows(spread, _crosswalk, "identifier string, subject_id long, own long")
+    columns = "system string, identifier string, subject_id long, own long"
+    named = workers.by_rows(spread, _crosswalk, columns)
     kept = shuffle.written(named, WALKED, out.scratch("crosswalk"))
     frame = workers.read(spark, stored("crosswalk", kept), WALKED)
     found = workers.summed(frame, _counted, _added, parts=len(kept))
@@ -130,7 +141,7 @@ def resolve(
         files = tuple(shuffle.written(moved, MOVED, out.scratch("moved")))
     records = frame.where(f"identifier LIKE '{RECORD}%'").select("subject_id").distinct().count()
     known = shuffle.packed(frame.drop("own"), CROSSWALK, buckets=buckets)
-    return Crosswalk(known, files, total["records"] - records)
+    return Crosswalk(known, files, total["records"] - records, shared)
 
 
 TWICE = "two patients have the same hash"
@@ -145,13 +156,21 @@ def _pairs(links: pa.Table) -> pa.Table:
 
 def _crosswalk(labelled: pa.Table) -> pa.Table:
     """The crosswalk's rows of (patient, label), with each identifier's own hash."""
-    return pa.table(
-        {
-            "identifier": labelled.column("patient"),
-            "subject_id": pa.array(hashed(labelled.column("label").combine_chunks())),
-            "own": pa.array(hashed(labelled.column("patient").combine_chunks())),
-        }
-    )
+    name, label = (plain(labelled.column(n).combine_chunks()) for n in ("patient", "label"))
+    columns = [*parted(name), pa.array(hashed(label)), pa.array(hashed(name))]
+    return pa.table(columns, names=WALKED.arrow.names)
+
+
+def anchors(crosswalk: pa.Table) -> pa.Array:
+    """The names, of a crosswalk's rows, that are their subjects': their hash is its number."""
+    systems, values = (crosswalk.column(n).combine_chunks() for n in ("system", "identifier"))
+    names = texts(systems, values)
+    return names.filter(pa.array(hashed(names) == crosswalk.column("subject_id").to_numpy()))
+
+
+def _streamed(before: Stored | None) -> Iterator[pa.Table]:
+    for file in before.files() if before is not None else ():
+        yield from stream(str(file), CROSSWALK.arrow.names, ROWS, coded=False)
 
 
 def _counted(tables: Iterable[pa.Table]) -> pa.Table | None:
@@ -168,22 +187,76 @@ def _added(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.table({name: [pc.sum(whole.column(name)).as_py()] for name in COUNTS})
 
 
-def _few(links: list[pa.Table]) -> pa.Table:
-    """The crosswalk's rows, and each identifier's own hash, of few links: on the driver."""
+def few(links: list[pa.Table], before: Iterable[pa.Table] = ()) -> tuple[pa.Table, int]:
+    """The crosswalk's rows (WALKED) of few links, and how many links were left out: on the driver.
+
+    ``before``: an earlier crosswalk's rows (CROSSWALK).
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = pa.concat_tables([_pairs(part) for part in links])
+    pairs = pa.concat_tables([_pairs(part) for part in (*links, LINKS.empty)])
+    pairs = pairs.group_by(["patient", "other"], use_threads=False).aggregate([])
+    themselves = pc.equal(pairs.column("patient"), pairs.column("other"))
+    edges = pairs.filter(pc.invert(themselves))
+    held = edges.column("other").combine_chunks().value_counts()
+    crowded = held.field("values").filter(pc.greater(held.field("counts"), HOLDERS))
+    apart = pc.is_in(edges.column("other"), crowded)
+    pairs = pa.concat_tables([pairs.filter(themselves), edges.filter(pc.invert(apart))])
     both = [pairs.column(n) for n in ("patient", "other")]
-    known = pc.unique(pa.chunked_array([c for column in both for c in column.chunks])).sort()
+    known = pc.unique(pa.chunked_array([c for column in both for c in column.chunks], pa.string()))
+    if not len(known):
+        return WALKED.empty, int(pc.sum(apart).as_py() or 0)
+    marked = _remarked(known, before)
+    order = pc.sort_indices(marked)
+    known, names = known.take(order), plain(known.take(order))
     left, right = (pc.index_in(column, known).to_numpy() for column in both)
     shape = (len(known), len(known))
     joined = coo_array((np.ones(len(left), bool), (left, right)), shape)
     _, patient = connected_components(joined, directed=False)
-    _, least = np.unique(patient, return_index=True)  # the first, for `known` ascends
-    own = hashed(known)
-    subject = own[least[patient]]
-    return pa.table({"identifier": known, "subject_id": subject, "own": own})
+    _, least = np.unique(patient, return_index=True)  # the first, for the names stand in order
+    own = hashed(names)
+    columns = [*parted(names), own[least[patient]], own]
+    return pa.table(columns, names=WALKED.arrow.names), int(pc.sum(apart).as_py() or 0)
+
+
+def _remarked(known: pa.Array, before: Iterable[pa.Table]) -> pa.Array:
+    """The names with their marks, those first that were a subject's before."""
+    names = plain(known)
+    found = np.zeros(len(names), bool)
+    for rows in before:
+        found |= pc.is_in(names, anchors(rows)).to_numpy(zero_copy_only=False)
+    rest = pc.utf8_slice_codeunits(known, FIRST)
+    return pc.if_else(pa.array(found), pc.binary_join_element_wise(FORMER, rest, ""), known)
+
+
+def _believed(pairs: DataFrame) -> tuple[DataFrame, int]:
+    """Links without those to identifiers that too many records have, and how many these are."""
+    from pyspark.sql import functions as F
+
+    edges = pairs.where("patient <> other").distinct()
+    held = edges.groupBy("other").agg(F.count("*").alias("holders")).where(f"holders > {HOLDERS}")
+    shared = held.agg(F.sum("holders")).collect()[0][0] or 0
+    if not shared:
+        return pairs, 0
+    kept = edges.join(held.select("other"), "other", "left_anti").select("patient", "other")
+    return pairs.where("patient = other").union(kept), int(shared)
+
+
+def _recalled(pairs: DataFrame, before: DataFrame) -> DataFrame:
+    """Links in which the names that were a subject's before come first."""
+    from pyspark.sql import functions as F
+
+    def called(rows: pa.Table) -> pa.Table:
+        return pa.table({"anchor": anchors(rows)})
+
+    names = workers.by_rows(before, called, "anchor string")
+    for end in ("patient", "other"):
+        name = f"substring({end}, {MARK + 1})"
+        former = f"CASE WHEN anchor IS NULL THEN {end} ELSE concat('{FORMER}', substring({end}, 2))"
+        pairs = pairs.join(names, F.expr(f"anchor = {name}"), "left")
+        pairs = pairs.withColumn(end, F.expr(f"{former} END")).drop("anchor")
+    return pairs
 
 
 def _many(spark: SparkSession, pairs: DataFrame, out: Pending, parts: int) -> DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 from clinloom.report import names, performance, summary
 from clinloom.report.baseline import SIZE
 from clinloom.report.charts import forest
-from clinloom.report.figures import count, moment, percent, seconds
+from clinloom.report.figures import FEW, count, moment, percent, seconds
 from clinloom.report.words import GLOSSARY, rule, sentence
 
 Record = Mapping[str, Any]
@@ -18,7 +18,8 @@ TOP_CODES = 3
 
 def view(record: Record) -> dict[str, Any]:
     """What the template shows, from the record of a run; whatever is absent is None or empty."""
-    models = record.get("models") or {}
+    models = _judged(record)
+    shown = any(model.get("test") for model in models.values())
     selected = record.get("selected") or next(iter(models), "")
     model = models.get(selected) or {}
     split = _split(record.get("split") or {})
@@ -36,7 +37,7 @@ def view(record: Record) -> dict[str, Any]:
         "split": split,
         "comparison": performance.comparison(models, selected) if models else None,
         "panels": performance.panels(models, selected),
-        "modalities": _modalities(record.get("modalities") or {}),
+        "modalities": _modalities(record.get("modalities") or {}) if shown else None,
         "table1": _table1(record.get("table1") or []),
         "sources": _sources(record.get("sources") or []),
         "ledger": _ledger(record.get("ledger") or []),
@@ -45,6 +46,15 @@ def view(record: Record) -> dict[str, Any]:
         "run": _run(record, model),
         "glossary": GLOSSARY,
     }
+
+
+def _judged(record: Record) -> dict[str, Record]:
+    """The models; without their results where too few test rows could show any."""
+    models: dict[str, Record] = record.get("models") or {}
+    test = (record.get("split") or {}).get("test")
+    if not test or min(test["positive"], test["rows"] - test["positive"]) >= FEW:
+        return models
+    return {name: {**model, "test": {}, "curves": {}} for name, model in models.items()}
 
 
 def _split(parts: Record) -> dict[str, Any]:
@@ -73,30 +83,40 @@ def _split(parts: Record) -> dict[str, Any]:
 
 
 def _flow(flow: Sequence[Record]) -> dict[str, Any] | None:
-    """The cohort's steps with who was left out at each, and the outcome at the end."""
+    """The cohort's steps with who was left out at each, and how those who are left ended."""
     if not flow:
         return None
-    steps, outcome = list(flow), None
-    if len(steps) > 1 and steps[-1]["name"] == "outcome":
-        outcome = steps.pop()
+    steps = [step for step in flow if step["name"] not in ENDS]
     last = steps[-1]
-    several = last["rows"] != last["subjects"]
+    key = "rows" if last["rows"] != last["subjects"] else "subjects"
     out, before = [], None
     for step in steps:
         out.append({**_step(step), "left_out": _left_out(before, step)})
         before = step
-    ends = []
-    if outcome is not None:
-        key = "rows" if several else "subjects"
-        of = last[key]
-        unit = "prediction moments" if several else "patients"
-        for name, kind, n in (
-            ("With the outcome", "with", outcome[key]),
-            ("Without the outcome", "without", of - outcome[key]),
-        ):
-            share = percent(n / of if of else None)
-            ends.append({"name": name, "kind": kind, "count": f"{count(n)} {unit}", "share": share})
-    return {"steps": out, "ends": ends}
+    found = {step["name"]: step[key] for step in flow if step["name"] in ENDS}
+    return {"steps": out, "ends": _ends(found, last[key], key) if "outcome" in found else []}
+
+
+ENDS = ("competing event", "outcome")  # they leave nobody out: they are among the last step's
+
+
+def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
+    """Boxes of those with the outcome, with a competing event before it, and with neither."""
+    outcome, competing = found["outcome"], found.get("competing event", 0)
+    boxes = [("With the outcome", "with", outcome)]
+    if competing:
+        boxes.append(("A competing event, such as death, first", "without", competing))
+    boxes.append(("Without the outcome", "without", of - outcome - competing))
+    unit = "prediction moments" if key == "rows" else "patients"
+    return [
+        {
+            "name": name,
+            "kind": kind,
+            "count": f"{count(n)} {unit}",
+            "share": percent(n / of if of else None),
+        }
+        for name, kind, n in boxes
+    ]
 
 
 def _step(step: Record) -> dict[str, str]:

@@ -66,17 +66,29 @@ def sentences(model: Record, split: Record) -> list[str]:
     return out
 
 
+MOST_EXTREME, MOST_TIMID = 0.8, 1.25  # slopes beyond these need care
+
+
 def _belief(model: Record) -> list[str]:
     """Whether the risks can be taken at their word."""
     out = []
     slope = performance.metric(model, "calibration_slope")
     if slope.get("low") is not None and slope.get("high") is not None:
-        if slope["high"] < 1:
+        value = slope["value"]
+        if value <= 0:
+            out.append("Higher risks did not mean more outcomes: they cannot be used as they are.")
+        elif slope["high"] < 1:
             out.append("The risks are too extreme: high ones are told too high, low ones too low.")
         elif slope["low"] > 1:
             out.append("The risks are too timid: high ones are told too low, low ones too high.")
-        else:
+        elif MOST_EXTREME <= value <= MOST_TIMID:
             out.append("The risks are spread about as they should be (slope compatible with 1).")
+        else:
+            lean = "extreme" if value < 1 else "timid"
+            out.append(
+                f"The risks look too {lean}, though so few patients cannot rule out that they are"
+                f" spread as they should be (slope {number(value, 2)}, {interval(slope, 2)})."
+            )
     large = performance.metric(model, "calibration_intercept")
     if large.get("low") is not None and large.get("high") is not None:
         if large["high"] < 0:

@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Unit
-from clinloom.identity import crosswalk
+from clinloom.identity import crosswalk, names, sharing
 from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
 from clinloom.sources import framed, load
 from clinloom.spark import shuffle, workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
-from clinloom.store import Pending
+from clinloom.store import Pending, Stored
+from clinloom.store.stored import opened
 from clinloom.study import SourceModel, Study, without_places
 from clinloom.tables import (
     ACQUIRED,
@@ -91,16 +92,31 @@ def _read_all(
     size = sum(source.size for source in found)
     buckets = min(MOST_BUCKETS, max(2 * lanes, -(-size // BUCKET)))
     units = Spool(out.scratch("units") / "units", _units(found, lanes))
-    links = any(load(options.type).LINKS for options in sources.values())
-    read = _linked if links else _alone
-    made = read(work.spark, sources, units, out, buckets)
+    if any(load(options.type).LINKS for options in sources.values()):
+        made = _linked(work.spark, sources, units, out, buckets, _before(work))
+    else:
+        made = _alone(work.spark, sources, units, out, buckets)
     ledger = made.get("ledger", LEDGER.empty)
     _tell_empty(sources, ledger)
-    for text in mostly_refused(sources, ledger):
+    lines = [*mostly_refused(sources, ledger), *sharing.mingled(ledger)]
+    for text in (*lines, *sharing.apart(_systems(sources, ledger), ledger).values()):
         work.progress.note(text)
-    told = ledger.filter(pc.not_equal(ledger.column("rule"), EVENTS_OF))
+    told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), pa.array([EVENTS_OF, TOLD_BY]))))
     out.write(LEDGER, summed([told]), name="acquisition_ledger")
     out.write(COUNTS, made.get("counts", COUNTS.empty), name="acquisition_counts")
+
+
+def _before(work: Work) -> Stored | None:
+    """The crosswalk that the output holds, by which its subjects keep their names."""
+    entry = work.store.manifest["stages"].get("acquire", {"tables": {}})
+    if "crosswalk" not in entry["tables"]:
+        return None
+    found = work.store.stored("acquire", "crosswalk")
+    held = found.files()
+    if not held or not all(files.exists(held[n]) for n in (0, -1)):
+        return None
+    fits = opened(str(held[0]), None, coded=False).schema_arrow.names == CROSSWALK.arrow.names
+    return found if fits else None
 
 
 def _alone(
@@ -128,6 +144,7 @@ def _linked(
     units: Spool,
     out: Pending,
     buckets: int,
+    before: Stored | None,
 ) -> dict[str, pa.Table]:
     """Sources that link identifiers: what was read waits, held by Spark, until it is known who is
     who."""
@@ -139,7 +156,9 @@ def _linked(
         _tell_empty(sources, ledger)
         lanes = 2 * cores(spark)
         links = rows.get("links", 0)
-        who = crosswalk.resolve(spark, slices, links, out, buckets=buckets, parts=lanes)
+        who = crosswalk.resolve(
+            spark, slices, links, out, buckets=buckets, parts=lanes, before=before
+        )
         kinds = ", ".join(f"'{kind}'" for kind in CLUSTERED)
         made = shuffle.cluster(
             slices.where(f"kind in ({kinds})"),
@@ -152,10 +171,15 @@ def _linked(
         )
     finally:
         slices.unpersist()
-    if who.merged:
-        extra = {"rule": "two_identifiers", "action": "merged", "count": who.merged}
-        ledger = pa.concat_tables([ledger, LEDGER.rows([extra])])
-    return {**made, "ledger": ledger}
+    extra = [
+        {"rule": "two_identifiers", "action": "merged", "count": who.merged},
+        {"rule": "shared_identifier", "action": "not_linked", "count": who.shared},
+    ]
+    return {**made, "ledger": pa.concat_tables([ledger, _some(extra)])}
+
+
+def _some(counts: Iterable[dict[str, Any]]) -> pa.Table:
+    return LEDGER.rows(row for row in counts if row["count"])
 
 
 def _units(found: Iterable[Planned], lanes: int) -> Iterator[dict[str, Any]]:
@@ -184,7 +208,7 @@ def _slices(
         kind = framed(options)
         if kind is not None:
             frame = kind.frame(spark, options, f"sources.{name}")
-            rows = partial(_rows, name=name, options=options, alone=alone)
+            rows = partial(_rows, name=name, sources=dict(sources), alone=alone)
             parts.append(shuffle.by_table(frame, rows, tables=tables, buckets=buckets))
     if not parts:
         raise SourceError("the sources hold nothing to read", where="sources")
@@ -192,13 +216,15 @@ def _slices(
 
 
 def _rows(
-    tables: Iterator[pa.Table], *, name: str, options: SourceModel, alone: bool
+    tables: Iterator[pa.Table], *, name: str, sources: Mapping[str, SourceModel], alone: bool
 ) -> Iterator[dict[str, pa.Table]]:
     """A partition of a table of Spark's through its source's kernel."""
-    yield from read({"source": name, "units": tables}, sources={name: options}, alone=alone)
+    yield from read({"source": name, "units": tables}, sources=sources, alone=alone)
 
 
-EVENTS_OF = "events of a source"  # a row of the ledger on its way, that the driver takes out again
+# Rows of the ledger on their way, that the driver takes out again.
+EVENTS_OF = "events of a source"
+TOLD_BY = "systems that a source tells"
 
 
 def read(
@@ -210,24 +236,56 @@ def read(
     """
     name = unit["source"]
     options = sources[name]
+    naming = _namings(sources)[name]
     count = refused = 0
     reasons: dict[str, int] = {}
+    systems: dict[str, None] = {}
     for parcel in load(options.type).read(unit["units"], options, name):
-        if "events" in parcel:
-            count += parcel["events"].num_rows
-        if "rejected" in parcel:
-            refused += parcel["rejected"].num_rows
-            for found in parcel["rejected"].column("reason").value_counts().to_pylist():
+        systems |= dict.fromkeys(names.systems(parcel))
+        made = names.named(parcel, naming)
+        if "events" in made:
+            count += made["events"].num_rows
+        if "rejected" in made:
+            refused += made["rejected"].num_rows
+            for found in made["rejected"].column("reason").value_counts().to_pylist():
                 reasons[found["values"]] = reasons.get(found["values"], 0) + found["counts"]
-        if alone and "links" in parcel:
-            yield {"crosswalk": crosswalk.themselves(parcel["links"])}
-        yield crosswalk.named(parcel)
+        if alone and "links" in made:
+            yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
+        yield made
     rows = [{"source": name, "rule": EVENTS_OF, "action": "", "count": count}]
     rows += [
         {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
         for reason, n in reasons.items()
     ]
+    rows += [
+        {"source": name, "code": system, "rule": TOLD_BY, "action": "", "count": 1}
+        for system in systems
+    ]
     yield {"ledger": LEDGER.rows(rows)}
+
+
+def _namings(sources: Mapping[str, SourceModel]) -> dict[str, names.Naming]:
+    told = {name: (o.own_system, load(o.type).LINKS) for name, o in sources.items()}
+    return names.namings(told)
+
+
+def _systems(sources: Mapping[str, SourceModel], ledger: pa.Table) -> dict[str, set[str]]:
+    """The systems of the identifiers that each source tells, its own among them."""
+    found = {name: {naming.own} for name, naming in _namings(sources).items()}
+    for row in ledger.filter(pc.equal(ledger.column("rule"), TOLD_BY)).to_pylist():
+        found[row["source"]].add(row["code"])
+    return found
+
+
+def apart(study: Study) -> list[str]:
+    """A line for each source of which it is plain before it is read that it shares no patient."""
+    namings = _namings(study.sources)
+    telling = {name for name, o in study.sources.items() if load(o.type).LINKS}
+    return [
+        line
+        for name, line in sharing.apart(_systems(study.sources, LEDGER.empty)).items()
+        if not telling or (name not in telling and namings[name].own.startswith(names.OWN))
+    ]
 
 
 def _ledger(slices: Any, rows: int, parts: int) -> pa.Table:

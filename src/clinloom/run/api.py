@@ -79,6 +79,11 @@ def lacking(study: Study) -> list[str]:
     return found
 
 
+def apart(study: Study) -> list[str]:
+    """What is plain before the data are read of sources that share no patient, a line each."""
+    return acquire.apart(study)
+
+
 def named(study: Study) -> Iterator[tuple[str, str]]:
     """Every plug-in that the study names, as (room, name)."""
     for kind in dict.fromkeys(o.type for o in study.sources.values()):

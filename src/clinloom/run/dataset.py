@@ -16,6 +16,7 @@ from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
+from clinloom.identity import linkage
 from clinloom.run.sums import added, counted, flowed, latest, summed, voiced
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
@@ -31,6 +32,7 @@ from clinloom.tables import (
     FLOW,
     INDEX,
     LEDGER,
+    LINKAGE,
     REJECTED,
     VOCABULARY,
 )
@@ -50,7 +52,7 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
             },
             partial(cleaned, options=study.clean),
             out=out,
-            tables={"events": EVENTS, "rejected": REJECTED},
+            tables={"events": EVENTS, "rejected": REJECTED, "linkage": LINKAGE},
             merges={"ledger": summed, "counts": added, "extent": latest},
         )
         before = acquired["acquisition_ledger"].read()
@@ -80,6 +82,8 @@ def cleaned(
     made = cleaning.clean(acquired, options)
     rejected = [made["rejected"], refused.cast(REJECTED.arrow)]
     out = {**made, "rejected": pa.concat_tables(rejected)}
+    out["linkage"] = linkage.contradictions(made["events"])
+    out["ledger"] = summed([made["ledger"], linkage.counted(out["linkage"])])
     out["counts"] = added([counted(name, out[name]) for name in ("events", "rejected")])
     if made["events"].num_rows:
         last = pc.max(made["events"].column("time"))
@@ -98,7 +102,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         found = workers.by_patient(
             work.spark,
             {"events": (events["events"], EVENTS)},
-            partial(moments, study=study),
+            partial(moments, study=study, data_end=extent(events)),
             out=out,
             tables={"index": INDEX},
             columns={"events": NEEDED},
@@ -128,10 +132,17 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
     )
 
 
-def moments(events: pa.Table, *, study: Study) -> dict[str, pa.Table]:
+def extent(events: Tables) -> int | None:
+    """The time of the last event of the whole input, in microseconds; None where none has one."""
+    last: int | None = events["extent"].read().column("last").cast("int64")[0].as_py()
+    return last
+
+
+def moments(events: pa.Table, *, study: Study, data_end: int | None) -> dict[str, pa.Table]:
     """The cohort kernel and the split for whole patients, and the codes that training rows saw."""
-    found = cohorts.cohort(events, study.cohort)
-    index = splitting.assign(found["index"], study.split, seed=study.seed)
+    found = cohorts.cohort(events, study.cohort, data_end=data_end)
+    within = study.cohort.outcome.within
+    index = splitting.assign(found["index"], study.split, seed=study.seed, within=within)
     training = index.filter(pc.equal(index.column("split"), "train"))
     return {
         "index": index,
@@ -174,10 +185,9 @@ def answerable(classes: pa.Table, flow: pa.Table) -> int:
     total = sum(counts.values())
     if not total:
         lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
+        where, mend = cohorts.emptied(flow)
         raise DataError(
-            f"nobody is in the cohort; patients left at each step: {lost}",
-            where="cohort",
-            mend="is `cohort.index.at` a code of the events?",
+            f"nobody is in the cohort; patients left at each step: {lost}", where=where, mend=mend
         )
     positive = sum(n for (_, outcome), n in counts.items() if outcome == "True")
     if positive in (0, total):

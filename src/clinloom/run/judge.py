@@ -113,8 +113,8 @@ def _replicated(
     rows = found["drawn"].sort_by([("model", "ascending"), ("replicate", "ascending")])
     numbers = matrix(rows).reshape(len(judged), -1, len(METRICS))
     return {
-        name: evaluation.told(drawn, confidence=asked.confidence)
-        for name, drawn in zip(judged, numbers, strict=True)
+        name: evaluation.told(drawn, confidence=asked.confidence, few=one.few)
+        for (name, one), drawn in zip(judged.items(), numbers, strict=True)
     }
 
 

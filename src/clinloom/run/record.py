@@ -10,8 +10,10 @@ from collections import Counter
 from typing import Any
 
 from clinloom import __version__, files
+from clinloom.evaluate import FEWEST
 from clinloom.files import Address
 from clinloom.report import render as page
+from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
 from clinloom.store import Pending, finished
 from clinloom.study import Study
@@ -85,7 +87,7 @@ def gather(root: Address) -> dict[str, Any]:
         "ledger": [row for name in LEDGERS for row in tables[name].read().to_pylist()],
         "rejected": rejected(counts),
         "leakage": json.loads(tables["leakage"].text("audit.json")),
-        "warnings": warnings(metrics, counted["split"]["test"]["positive"]),
+        "warnings": warnings(metrics, counted["split"]["test"]),
     }
 
 
@@ -110,20 +112,27 @@ def rejected(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["count"])
 
 
-def warnings(metrics: dict[str, Any], events: int) -> list[str]:
-    """What a careful reader should be told first; ``events``: outcomes in the test rows."""
+def warnings(metrics: dict[str, Any], counted: dict[str, int]) -> list[str]:
+    """What a careful reader should be told first; ``counted``: the test rows and their outcomes."""
+    with_it, without = counted["positive"], counted["rows"] - counted["positive"]
+    if min(with_it, without) < FEWEST:
+        return [
+            f"Of the test rows {with_it} have the outcome and {without} have not: too few to judge"
+            " a model by, so no result is shown. More patients, or a larger test share, give more."
+        ]
     out = []
     test = metrics["models"][metrics["selected"]]["test"]
     slope, auroc = test["calibration_slope"]["value"], test["auroc"]["value"]
-    if slope is not None and not 0.8 <= slope <= 1.25:
+    if slope is not None and not MOST_EXTREME <= slope <= MOST_TIMID:
         out.append(f"The selected model's calibration slope is {slope:.2f}: risks need care.")
     if auroc > 0.97:
         out.append(
             f"An AUROC of {auroc:.3f} is rare in medicine: is a feature the outcome in disguise?"
         )
-    if events < 100:
-        out.append(
-            f"The test rows hold {events} outcomes; fewer than 100 give wide intervals"
-            " (Collins et al., Stat Med 2016)."
-        )
+    for least, what in ((with_it, "outcomes"), (without, "rows without the outcome")):
+        if least < 100:
+            out.append(
+                f"The test rows hold {least} {what}; fewer than 100 give wide intervals"
+                " (Collins et al., Stat Med 2016)."
+            )
     return out

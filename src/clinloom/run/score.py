@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
@@ -13,23 +14,25 @@ import yaml
 from clinloom import cohort as cohorts
 from clinloom import features, files, plugins
 from clinloom import study as studies
-from clinloom.deploy.bundle import Bundle
+from clinloom.deploy.bundle import Bundle, present
 from clinloom.errors import StoreError, UsageError
 from clinloom.files import Address
 from clinloom.run import dataset
 from clinloom.run.acquire import acquire
 from clinloom.run.progress import Progress
+from clinloom.run.sums import flowed
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
 from clinloom.store import Pending, Store, TableWriter, attempt
 from clinloom.store.stored import stream
-from clinloom.study import Study
-from clinloom.tables import CROSSWALK, EVENTS, PREDICTIONS, SCORES, Table
+from clinloom.study import Cohort, Study
+from clinloom.tables import CROSSWALK, EVENTS, FLOW, PREDICTIONS, SCORES, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 AT_ONCE = 1 << 18  # rows that are copied at once into the one file
+RESOURCE = r"(^|/)Patient[/?]"  # a FHIR record or reference, not a number
 
 
 def score(
@@ -42,9 +45,12 @@ def score(
 ) -> dict[str, Any]:
     """Score every prediction moment of the sources; write one Parquet file, whole or not at all.
 
-    Rows are sorted by subject and time within each bucket of patients. ``boolean_value`` is null
-    where the outcome was not seen and the time at risk ends after the last event of the whole
-    input. A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
+    Rows are sorted by subject and time within each bucket of patients. Nobody needs an outcome or
+    follow-up: ``boolean_value`` is null where the outcome was not seen and, as the study's
+    ``follow_up`` has it, may not be known yet. Moments that are still to come are left out. The
+    answer's ``patients`` tells how many each step of the cohort left.
+
+    A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
     are addresses.
     """
     target = files.address(out)
@@ -59,10 +65,13 @@ def score(
         events = dataset.clean(work, study, acquired)
         scored = predict(work, study, events, acquired, bundle=str(loaded.place))
         rows = _write(study, scored, target)
+        flow = scored["flow"].read().to_pylist()
     finally:
         work.close()
         files.remove(folder)
-    return {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
+    steps = {step["name"]: step["subjects"] for step in flow}
+    told = {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
+    return {**told, "patients": steps}
 
 
 def _storage(overrides: Sequence[str]) -> dict[str, files.Options]:
@@ -93,20 +102,22 @@ def _drops(override: str) -> bool:
 
 def predict(work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: str) -> Tables:
     """The predictions of every patient's moments, by bucket."""
-    last = events["extent"].read().column("last").cast("int64")[0].as_py() or 0
+    last = dataset.extent(events)
     inputs = {"events": (events["events"], EVENTS)}
     if study.deploy.identifier:
         inputs["known"] = (acquired["crosswalk"], CROSSWALK)
 
     def do(out: Pending) -> None:
-        workers.by_patient(
+        found = workers.by_patient(
             work.spark,
             inputs,
-            partial(scored, bundle=bundle, cohort=study.cohort, last=last),
+            partial(scored, bundle=bundle, cohort=study.cohort, last=last, now=present(last)),
             out=out,
             tables={"predictions": _table(study)},
             columns={"events": features.columns(study.features)},
+            merges={"flow": flowed},
         )
+        out.write(FLOW, found["flow"])
 
     return work.step("score", do, inputs={"clean": work.keys["clean"]}, counts="predictions")
 
@@ -119,7 +130,13 @@ _loaded: dict[str, Bundle] = {}
 
 
 def scored(
-    events: pa.Table, known: pa.Table | None = None, *, bundle: str, cohort: Any, last: int
+    events: pa.Table,
+    known: pa.Table | None = None,
+    *,
+    bundle: str,
+    cohort: Cohort,
+    last: int | None,
+    now: int | None,
 ) -> dict[str, pa.Table]:
     """The scoring kernel for whole patients; a worker loads the bundle once.
 
@@ -127,30 +144,29 @@ def scored(
     """
     if bundle not in _loaded:
         _loaded[bundle] = Bundle.load(bundle)
-    index = cohorts.cohort(events, cohort)["index"]
+    found = cohorts.due(events, cohort, data_end=last, now=now)
+    index, flow = found["index"], found["flow"]
     if not index.num_rows:
-        return {}
+        return {"flow": flow}
     made = _loaded[bundle].risks(events, index)
-    outcome = index.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
-    ends = index.column("prediction_time").cast("int64").to_numpy() + cohort.outcome.within
-    unknown = ~outcome & (ends > last)
     at = made.schema.get_field_index("boolean_value")
-    made = made.set_column(at, made.schema.field(at), pa.array(outcome, mask=unknown))
+    made = made.set_column(at, made.schema.field(at), index.column("boolean_value"))
     if known is not None:
         made = made.join(_identifiers(known), "subject_id")
         made = made.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
-    return {"predictions": made}
+    return {"predictions": made, "flow": flow}
 
 
 def _identifiers(crosswalk: pa.Table) -> pa.Table:
-    """One identifier a subject: the least record number, else the least resource id."""
-    resource = pc.starts_with(crosswalk.column("identifier"), "Patient/")
-    rank = pc.if_else(resource, "1", "0")
-    ranked = pc.binary_join_element_wise(rank, crosswalk.column("identifier"), "")
-    least = pa.table({"subject_id": crosswalk.column("subject_id"), "patient": ranked})
-    least = least.group_by("subject_id").aggregate([("patient", "min")])
-    patient = pc.utf8_slice_codeunits(least.column("patient_min"), 1)
-    return pa.table({"subject_id": least.column("subject_id"), "patient": patient})
+    """One identifier a subject, with its system: the least number, else the least resource id."""
+    resource = pc.match_substring_regex(crosswalk.column("identifier"), RESOURCE)
+    ranked = crosswalk.append_column("resource", resource.cast(pa.int8()))
+    order = [(name, "ascending") for name in ("subject_id", "resource", "identifier", "system")]
+    ranked = ranked.sort_by(order)
+    subject = ranked.column("subject_id").to_numpy()
+    first = ranked.filter(pa.array(np.diff(subject, prepend=-1) != 0))
+    found = first.select(["subject_id", "identifier", "system"])
+    return found.rename_columns(["subject_id", "patient", "system"])
 
 
 def _write(study: Study, scored: Tables, target: Address) -> int:

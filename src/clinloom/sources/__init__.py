@@ -5,6 +5,8 @@
 bytes a unit in memory at most. ``read(units, options, source) -> Iterator[{table: parcel}]`` runs
 in workers, and in a service: a kernel that opens a group of units and yields events with the
 source's own patient identifiers. ``LINKS`` says whether it tells which identifiers belong together.
+An identifier is the source's own, or of the system that the option ``identifiers`` names; a table
+of a parcel tells another in ``system`` beside ``patient``, ``other_system`` beside ``other``.
 
 A source that Spark itself reads, always or where its option `open` says so, has a third verb,
 ``frame(spark, options, where) -> DataFrame``, and ``read`` is handed tables of its rows.

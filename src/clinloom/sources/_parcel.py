@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from clinloom.files import FileUnit
-from clinloom.tables import LINKS, PARCEL_REJECTED
+from clinloom.tables import PARCEL_LINKS, PARCEL_REJECTED
 
 STAGE = "acquire"
 WORD = pa.dictionary(pa.int32(), pa.string())  # a column of few distinct texts
@@ -75,13 +75,21 @@ def first_byte(piece: FileUnit) -> int:
     return piece.first_byte()
 
 
-def links(pairs: Iterable[tuple[str, str]]) -> dict[str, pa.Table]:
-    """The parcel's ``links``, where there are any."""
-    pairs = list(pairs)
+def links(
+    pairs: Iterable[tuple[str, str]], systems: Iterable[str | None] = ()
+) -> dict[str, pa.Table]:
+    """The parcel's ``links``, where there are any.
+
+    ``systems``: of the others; none, or nothing but None: the source's own.
+    """
+    pairs, systems = list(pairs), list(systems)
     if not pairs:
         return {}
     patients, others = zip(*pairs, strict=True)
-    return {"links": pa.table([list(patients), list(others)], schema=LINKS.arrow)}
+    made = pa.table([list(patients), list(others)], schema=PARCEL_LINKS.arrow)
+    if any(systems):
+        made = made.append_column("other_system", pa.array(systems, pa.string()))
+    return {"links": made}
 
 
 def word(value: str | None, rows: int) -> pa.DictionaryArray:

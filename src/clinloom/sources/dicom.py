@@ -1,16 +1,16 @@
 """DICOM files, in folders and zip archives: each instance is measured when it is acquired.
 
-Tags: PatientID (0010,0020); Study, Series and SOP Instance UID (0020,000D), (0020,000E),
-(0008,0018); Modality (0008,0060); BodyPartExamined (0018,0015); the acquisition time and its zone,
-see ``_images/acquired.py``. A file is opened in a process apart, so that a damaged one costs
-itself alone: see ``_images/apart.py``.
+Tags: PatientID (0010,0020), whose system is its issuer (0010,0021) unless `identifiers` names one;
+Study, Series and SOP Instance UID (0020,000D), (0020,000E), (0008,0018); Modality (0008,0060);
+BodyPartExamined (0018,0015); the acquisition time and its zone, see ``_images/acquired.py``. A file
+is opened in a process apart, so that a damaged one costs itself alone: see ``_images/apart.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -30,6 +30,8 @@ KERNEL = "clinloom.sources._images.instance"
 
 class Options(FileSource):
     """DICOM instances; measurements become events at the time of acquisition."""
+
+    TELLS_SYSTEMS: ClassVar[bool] = True
 
     type: Literal["dicom"] = Field(default="dicom", description="which kind of source")
     undated: Literal["reject", "static"] = Field(
@@ -75,7 +77,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     measured = Measured(source)
     told = {"zone": options.zone, "undated": options.undated, "after": options.available_after}
     for piece in handed(units, options):
-        _instance(piece, told, measured)
+        _instance(piece, options, told, measured)
         if measured.full:
             yield measured.parcel()
     last = measured.parcel()
@@ -83,7 +85,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
         yield last
 
 
-def _instance(piece: FileUnit, told: dict[str, Any], measured: Measured) -> None:
+def _instance(piece: FileUnit, options: Options, told: dict[str, Any], measured: Measured) -> None:
     """Measure one file, or say why not; no file fails the batch."""
     try:
         data = piece.read()
@@ -92,8 +94,17 @@ def _instance(piece: FileUnit, told: dict[str, Any], measured: Measured) -> None
         return
     found = examined(KERNEL, data, told)
     patient, record = found.get("patient"), found.get("record")
+    system = _system(found.get("issuer"), options)
     if "refused" in found:
-        measured.reject(piece.name, found["refused"], record=record, patient=patient)
+        reason = found["refused"]
+        measured.reject(piece.name, reason, record=record, patient=patient, system=system)
         return
-    known = {"patient": patient, "sop_uid": record or piece.name, "file": piece.name}
-    measured.add({**found["image"], **known}, found["measurements"])
+    known = {"patient": patient, "system": system, "sop_uid": record or piece.name}
+    measured.add({**found["image"], **known, "file": piece.name}, found["measurements"])
+
+
+def _system(issuer: str | None, options: Options) -> str | None:
+    """The system of a PatientID: its issuer, as the study calls it; None: the source's own."""
+    if isinstance(options.identifiers, str):
+        return None
+    return (options.identifiers or {}).get(issuer or "", issuer)

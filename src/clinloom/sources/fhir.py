@@ -1,7 +1,8 @@
 """FHIR R4: bulk-export NDJSON, Bundles, single resources and arrays, gzipped or in zip archives.
 
-A patient's key is ``Patient/<id>``; identifiers stand beside it as their bare values, so that a
-DICOM file's PatientID or a table's record number finds the same patient.
+A patient's key is ``Patient/<id>`` of this source's server; identifiers stand beside it with their
+systems, so that a DICOM file's PatientID or a table's record number finds the same patient where
+the study says that they are of that system.
 (FHIR R4, http://hl7.org/fhir/R4; Bulk Data Access 2.0.0)
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 import pyarrow as pa
@@ -19,6 +20,7 @@ from clinloom.files import FileUnit
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir import statuses
 from clinloom.sources._fhir.happenings import Event, Names, Refused, happenings, person
+from clinloom.sources._fhir.identities import Whose
 from clinloom.sources._fhir.release import known
 from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._frames import State
@@ -31,17 +33,26 @@ from clinloom.tables import LEDGER, PARCEL_EVENTS
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
 PARCEL = 1 << 17  # events that are handed on at once
-RECORD_NUMBER = "MR"  # HL7 v2 table 0203: medical record number
 
 
 class Options(FileSource):
     """FHIR files and how their codes and identifiers are chosen."""
 
+    TELLS_SYSTEMS: ClassVar[bool] = True
+
     type: Literal["fhir"] = Field(default="fhir", description="which kind of source")
-    identifier_system: str | None = Field(
+    identifiers: str | dict[str, str] | None = Field(
         default=None,
-        description="the system of the identifiers that other sources use; none: medical record"
-        " numbers (type MR), or all identifiers of a patient who has none",
+        description="which systems' identifiers tell that records are of one patient: one, or"
+        " {system in the data: the name that other sources give it}, '' for those that name none;"
+        " none: medical record numbers (type MR), or all identifiers of a patient who has none,"
+        " each by its own system",
+    )
+    server: str | None = Field(
+        default=None,
+        description="the address of the server that the resources are from, such as"
+        " https://ehr.example/fhir: sources of one server share its Patient/<id>, and references to"
+        " other servers are other patients; none: all are this source's own",
     )
     prefer: Codes = Field(
         default=KNOWN, description="a concept's first coding of these systems gives its code"
@@ -62,6 +73,16 @@ class Options(FileSource):
         description="by code or pattern with *, how long after the sample a result was known whose"
         " release is not told; none: with the sample, which the ledger counts",
     )
+
+    @field_validator("server")
+    @classmethod
+    def _bare(cls, server: str | None) -> str | None:
+        return server.rstrip("/") if server else None
+
+    @property
+    def own_system(self) -> str | None:
+        """The system of Patient/<id>: the server, where the study tells it."""
+        return self.server
 
     @field_validator("statuses")
     @classmethod
@@ -134,9 +155,7 @@ class _Reader:
         self.refused = Refusals(source)
         self.events: list[Event] = []
         self.unread: Counter[str] = Counter()
-        self._pairs: dict[tuple[str, str], None] = {}
-        self._linked: set[tuple[str, str]] = set()
-        self._keys: dict[str, str | None] = {}
+        self.whose = Whose(options.identifiers, options.server)
 
     def take(self, data: bytes, position: int, file: str) -> None:
         """Read one resource; whatever is wrong with it is refused with its place."""
@@ -210,12 +229,12 @@ class _Reader:
                 patient = record_id if resource.id else None
             else:
                 about = resource.patient if kind == "Immunization" else resource.subject
-                patient = self._patient(about, pointed)
+                patient = self.whose.patient(about, pointed)
             if patient is None:
                 raise Refused("no_patient")
-            self._pairs[patient, patient] = None
+            self.whose.seen(patient)
             if kind == "Patient":
-                self._identities(resource, patient, pointed)
+                self.whose.identities(resource, patient, pointed)
                 self.events += person(resource, patient)
                 if resource.deceasedBoolean and not resource.deceasedDateTime:
                     raise Refused("no_time")
@@ -236,35 +255,6 @@ class _Reader:
                 code="MEDS_DEATH" if kind == "Patient" and patient else None,
             )
 
-    def _patient(self, about: r4.Reference | None, pointed: dict[str, Any]) -> str | None:
-        """The key of the patient that a reference points to (FHIR R4 2.3.0)."""
-        if about is None:
-            return None
-        text = about.reference
-        if not text:
-            return (about.identifier.value if about.identifier else None) or None
-        if text in pointed:
-            target = pointed[text]
-            return f"Patient/{target.id}" if isinstance(target, r4.Patient) else None
-        if text not in self._keys:
-            self._keys[text] = _key(text)
-        return self._keys[text]
-
-    def _identities(self, patient: r4.Patient, key: str, pointed: dict[str, Any]) -> None:
-        """Which identifiers, and which other records, are this patient's."""
-        given = [i for i in patient.identifier or () if i.value]
-        wanted = self.options.identifier_system
-        if wanted is not None:
-            chosen = [i for i in given if i.system == wanted]
-        else:
-            chosen = [i for i in given if _is_record_number(i)] or given
-        for identifier in chosen:
-            self._pairs[key, (identifier.value or "").strip()] = None
-        for link in patient.link or ():
-            other = self._patient(link.other, pointed)
-            if other is not None:
-                self._pairs[key, other] = None
-
     def parcel(self, *, last: bool = False) -> dict[str, pa.Table]:
         """What was found since the last parcel. ``last``: with what was counted all along."""
         ledger: list[dict[str, Any]] = []
@@ -274,12 +264,10 @@ class _Reader:
             self.events = []
         if last:
             ledger += [self._counted(k, "not_read", "left_out", n) for k, n in self.unread.items()]
+            ledger += [self._counted(*row) for row in self.whose.counts()]
         if ledger:
             out["ledger"] = LEDGER.rows(ledger)
-        fresh = self._pairs.keys() - self._linked
-        self._linked |= fresh
-        self._pairs = {}
-        return {**out, **links(sorted(fresh)), **self.refused.take()}
+        return {**out, **links(*self.whose.fresh()), **self.refused.take()}
 
     def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
         columns = [list(column) for column in zip(*self.events, strict=True)]
@@ -312,26 +300,6 @@ class _Reader:
     def _counted(self, code: str, rule: str, action: str, count: int) -> dict[str, Any]:
         row = {"source": self.source, "code": code, "rule": rule, "action": action}
         return {**row, "count": count}
-
-
-def _is_record_number(identifier: r4.Identifier) -> bool:
-    codings = (identifier.type.coding if identifier.type else None) or ()
-    return any(coding.code == RECORD_NUMBER for coding in codings)
-
-
-def _key(reference: str) -> str | None:
-    """``Patient/<id>`` of a relative, absolute, versioned or urn reference, else None.
-
-    A conditional one (``Patient?identifier=system|value``) is its identifier's bare value.
-    """
-    if reference.startswith("urn:"):
-        return f"Patient/{reference.rsplit(':', 1)[-1]}"
-    if reference.startswith("Patient?identifier="):
-        return reference.rsplit("|", 1)[-1].removeprefix("Patient?identifier=") or None
-    parts = reference.split("/_history/", 1)[0].split("/")
-    if len(parts) < 2 or parts[-2] != "Patient" or not parts[-1]:
-        return None
-    return f"Patient/{parts[-1]}"
 
 
 def _medication(resource: Any, pointed: dict[str, Any]) -> r4.Concept | None:

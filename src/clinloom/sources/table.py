@@ -58,10 +58,10 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     """Parcels of events, links and rejected for a group of files, or of given bytes.
 
     ``record_id`` is the file's name and, after ``@``, the byte (CSV) or, after ``#``, the row
-    (Parquet, from 0) at which the row starts. Reasons of refusal: ``no_patient``, ``no_code``,
-    ``no_time``, ``malformed_row``, ``malformed_file``, ``malformed_encoding``,
-    ``unreadable_file``, ``empty_file``. Raises SourceError where a column that the mapping names
-    is not in a file.
+    (Parquet, from 0) at which the row starts; without the name where that is the patient's
+    identifier. Reasons of refusal: ``no_patient``, ``no_code``, ``no_time``, ``malformed_row``,
+    ``malformed_file``, ``malformed_encoding``, ``unreadable_file``, ``empty_file``. Raises
+    SourceError where a column that the mapping names is not in a file.
     """
     refused = Refusals(source)
     seen: set[str] = set()

@@ -3,42 +3,51 @@
 What resolved (defaults, absolute paths, seed) is a value of its own, stored with every result.
 """
 
+from clinloom.study.cohort import (
+    DEATH,
+    Cohort,
+    Competing,
+    Criterion,
+    Eligibility,
+    IndexTime,
+    Observed,
+    Outcome,
+    TimeAtRisk,
+)
+from clinloom.study.kinds import (
+    MICROSECONDS,
+    Codes,
+    Duration,
+    Model,
+    StudyPath,
+    Zone,
+    duration,
+    written,
+    zone,
+)
 from clinloom.study.overrides import override, placed
 from clinloom.study.reading import parse, read, schema, site
 from clinloom.study.schema import (
-    MICROSECONDS,
     PLACES,
     SITE,
-    Codes,
-    Cohort,
-    Criterion,
     Deploy,
-    Duration,
-    Eligibility,
     Evaluate,
-    IndexTime,
-    Model,
-    Outcome,
     RuleModel,
     SourceModel,
     Split,
     Study,
-    StudyPath,
-    TimeAtRisk,
-    Zone,
     digest,
-    duration,
     without_places,
-    written,
-    zone,
 )
 
 __all__ = [
+    "DEATH",
     "MICROSECONDS",
     "PLACES",
     "SITE",
     "Codes",
     "Cohort",
+    "Competing",
     "Criterion",
     "Deploy",
     "Duration",
@@ -46,6 +55,7 @@ __all__ = [
     "Evaluate",
     "IndexTime",
     "Model",
+    "Observed",
     "Outcome",
     "RuleModel",
     "SourceModel",

@@ -9,7 +9,8 @@ import yaml
 
 from clinloom.errors import UsageError
 from clinloom.files import address
-from clinloom.study.schema import PLACES, expanded
+from clinloom.study.kinds import expanded
+from clinloom.study.schema import PLACES
 
 
 def override(document: dict[str, Any], change: str) -> None:

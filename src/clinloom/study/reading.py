@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from clinloom import files
 from clinloom.errors import StudyError, UsageError, nearest
+from clinloom.study.kinds import Model
 from clinloom.study.overrides import override
-from clinloom.study.schema import SITE, Model, Study
+from clinloom.study.schema import SITE, Study
 
 Key = tuple[str | int, ...]  # where in the file, from its top
 Faults = list[tuple[Key, str]]

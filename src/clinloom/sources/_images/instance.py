@@ -17,7 +17,7 @@ from clinloom.sources._images.pixels import measurements
 
 
 def examine(data: bytes, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """``patient`` and ``record``, then ``image`` and ``measurements`` (none
+    """``patient``, ``issuer`` and ``record``, then ``image`` and ``measurements`` (none
     of what is catalogued alone), or ``refused``: the reason.
 
     ``told``: the source's ``zone``, ``undated`` and ``after`` (see :func:`acquired`).
@@ -26,7 +26,8 @@ def examine(data: bytes, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         try:
             found = dataset(data)
             patient, record = text(found, "PatientID"), text(found, "SOPInstanceUID")
-            yield {"patient": patient, "record": record}
+            issuer = text(found, "IssuerOfPatientID")
+            yield {"patient": patient, "record": record, "issuer": issuer}
             kind = content(found)
             if kind == "image":
                 has_pixels(found, len(data), heard)

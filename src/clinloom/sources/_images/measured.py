@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from clinloom.tables import LINKS, PARCEL_EVENTS, PARCEL_IMAGES, PARCEL_REJECTED, TIME, conform
+from clinloom.tables import (
+    PARCEL_EVENTS,
+    PARCEL_IMAGES,
+    PARCEL_LINKS,
+    PARCEL_REJECTED,
+    TIME,
+    conform,
+)
 
 AT_ONCE = 200  # images a parcel: about 40,000 events in colour
 USUAL = {"CT": "HU", "PT": "GML"}  # the unit that a modality's code means, where it has one
@@ -58,16 +65,26 @@ class Measured:
         """An image, as a row of the images parcel, and its measurements.
 
         ``time`` is in microseconds since 1970 UTC or None; ``time_text`` a time that is still to
-        be read. Without measurements it is catalogued alone.
+        be read; ``system``, where it is told, the one of the patient's identifier. Without
+        measurements it is catalogued alone.
         """
         self._images.append({**image, "source": self._source})
         self._measurements.append(measurements)
 
-    def reject(self, file: str, reason: str, *, record: str | None, patient: str | None) -> None:
+    def reject(
+        self,
+        file: str,
+        reason: str,
+        *,
+        record: str | None,
+        patient: str | None,
+        system: str | None = None,
+    ) -> None:
         """A file or record that is refused."""
         self._rejected.append(
             {
                 "patient": patient,
+                "system": system,
                 "source": self._source,
                 "record_id": record,
                 "stage": "acquire",
@@ -83,17 +100,22 @@ class Measured:
             out["images"] = self._rows()
             if any(self._measurements):
                 out["events"] = self._events()
-            patients = pa.array(sorted({i["patient"] for i in self._images}), pa.string())
-            out["links"] = pa.table([patients, patients], schema=LINKS.arrow)
+            seen = sorted({(i.get("system") or "", i["patient"]) for i in self._images})
+            patients = pa.array([patient for _, patient in seen], pa.string())
+            links = pa.table([patients, patients], schema=PARCEL_LINKS.arrow)
+            systems = [system or None for system, _ in seen]
+            out["links"] = _of(_of(links, "system", systems), "other_system", systems)
         if self._rejected:
-            out["rejected"] = PARCEL_REJECTED.rows(self._rejected)
+            systems = [row["system"] for row in self._rejected]
+            out["rejected"] = _of(PARCEL_REJECTED.rows(self._rejected), "system", systems)
         self._clear()
         return out
 
     def _rows(self) -> pa.Table:
         columns = {n: [i.get(n) for i in self._images] for n in PARCEL_IMAGES.arrow.names}
         columns["time"] = pa.array(columns["time"], pa.int64()).cast(TIME)
-        return conform(pa.table(columns), PARCEL_IMAGES)
+        rows = conform(pa.table(columns), PARCEL_IMAGES)
+        return _of(rows, "system", [i.get("system") for i in self._images])
 
     def _events(self) -> pa.Table:
         counts = [len(m) for m in self._measurements]
@@ -127,7 +149,14 @@ class Measured:
             "record_id": each("sop_uid", pa.string()),
             "time_text": each("time_text", pa.string()),
         }
-        return conform(pa.table(columns), PARCEL_EVENTS)
+        rows = conform(pa.table(columns), PARCEL_EVENTS)
+        return _of(rows, "system", each("system", pa.string()))
+
+
+def _of(rows: pa.Table, name: str, systems: Sequence[str | None] | pa.Array) -> pa.Table:
+    """The rows with the systems of their identifiers, where any is told."""
+    column = systems if isinstance(systems, pa.Array) else pa.array(systems, pa.string())
+    return rows.append_column(name, column) if column.null_count < len(column) else rows
 
 
 def _prefix(image: Mapping[str, Any]) -> str:

@@ -194,7 +194,7 @@ def _long(
         text = pc.if_else(pa.array(own), pa.scalar(None, pa.string()), text)
     unit = word(None, rows.count) if options.unit is None else words(rows.columns[options.unit])
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
-    made = _events(rows, mark, {**fact, "unit": unit}, options.time or STATIC, refused)
+    made = _events(rows, mark, {**fact, "unit": unit}, options.time or STATIC, options, refused)
     return {**made, **_unread(like, code, refused.source)}
 
 
@@ -219,7 +219,7 @@ def _wide(
     code = filled(said.code, cells, rows.count)
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
     fact["unit"] = word(said.unit, rows.count)
-    made = _events(rows, mark, fact, said.time or options.time or STATIC, refused)
+    made = _events(rows, mark, fact, said.time or options.time or STATIC, options, refused)
     return {**made, **_unread(like, code, refused.source)}
 
 
@@ -239,13 +239,22 @@ def _unread(like: pa.Array | None, code: pa.Array, source: str) -> dict[str, pa.
 
 
 def _events(
-    rows: Rows, mark: str, cells: dict[str, Any], spec: TimeSpec, refused: Refusals
+    rows: Rows,
+    mark: str,
+    cells: dict[str, Any],
+    spec: TimeSpec,
+    options: Mapping,
+    refused: Refusals,
 ) -> dict[str, pa.Table]:
-    """The parcel's events; rows without patient, code or time are refused."""
+    """The parcel's events; rows without patient, code or time are refused.
+
+    Where a file's name is the patient's identifier, it is no part of ``record_id``.
+    """
     when = times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
     files = pa.array(rows.files, pa.string()).take(pa.array(rows.file))
     place = pa.array(rows.position).cast(pa.string()) if rows.key is None else rows.key
-    record = pc.binary_join_element_wise(files, place, mark)
+    telling = isinstance(options.patient, PatientIn) and options.patient.file_name
+    record = pc.binary_join_element_wise("" if telling else files, place, mark)
     if rows.key is not None:  # a row without one is known by its table alone
         record = pc.fill_null(record, files)
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
