@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from clinloom.errors import MissingDependency
 from clinloom.files import BROKEN, FileUnit, Piece, address, adjoined, entry, listing
@@ -40,14 +40,24 @@ class Options(SourceModel):
     time: TimeSpec | None = Field(
         default=None, description="when images were available; none: known at all times"
     )
-    modality: str = Field(default="XC", description="DICOM modality, such as XC, DX, OP")
-    body_part: str = Field(default="UNKNOWN", description="DICOM body part, such as SKIN")
+    modality: str = Field(
+        default="XC", description="DICOM modality, such as XC, DX, OP, or by columns: '{kind}'"
+    )
+    body_part: str = Field(
+        default="UNKNOWN", description="DICOM body part, such as SKIN, or by columns: '{site}'"
+    )
+    view: str | None = Field(
+        default=None, description="DICOM view position, such as PA, or by columns: '{projection}'"
+    )
 
-    @field_validator("file")
+    @field_validator("file", "modality", "body_part", "view")
     @classmethod
-    def _plain(cls, template: str) -> str:
-        names = columns_of(template)
-        if not names or any(not n or set(n) & set(".[]") for n in names):
+    def _plain(cls, template: str | None, info: ValidationInfo) -> str | None:
+        names = columns_of(template or "")
+        braces = set(template or "") & set("{}")
+        if any(not n or set(n) & set(".[]") for n in names) or (braces and not names):
+            raise ValueError("columns of the manifest stand in braces, as '{image_id}'")
+        if info.field_name == "file" and not names:
             raise ValueError("`file` names a manifest's columns in braces, as '{image_id}.jpg'")
         return template
 
@@ -132,7 +142,8 @@ LISTED = 4096  # files that are matched at once
 
 
 def _manifest(options: Options) -> Manifest:
-    return Manifest(options.manifest, options.file, options.patient, options.time)
+    labels = (options.modality, options.body_part, options.view or "")
+    return Manifest(options.manifest, options.file, options.patient, options.time, labels)
 
 
 def _images(options: Options, where: str) -> Iterator[list[Piece]]:
@@ -193,11 +204,13 @@ def _image(
         made = _examined(piece)
         reason = made.get("refused")
         if reason is None:
+            modality, body_part, view = row.labels
             image = {
                 "patient": patient,
                 "sop_uid": record,
-                "modality": coded(options.modality, absent="XC"),
-                "body_part": coded(options.body_part, absent="UNKNOWN"),
+                "modality": coded(modality, absent="OT"),
+                "body_part": coded(body_part, absent="UNKNOWN"),
+                "view": view or None,
                 "content": "image",
                 "time": row.time,
                 "time_text": row.time_text,
