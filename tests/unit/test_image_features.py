@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from pyarrow import csv
 
 from clinloom import features
 from clinloom.clean import clean
@@ -93,6 +95,31 @@ def test_cleaning_keeps_the_equal_measurements_of_two_images_and_not_of_one_told
     assert sum(row["count"] for row in ledger if row["rule"] == "duplicate") == 6
 
 
+def of_one_image(parcels: list[dict[str, pa.Table]], patient: str) -> tuple[int, int]:
+    """Of how many images a patient's measurements are, and how many images have all its features.
+
+    The facts are cleaned first, and none may be lost by it.
+    """
+    found = pa.concat_tables([p["events"] for p in parcels if "events" in p])
+    found = found.filter(pc.equal(found.column("patient"), patient))
+    events = found.drop_columns(["patient"]).append_column(
+        "subject_id", pa.array(np.ones(found.num_rows, np.int64))
+    )
+    made = clean(conform(events, ACQUIRED), {})
+    assert made["events"].num_rows == found.num_rows
+    codes = sorted(set(found.column("code").to_pylist()))
+    listed = [Feature.named(f"imaging|{code}|last|all", modality="images") for code in codes]
+    last = max(found.column("time").to_pylist())
+    index = INDEX.rows([{"subject_id": 1, "prediction_time": last + dt.timedelta(days=1)}])
+    values = features.compute(made["events"], index, listed).column("values")[0].as_py()
+    rows = found.select(["record_id", "code", "numeric_value"]).to_pylist()
+    of = {(r["record_id"], r["code"]): r["numeric_value"] for r in rows}
+    images = {r["record_id"] for r in rows}
+    pairs = list(zip(codes, values, strict=True))
+    whole = [image for image in images if all(of.get((image, c)) == v for c, v in pairs)]
+    return len(images), len(whole)
+
+
 def test_every_feature_of_real_slices_is_of_one_slice(data: Path) -> None:
     archive = data / "sts_pet" / "dicom.zip"
     if not archive.is_file():
@@ -103,22 +130,41 @@ def test_every_feature_of_real_slices_is_of_one_slice(data: Path) -> None:
 
     pieces = [p for p in listing(str(archive)) if "STS_001" in p.name]
     parcels = list(dicom.read(pieces, dicom.Options(path=str(archive)), "scans"))
-    slices = pa.concat_tables([p["events"] for p in parcels if "events" in p])
-    events = slices.drop_columns(["patient"]).append_column(
-        "subject_id", pa.array(np.ones(slices.num_rows, np.int64))
+    patient = next(p for p in parcels if "events" in p)["events"].column("patient")[0].as_py()
+    assert of_one_image(parcels, patient) == (59, 1)
+
+
+def test_every_feature_of_several_real_radiographs_is_of_one(data: Path) -> None:
+    place = data / "covid_hannover"
+    if not place.is_dir():
+        pytest.skip("covid_hannover is not among the public data")
+    pytest.importorskip("PIL", reason="the images extra is not installed")
+    from clinloom.sources import images
+
+    options = images.Options(
+        path=str(place / "png.zip"),
+        manifest=str(place / "data.csv"),
+        file="{image_id}.png",
+        patient="patient_id",
+        time={"at": NOON},
+        modality="{modality}",
+        body_part="CHEST",
+        view="{projection}",
     )
-    made = clean(conform(events, ACQUIRED), {})
-    assert made["events"].num_rows == slices.num_rows
-    codes = sorted(set(slices.column("code").to_pylist()))
-    listed = [Feature.named(f"imaging|{code}|last|all", modality="images") for code in codes]
-    last = max(slices.column("time").to_pylist())
-    index = INDEX.rows([{"subject_id": 1, "prediction_time": last + dt.timedelta(days=1)}])
-    found = features.compute(made["events"], index, listed).column("values")[0].as_py()
-    rows = slices.select(["record_id", "code", "numeric_value"]).to_pylist()
-    of = {(r["record_id"], r["code"]): r["numeric_value"] for r in rows}
-    whole = [
-        record
-        for record in {r["record_id"] for r in rows}
-        if all(of[record, code] == value for code, value in zip(codes, found, strict=True))
+    table = csv.read_csv(place / "data.csv").select(["patient_id", "image_id"]).to_pylist()
+    names: dict[str, list[str]] = {}
+    for row in table:
+        names.setdefault(row["patient_id"], []).append(f"{row['image_id']}.png")
+    patient = next(who for who, several in names.items() if 4 <= len(several) <= 8)
+    units = [
+        u
+        for u in images.plan(options, "sources.cxr")
+        if u.name.rsplit("/", 1)[-1] in names[patient]
     ]
-    assert len(whole) == 1
+    parcels = list(images.read(units, options, "cxr"))
+    rows = pa.concat_tables([p["images"] for p in parcels]).to_pylist()
+    assert {row["modality"] for row in rows} <= {"CR", "DX"}
+    assert {row["view"] for row in rows} <= {"AP", "PA"}
+    several, whole = of_one_image(parcels, patient)
+    kinds = {row["modality"] for row in rows}
+    assert several == len(names[patient]) and whole == (1 if len(kinds) == 1 else 0)

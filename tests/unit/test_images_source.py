@@ -166,7 +166,7 @@ def test_every_refusal_has_its_reason_and_spares_the_rest(folder: Path) -> None:
 
 def test_modality_body_part_and_view_may_stand_in_columns(folder: Path) -> None:
     (folder / "manifest.csv").write_text(
-        "who,image,kind,site,projection\n1,a,cr,Left lung,AP\n2,b,,,\n3,c,dx,chest,PA\n"
+        "who,image,kind,site,projection\n1,a,cr,Left lung,ap\n2,b,,,\n3,c,dx,chest,PA\n"
     )
     labels = {"modality": "{kind}", "body_part": "{site}", "view": "{projection}"}
     found = read(options(folder, **labels))

@@ -210,7 +210,7 @@ def _image(
                 "sop_uid": record,
                 "modality": coded(modality, absent="OT"),
                 "body_part": coded(body_part, absent="UNKNOWN"),
-                "view": view or None,
+                "view": coded(view, absent="") or None,
                 "content": "image",
                 "time": row.time,
                 "time_text": row.time_text,
