@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from array import array
 from collections.abc import Mapping
 from importlib import import_module
 from typing import IO, Any
@@ -38,6 +40,8 @@ START = (
     f"import json, sys; sys.path[:] = json.loads(sys.argv[1]);from {__name__} import serve; serve()"
 )
 READY = b"ready\n"
+PACKED, FEW = "bytes", 8
+PIPE = 1 << 20  # bytes that wait in the pipe, where the system lets them: a slice at once
 
 
 def examined(kernel: str, data: bytes, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def _answer(child: subprocess.Popen[bytes]) -> dict[str, Any]:
         said = json.loads(line) if line.endswith(b"\n") else {}
         if said is None:
             return found
-        found |= said
+        found |= {name: _plain(value) for name, value in said.items()}
     ended = close()
     return {**found, "refused": "decoder_hung" if ended == -signal.SIGALRM else "decoder_crashed"}
 
@@ -104,6 +108,8 @@ def _child(fresh: bool) -> subprocess.Popen[bytes]:
             stderr=subprocess.DEVNULL,
             env={**env, **ALONE},
         )
+        with contextlib.suppress(AttributeError, OSError):
+            fcntl.fcntl(_pipe(_held.stdin), fcntl.F_SETPIPE_SZ, PIPE)
         if _pipe(_held.stdout).readline() != READY:
             close()
             raise MissingDependency(
@@ -176,10 +182,25 @@ def serve() -> None:
         answers.flush()
 
 
+def _packed(value: Any) -> Any:
+    """Many numbers by name as their bytes: a third of the time that decimals take."""
+    if isinstance(value, dict) and len(value) > FEW and set(map(type, value.values())) == {float}:
+        return {PACKED: array("d", value.values()).tobytes().hex(), "names": list(value)}
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict) and PACKED in value:
+        numbers = array("d", bytes.fromhex(value[PACKED]))
+        return dict(zip(value["names"], numbers, strict=True))
+    return value
+
+
 def _told(kernel: Any, data: bytes, told: Mapping[str, Any], answers: IO[bytes]) -> None:
     try:
         for said in kernel.examine(data, told):
-            answers.write(json.dumps(said).encode() + b"\n")
+            packed = {name: _packed(value) for name, value in said.items()}
+            answers.write(json.dumps(packed).encode() + b"\n")
             answers.flush()
     except MemoryError:
         answers.write(b'{"refused": "oversized_image"}\n')
