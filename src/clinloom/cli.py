@@ -105,9 +105,33 @@ def validate(args: argparse.Namespace) -> Any:
         print(json.dumps(schema(plugins), indent=1))
         return None
     notes = [*run.lacking(study), *run.apart(study)]
+    found: dict[str, Any] = {"study": study.name, "valid": True, "hash": study.hash}
+    if args.data:
+        seen = run.look(study)
+        notes += run.doubts(study, seen)
+        for name, one in seen.items():
+            found[f"sources.{name}"] = (
+                f"{one.events:,} events of {len(one.codes):,} codes in {one.extent},"
+                f" {one.refused.total():,} records refused"
+            )
     lines = {"note" if len(notes) == 1 else f"note {n}": text for n, text in enumerate(notes, 1)}
-    found = {"study": study.name, "valid": True, "hash": study.hash}
     return {**found, **({"notes": notes} if args.json else lines)}
+
+
+def codes(args: argparse.Namespace) -> Any:
+    """List the codes that a study's sources hold, from the heads of their files."""
+    from clinloom.run import api as run
+
+    seen = run.look(run.read_study(args.study, overrides=args.set))
+    if args.json:
+        return {name: one.table() for name, one in seen.items()}
+    for name, one in seen.items():
+        print(f"sources.{name}: {one.extent}, {one.refused.total():,} records refused")
+        print(f"{'events':>10} {'numbers':>10}  {'units':<16} code")
+        for row in one.table():
+            units = ", ".join(row["units"])
+            print(f"{row['events']:>10,} {row['numbers']:>10,}  {units:<16} {row['code']}")
+    return None
 
 
 def run_(args: argparse.Namespace) -> Any:
@@ -201,7 +225,8 @@ def demo(args: argparse.Namespace) -> Any:
 COMMANDS = {
     "doctor": (doctor, "clinloom doctor --on yarn --platform site.yaml"),
     "synth": (synth, "clinloom synth data/synthetic --patients 2000 --seed 7"),
-    "validate": (validate, "clinloom validate study.yaml --set cohort.outcome.within=60d"),
+    "validate": (validate, "clinloom validate study.yaml --data --set cohort.outcome.within=60d"),
+    "codes": (codes, "clinloom codes study.yaml"),
     "run": (run_, "clinloom run examples/synthetic.yaml --out hdfs:///user/me/out --on yarn"),
     "report": (report, "clinloom report out"),
     "sweep": (sweep, "clinloom sweep s3://bucket/out"),
@@ -243,7 +268,7 @@ def parser() -> Parser:
             sub.add_argument(
                 "--platform", metavar="FILE", help="a YAML file with `platform` and `storage`"
             )
-        if name in ("validate", "run", "score", "demo"):
+        if name in ("validate", "codes", "run", "score", "demo"):
             sub.add_argument(
                 "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key"
             )
@@ -252,9 +277,12 @@ def parser() -> Parser:
     made["synth"].add_argument("directory", help="the folder of fhir/, dicom/, truth.json")
     made["synth"].add_argument("--images", type=int, help="patients with a radiograph")
     made["synth"].add_argument("--no-images", dest="with_images", action="store_false")
-    for name in ("validate", "run"):
+    for name in ("validate", "codes", "run"):
         made[name].add_argument("study", help="a study file (YAML), at any address")
     made["validate"].add_argument("--schema", action="store_true", help="print the JSON Schema")
+    made["validate"].add_argument(
+        "--data", action="store_true", help="also look at the heads of the sources' files"
+    )
     made["run"].add_argument("--out", required=True, help="the output's address")
     for name in ("report", "sweep"):
         made[name].add_argument("directory", metavar="OUT", help="the output of a run, an address")

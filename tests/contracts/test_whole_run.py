@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from clinloom import files
 from clinloom.errors import DataError, SourceError
 from clinloom.run import api as spine
 from clinloom.run import dataset as steps
+from clinloom.run import score as scoring
 from clinloom.tables import COUNTS, EVENTS, FLOW
 
 pytestmark = pytest.mark.core
@@ -97,6 +99,20 @@ def test_the_bundle_answers_without_spark_as_the_run_did(done):
         )
 
 
+def test_what_cleaning_refuses_of_a_request_is_told(done):
+    known = pq.read_table(done.out / "tables" / "predictions").slice(0, 1)
+    events = events_of(done, known.column("subject_id").combine_chunks())
+    bundle = clinloom.load_bundle(done.out / "bundle")
+    assert not bundle.predict(events).schema.metadata
+    wrong = {**events.slice(events.num_rows - 1).to_pylist()[0], "code": "LOINC//8867-4"}
+    wrong |= {"numeric_value": 9999.0, "text_value": None, "unit": "/min"}
+    more = [*events.to_pylist(), wrong]
+    found = bundle.predict(more)
+    assert json.loads(found.schema.metadata[b"rejected"]) == {"impossible_value": 1}
+    assert found.num_rows == 1
+    assert bundle.clean(more)["rejected"].column("reason").to_pylist() == ["impossible_value"]
+
+
 def test_events_may_be_dictionaries_of_what_each_has(done):
     """However they are ordered: none is read by the first one's keys."""
     known = pq.read_table(done.out / "tables" / "predictions").slice(0, 10)
@@ -149,6 +165,48 @@ SLACK = 3  # for a slow machine; bench/scoring.py measures the figure itself
 
 def events_table(rows):
     return pa.Table.from_pylist(rows, schema=EVENTS.arrow)
+
+
+def test_a_worker_that_loaded_a_bundle_sees_the_next_one_at_its_address(done, tmp_path):
+    known = pq.read_table(done.out / "tables" / "predictions").slice(0, 20)
+    events = events_of(done, known.column("subject_id").combine_chunks())
+    place = tmp_path / "bundle"
+    shutil.copytree(done.out / "bundle", place)
+
+    def risks():
+        bundle = clinloom.load_bundle(place)
+        told = {"bundle": str(place), "mark": bundle.mark, "cohort": bundle.resolved.cohort}
+        made = scoring.scored(events, **told, last=None, now=None)["predictions"]
+        return made.column("predicted_boolean_probability").to_pylist()
+
+    before = risks()
+    document = json.loads((place / "bundle.json").read_text())
+    document["parts"]["scorer"] = "scorer-other.npz"
+    with np.load(place / clinloom.load_bundle(place).mark, allow_pickle=False) as scorer:
+        arrays = dict(scorer)
+    changed = next(name for name in arrays if "intercept" in name or "value" in name)
+    arrays[changed] = arrays[changed] + 1
+    np.savez(place / "scorer-other.npz", **arrays)
+    (place / "bundle.json").write_text(json.dumps(document))
+    assert risks() != before
+
+
+def test_a_report_that_tells_of_other_metrics_is_gone_before_they_are_there(
+    spark, hospital, done, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    assert (out / "report.html").exists()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spine.record, "tell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        changes = [*small(hospital), "evaluate.bootstrap=40"]
+        spine.run(STUDY, out=out, overrides=changes, spark=spark)
+    assert (out / "metrics.json").read_bytes() != files.read(done.out / "metrics.json")
+    assert not (out / "report.html").exists()
 
 
 def test_new_patients_score_as_they_did(spark, hospital, done, tmp_path):

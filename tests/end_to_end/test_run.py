@@ -131,10 +131,13 @@ def test_bad_input_is_told_with_its_mend(hospital, tmp_path, change, code, told)
     done = clinloom("run", STUDY, "--out", tmp_path / "out", *changes, check=False)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
+    if told == "nobody of":  # the cohort's tables stay, to be looked at
+        assert list((tmp_path / "out" / "tables" / "index").glob("*.parquet"))
 
 
 def test_help_shows_an_example_and_a_wrong_command_the_nearest():
-    for command in ("doctor", "synth", "validate", "run", "report", "score", "plugins", "demo"):
+    commands = "doctor synth validate codes run report score plugins demo".split()
+    for command in commands:
         assert f"clinloom {command}" in clinloom(command, "--help").stdout.split("example:")[1]
     wrong = clinloom("rnu", check=False)
     assert wrong.returncode == 2 and "did you mean 'run'?" in wrong.stderr

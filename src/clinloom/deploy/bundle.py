@@ -35,6 +35,7 @@ from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform
 
 FORMAT = 2
 DOCUMENT = layout.BUNDLE
+REFUSED = "rejected"
 
 
 def publish(
@@ -111,6 +112,12 @@ class Bundle:
         return uri
 
     @property
+    def mark(self) -> str:
+        """What tells this publication from others at the same address."""
+        mark: str = self.document["parts"]["scorer"]
+        return mark
+
+    @property
     def study(self) -> Mapping[str, Any]:
         """The resolved study, as plain data."""
         resolved: Mapping[str, Any] = self.document["study"]
@@ -133,11 +140,25 @@ class Bundle:
         of the events table (``subject_id``, ``time``, ``code`` and, where there are any,
         ``numeric_value``, ``text_value``, ``unit``; a dictionary may lack any of these). ``at``: a
         moment for every patient, in place of the study's index times, of which those still to
-        come are left out. Answers PREDICTIONS; ``boolean_value`` is null.
+        come are left out. Answers PREDICTIONS; ``boolean_value`` is null. What cleaning refused
+        (see :meth:`clean`) is counted by reason in the answer's metadata, as JSON under
+        ``rejected``, where there is any.
         """
-        acquired = _acquired(events)
-        cleaned = cleaning.clean(acquired, self.resolved.clean)["events"]
-        return self.risks(cleaned, self._moments(cleaned, at))
+        made = self.clean(events)
+        cleaned = made["events"]
+        found = self.risks(cleaned, self._moments(cleaned, at))
+        reasons = made["rejected"].column("reason").value_counts().to_pylist()
+        if not reasons:
+            return found
+        counts = json.dumps({each["values"]: each["counts"] for each in reasons})
+        return found.replace_schema_metadata({REFUSED: counts})
+
+    def clean(self, events: Any) -> dict[str, pa.Table]:
+        """Events as the model sees them: ``events`` (EVENTS), ``rejected`` (REJECTED), ``ledger``.
+
+        ``events``: as for :meth:`predict`.
+        """
+        return cleaning.clean(_acquired(events), self.resolved.clean)
 
     def risks(self, cleaned: pa.Table, index: pa.Table) -> pa.Table:
         """Score the moments of ``index`` (INDEX) from clean events of whole patients (EVENTS).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from clinloom import study as studies
 from clinloom.errors import MissingDependency, StoreError, UsageError, nearest
 from clinloom.files import Address
 from clinloom.run import acquire, dataset, judge, record, train
+from clinloom.run import look as looking
 from clinloom.run import score as scores
 from clinloom.run.progress import Progress
 from clinloom.run.work import Work
@@ -82,6 +83,17 @@ def lacking(study: Study) -> list[str]:
 def apart(study: Study) -> list[str]:
     """What is plain before the data are read of sources that share no patient, a line each."""
     return acquire.apart(study)
+
+
+def look(study: Study) -> dict[str, looking.Seen]:
+    """What the heads of the sources hold. Raises SourceError where one does not fit the study."""
+    files.use({**files.settings(), **files.checked(study.storage)})
+    return looking.look(study)
+
+
+def doubts(study: Study, seen: Mapping[str, looking.Seen]) -> list[str]:
+    """Where the study and what was seen do not fit, a line each."""
+    return [*looking.notes(seen), *looking.unmatched(study, seen)]
 
 
 def named(study: Study) -> Iterator[tuple[str, str]]:

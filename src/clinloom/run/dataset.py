@@ -96,7 +96,10 @@ def _given(found: Mapping[str, pa.Table], name: str) -> list[pa.Table]:
 
 
 def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
-    """Each patient's prediction moments, outcome and split; and, as events pass by, the codes."""
+    """Each patient's prediction moments, outcome and split; and, as events pass by, the codes.
+
+    Raises DataError where the cohort cannot answer the question; its tables stay, to be looked at.
+    """
 
     def do(out: Pending) -> None:
         found = workers.by_patient(
@@ -108,21 +111,16 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
             columns={"events": NEEDED},
             merges={"flow": flowed, "vocabulary": voiced, "classes": added},
         )
-        out.write(FLOW, found["flow"])
+        seen = found.get("vocabulary", VOCABULARY.empty)
         classes = found.get("classes", COUNTS.empty)
-        training = answerable(classes, found["flow"])
-        listed = features.resolve(study.features, _seen(found), training)
-        if not listed:
-            raise DataError(
-                f"no code is in enough of the {training:,} training rows",
-                where="features",
-                mend="lower `min_rows`",
-            )
-        out.write(VOCABULARY, found["vocabulary"])
+        listed = features.resolve(study.features, seen, _training(classes))
+        out.write(FLOW, found["flow"])
+        out.write(COUNTS, classes, name="classes")
+        out.write(VOCABULARY, seen)
         text = json.dumps([feature.to_dict() for feature in listed])
         out.put("feature_list", "features.json", text)
 
-    return work.step(
+    made = work.step(
         "cohort",
         do,
         options=[plain(study.cohort), plain(study.split), study.seed, plain(study.features)],
@@ -130,6 +128,10 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         uses=[("features", name) for name in study.features],
         counts="index",
     )
+    training = answerable(made["classes"].read(), made["flow"].read())
+    if not feature_list(made):
+        _tell_no_feature(made["vocabulary"].read(), training)
+    return made
 
 
 def extent(events: Tables) -> int | None:
@@ -166,14 +168,23 @@ def _classes(index: pa.Table) -> pa.Table:
     )
 
 
-def _seen(found: Mapping[str, pa.Table]) -> pa.Table:
-    if "vocabulary" not in found:
+def _tell_no_feature(seen: pa.Table, training: int) -> None:
+    if not seen.num_rows:
         raise DataError(
             "no event before the index time fits any feature",
             where="features",
             mend="are the codes under `features` those of the events?",
         )
-    return found["vocabulary"]
+    raise DataError(
+        f"no code is in enough of the {training:,} training rows",
+        where="features",
+        mend="lower `min_rows`",
+    )
+
+
+def _training(classes: pa.Table) -> int:
+    """How many rows train."""
+    return sum(row["rows"] for row in classes.to_pylist() if row["stage"] == "train")
 
 
 def answerable(classes: pa.Table, flow: pa.Table) -> int:
@@ -198,14 +209,16 @@ def answerable(classes: pa.Table, flow: pa.Table) -> int:
             mend="are its codes those of the events, and is `within` long enough?",
         )
     for part in ("train", "test"):
-        rows = {o: n for (split, o), n in counts.items() if split == part and n}
-        if len(rows) < 2:
+        having = counts.get((part, "True"), 0)
+        without = counts.get((part, "False"), 0)
+        if not having or not without:
             raise DataError(
-                f"the {part} rows ({sum(rows.values()):,}) hold a single class",
+                f"the {part} rows ({having + without:,}) hold a single class: {having:,} with the"
+                f" outcome, {without:,} without; of all {total:,} rows {positive:,} have it",
                 where="split",
-                mend="give it more patients, or another seed or cutoff",
+                mend="give it more patients, another share, seed or cutoff; see tables/index",
             )
-    return sum(n for (split, _), n in counts.items() if split == "train")
+    return _training(classes)
 
 
 def feature_list(cohort: Tables) -> list[Feature]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom import evaluate as evaluation
+from clinloom import files
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
 from clinloom.evaluate import METRICS, Judged, Rows
@@ -23,7 +24,7 @@ from clinloom.run.predict import predict
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
 from clinloom.spark.session import cores
-from clinloom.store import Part, Pending, Stored
+from clinloom.store import Part, Pending, Stored, layout
 from clinloom.store.stored import stream
 from clinloom.study import Study
 from clinloom.tables import RISKS, matrix
@@ -77,6 +78,10 @@ def evaluate(
         inputs={"predict": work.keys["predict"]},
     )
     text = made["evaluation"].text("metrics.json")
+    told = work.store.root / "metrics.json"
+    if files.exists(told) and files.read(told) != text.encode():  # a report would tell of others
+        work.store.check()
+        files.remove(work.store.root / layout.REPORT)
     work.store.write_text("metrics.json", text)
     metrics: dict[str, Any] = json.loads(text)
     return metrics

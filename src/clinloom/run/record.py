@@ -16,9 +16,9 @@ from clinloom.report import render as page
 from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
 from clinloom.store import Pending, finished
+from clinloom.store.layout import REPORT
 from clinloom.study import Study
 
-REPORT = "report.html"
 LEDGERS = ("ledger", "preparation_ledger")
 LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
 

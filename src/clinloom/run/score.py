@@ -63,7 +63,7 @@ def score(
     try:
         acquired = acquire(work, study)
         events = dataset.clean(work, study, acquired)
-        scored = predict(work, study, events, acquired, bundle=str(loaded.place))
+        scored = predict(work, study, events, acquired, bundle=loaded)
         rows = _write(study, scored, target)
         flow = scored["flow"].read().to_pylist()
     finally:
@@ -100,7 +100,9 @@ def _drops(override: str) -> bool:
     return key.startswith("sources.") and key.count(".") == 1 and value.strip() in ("null", "~", "")
 
 
-def predict(work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: str) -> Tables:
+def predict(
+    work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: Bundle
+) -> Tables:
     """The predictions of every patient's moments, by bucket."""
     last = dataset.extent(events)
     inputs = {"events": (events["events"], EVENTS)}
@@ -111,7 +113,14 @@ def predict(work: Work, study: Study, events: Tables, acquired: Tables, *, bundl
         found = workers.by_patient(
             work.spark,
             inputs,
-            partial(scored, bundle=bundle, cohort=study.cohort, last=last, now=present(last)),
+            partial(
+                scored,
+                bundle=str(bundle.place),
+                mark=bundle.mark,
+                cohort=study.cohort,
+                last=last,
+                now=present(last),
+            ),
             out=out,
             tables={"predictions": _table(study)},
             columns={"events": features.columns(study.features)},
@@ -126,7 +135,7 @@ def _table(study: Study) -> Table:
     return SCORES if study.deploy.identifier else PREDICTIONS
 
 
-_loaded: dict[str, Bundle] = {}
+_loaded: dict[str, tuple[str, Bundle]] = {}  # by address, with what marks each publication
 
 
 def scored(
@@ -134,21 +143,23 @@ def scored(
     known: pa.Table | None = None,
     *,
     bundle: str,
+    mark: str,
     cohort: Cohort,
     last: int | None,
     now: int | None,
 ) -> dict[str, pa.Table]:
-    """The scoring kernel for whole patients; a worker loads the bundle once.
+    """The scoring kernel for whole patients; a worker loads a publication of the bundle once.
 
+    ``mark`` tells it from others at the same address, that a worker in use may have loaded before.
     ``known``: the crosswalk's rows of the same patients, where their identifiers may leave.
     """
-    if bundle not in _loaded:
-        _loaded[bundle] = Bundle.load(bundle)
+    if bundle not in _loaded or _loaded[bundle][0] != mark:
+        _loaded[bundle] = mark, Bundle.load(bundle)
     found = cohorts.due(events, cohort, data_end=last, now=now)
     index, flow = found["index"], found["flow"]
     if not index.num_rows:
         return {"flow": flow}
-    made = _loaded[bundle].risks(events, index)
+    made = _loaded[bundle][1].risks(events, index)
     at = made.schema.get_field_index("boolean_value")
     made = made.set_column(at, made.schema.field(at), index.column("boolean_value"))
     if known is not None:

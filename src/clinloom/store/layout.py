@@ -8,6 +8,7 @@ GUARDED = frozenset({"crosswalk"})  # the only link to source identifiers: for i
 MANIFEST = "manifest.json"
 GUARDED_ROOM, SCRATCH = "guarded", ".scratch"
 SWEPT = ("tables", "models", SCRATCH)  # what the manifest does not name here does not exist
+REPORT = "report.html"
 BUNDLE = "bundle.json"
 DOCUMENTS = (MANIFEST, f"bundle/{BUNDLE}")  # each names files, and is replaced in one step
 KEPT = frozenset({"bundle"})  # replaced in one step by its own document, which names its parts

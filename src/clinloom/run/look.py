@@ -1,0 +1,173 @@
+"""A look at the heads of the sources, without Spark: what they hold, and whether the study fits.
+
+A few files of each kind of name are read by the source's own kernel, in this process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clinloom import events as ev
+from clinloom.errors import nearest
+from clinloom.files import Unit
+from clinloom.sources import framed, load
+from clinloom.study import SourceModel, Study
+
+EACH = 20  # units of each kind of name, such as Observation.*.ndjson
+ENOUGH = 16 << 20  # bytes of a kind, after which no more of it is read
+MOST = 128 << 20  # bytes of a source that are read at most, but for its first unit
+LISTED = 10_000  # units that are listed at most
+UNITS = 4  # units of measurement that are told of a code
+
+
+@dataclass
+class Seen:
+    """What the head of a source holds.
+
+    ``codes``: by code, how many events, how many of them with a number, and their units;
+    ``refused``: how many records, by reason; ``whole``: whether the head is all there is.
+    """
+
+    source: str
+    read: int = 0
+    whole: bool = True
+    events: int = 0
+    codes: dict[str, list[Any]] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row a code, the commonest first."""
+        rows = sorted(self.codes.items(), key=lambda item: (-item[1][0], item[0]))
+        return [
+            {"code": code, "events": n, "numbers": numbers, "units": sorted(units)[:UNITS]}
+            for code, (n, numbers, units) in rows
+        ]
+
+    @property
+    def extent(self) -> str:
+        """How much was looked at, in words."""
+        files = f"{self.read:,} file{'s' if self.read != 1 else ''}"
+        return f"{files}, which is all" if self.whole else f"{files} of more"
+
+    def add(self, parcel: Mapping[str, pa.Table]) -> None:
+        """Count a parcel of the source's kernel."""
+        if "rejected" in parcel:
+            for found in parcel["rejected"].column("reason").value_counts().to_pylist():
+                self.refused[found["values"]] += found["counts"]
+        if "events" not in parcel:
+            return
+        events = parcel["events"]
+        self.events += events.num_rows
+        plain = pa.table(
+            {
+                "code": events.column("code").cast(pa.string()),
+                "unit": events.column("unit").cast(pa.string()),
+                "number": pc.is_valid(events.column("numeric_value")).cast(pa.int64()),
+            }
+        )
+        found = plain.group_by(["code", "unit"]).aggregate([("number", "count"), ("number", "sum")])
+        for row in found.to_pylist():
+            counts = self.codes.setdefault(row["code"], [0, 0, set()])
+            counts[0] += row["number_count"]
+            counts[1] += row["number_sum"]
+            counts[2] |= {row["unit"]} - {None}
+
+
+def look(study: Study) -> dict[str, Seen]:
+    """What the head of each source holds; one that Spark itself reads is passed over.
+
+    Raises SourceError where a source cannot be opened or lacks a column that the study names.
+    """
+    return {
+        name: _seen(name, options)
+        for name, options in study.sources.items()
+        if framed(options) is None
+    }
+
+
+def _seen(name: str, options: SourceModel) -> Seen:
+    seen = Seen(name)
+    kind = load(options.type)
+    for unit in _head(kind.plan(options, f"sources.{name}"), seen):
+        for parcel in kind.read([unit], options, name):
+            seen.add(parcel)
+    return seen
+
+
+def _head(units: Iterator[Unit], seen: Seen) -> Iterator[Unit]:
+    """A few units of each kind of name."""
+    units_of: Counter[str] = Counter()
+    bytes_of: Counter[str] = Counter()
+    for unit in islice(units, LISTED):
+        kind = re.sub(r"\d+", "#", unit.name.rsplit("/", 1)[-1])
+        much = units_of[kind] >= EACH or bytes_of[kind] >= ENOUGH
+        if much or (seen.read and bytes_of.total() + unit.size > MOST):
+            seen.whole = False
+            continue
+        units_of[kind] += 1
+        bytes_of[kind] += unit.size
+        seen.read += 1
+        yield unit
+    seen.whole = seen.whole and next(units, None) is None
+
+
+def unmatched(study: Study, seen: Mapping[str, Seen]) -> list[str]:
+    """A line for each pattern of codes in the study that fits nothing in the heads."""
+    codes = sorted({code for one in seen.values() for code in one.codes})
+    told = study.resolved()
+    lines = []
+    for where, patterns in _patterns({"cohort": told["cohort"], "features": told["features"]}):
+        for pattern in patterns:
+            if np.any(ev.matching(codes, [pattern])) or _named_by_default(where, pattern):
+                continue
+            near = nearest(pattern, codes)
+            hint = f"; did you mean '{near}'?" if near else ""
+            lines.append(f"{where}: no event of those looked at is '{pattern}'{hint}")
+    return lines
+
+
+CODES = ("at", "codes")
+OBSERVED = ("cohort.observed.starts", "cohort.observed.ends")
+
+
+def _patterns(part: Any, where: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The patterns of codes in a part of a resolved study, each with its key."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            place = f"{where}.{key}" if where else key
+            if (key in CODES or place in OBSERVED) and isinstance(value, (list, str)):
+                yield place, [value] if isinstance(value, str) else value
+            else:
+                yield from _patterns(value, place)
+    elif isinstance(part, list):
+        for number, value in enumerate(part):
+            yield from _patterns(value, f"{where}.{number}")
+
+
+def _named_by_default(where: str, pattern: str) -> bool:
+    """Whether nobody wrote it: the default of what ends follow-up."""
+    return where == "cohort.time_at_risk.competing.codes" and pattern == "MEDS_DEATH"
+
+
+def notes(seen: Mapping[str, Seen]) -> Iterator[str]:
+    """A line for each source whose head gave nothing, or less than it refused."""
+    for name, one in seen.items():
+        refused = one.refused.total()
+        if not one.events:
+            top = f", mostly as {one.refused.most_common(1)[0][0]}" if refused else ""
+            yield f"sources.{name}: no event in what was looked at; {refused:,} refused{top}"
+        elif refused > one.events:
+            top = one.refused.most_common(1)[0][0]
+            yield (
+                f"sources.{name}: {refused:,} records of those looked at were refused, mostly as"
+                f" {top}, and {one.events:,} read"
+            )
