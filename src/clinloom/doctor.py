@@ -31,6 +31,7 @@ BLAS = "libblas.so.3"  # what pyspark.ml opens (dev.ludovic.netlib) unless told 
 EXTRAS = {
     "images": ("pillow",),
     "dicom": (
+        "imagecodecs",
         "pydicom",
         "pyjpegls",
         "pylibjpeg",

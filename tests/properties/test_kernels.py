@@ -19,7 +19,8 @@ from clinloom.study import MICROSECONDS, Cohort, Split
 from clinloom.tables import ACQUIRED, EVENTS, INDEX, conform
 
 HOUR, DAY, YEAR = MICROSECONDS["h"], MICROSECONDS["d"], MICROSECONDS["y"]
-CODES = ["A", "B", "IMAGE//CR//CHEST//mean", "GENDER//female", "MEDS_BIRTH", "MEDS_DEATH", "I"]
+IMAGES = ["IMAGE//CR//CHEST//mean", "IMAGE//CR//CHEST//range", "IMAGE//CT//CHEST//mean"]
+CODES = ["A", "B", *IMAGES, "GENDER//female", "MEDS_BIRTH", "MEDS_DEATH", "I"]
 NAMES = EVENTS.arrow.names
 
 
@@ -59,6 +60,8 @@ def records(draw, most=40):
                     "record_id": f"r{number:03}",
                 }
             )
+            if out[-1]["code"] in IMAGES:  # the views of one moment, each with several numbers
+                out[-1]["record_id"] = draw(st.sampled_from(["i1", "i2", "i3"]))
     return sorted(out, key=order)
 
 
@@ -111,7 +114,9 @@ FAMILIES = {
     "codes": codes.Options(
         codes=("*",), statistics=("present", "count"), windows=("48h", "all"), min_rows=0
     ),
-    "imaging": imaging.Options(windows="48h", min_rows=0),
+    "imaging": imaging.Options(
+        statistics=("last", "mean", "count"), windows=("48h", "all"), min_rows=0
+    ),
 }
 
 
@@ -121,7 +126,7 @@ def all_features():
     names += measurements.names(FAMILIES["measurements"], measured)
     names += codes.names(FAMILIES["codes"], ["A", "B", "I", "absent"])
     listed = [Feature.named(n, modality="records") for n in names]
-    images = imaging.names(FAMILIES["imaging"], ["IMAGE//CR//CHEST//mean"])
+    images = imaging.names(FAMILIES["imaging"], IMAGES)
     return listed + [Feature.named(n, modality="images") for n in images]
 
 
@@ -143,6 +148,8 @@ def oracle(rows, row, feature):
         count = len(timed) + sum(r["time"] is None for r in mine)
         return float(count if feature.statistic == "count" else count > 0)
     numeric = [r for r in timed if r["numeric_value"] is not None]
+    if feature.family == "imaging" and feature.statistic == "last":
+        return of_latest_image(rows, row, feature)
     values = [r["numeric_value"] for r in numeric]
     if feature.statistic == "count":
         return float(len(values))
@@ -153,6 +160,31 @@ def oracle(rows, row, feature):
         return st_.linear_regression(days, values).slope if len(set(days)) > 1 else math.nan
     pick = {"last": lambda v: v[-1], "mean": st_.fmean, "min": min, "max": max}
     return pick[feature.statistic](values)
+
+
+def of_latest_image(rows, row, feature):
+    """The measurement on the latest image of its modality and body part; the last by its name."""
+    start, at = feature.window[0], row["prediction_time"]
+    kind = feature.code.rsplit("//", 1)[0]
+    images = [
+        r
+        for r in rows
+        if r["subject_id"] == row["subject_id"]
+        and r["code"].rsplit("//", 1)[0] == kind
+        and r["numeric_value"] is not None
+        and r["time"] is not None
+        and r["time"] < at
+        and (start is None or at - start <= r["time"])
+    ]
+    if not images:
+        return math.nan
+    chosen = max((r["time"], r["record_id"]) for r in images)
+    values = [
+        r["numeric_value"]
+        for r in images
+        if (r["time"], r["record_id"]) == chosen and r["code"] == feature.code
+    ]
+    return values[-1] if values else math.nan
 
 
 def values(made):
@@ -478,7 +510,9 @@ def acquired(draw):
     """Acquired events with free times, mixed units, empty and repeated values."""
     rows = draw(records(most=25))
     for row in rows:
-        row["code"] = draw(st.sampled_from(["LOINC//2345-7", "LOINC//8310-5", "A"]))
+        row["code"] = draw(st.sampled_from(["LOINC//2345-7", "LOINC//8310-5", "A", IMAGES[0]]))
+        if row["code"] in IMAGES:
+            row["record_id"] = draw(st.sampled_from(["i1", "i2"]))
         row["unit"] = draw(st.sampled_from([None, "mg/dL", "mmol/L", "Cel", "[degF]", "MG/DL"]))
         row["text_value"] = draw(st.sampled_from([None, None, "", "x"]))
         row["source"] = draw(st.sampled_from(["ehr", "lab"]))
@@ -545,6 +579,7 @@ def clean_oracle(rows):
     for row in kept:
         key = tuple(row[n] for n in ("subject_id", "time", "code", "text_value"))
         key += (None if row["numeric_value"] is None else round(row["numeric_value"], 9),)
+        key += (row["record_id"] if row["code"] in IMAGES else None,)
         if key not in seen:
             out.append(row)
         seen.add(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import datetime as dt
 import io
 import zipfile
@@ -165,6 +164,31 @@ def test_every_refusal_has_its_reason_and_spares_the_rest(folder: Path) -> None:
     }
 
 
+def test_modality_body_part_and_view_may_stand_in_columns(folder: Path) -> None:
+    (folder / "manifest.csv").write_text(
+        "who,image,kind,site,projection\n1,a,cr,Left lung,ap\n2,b,,,\n3,c,dx,chest,PA\n"
+    )
+    labels = {"modality": "{kind}", "body_part": "{site}", "view": "{projection}"}
+    found = read(options(folder, **labels))
+    rows = found["images"].select(["modality", "body_part", "view"]).to_pylist()
+    assert [list(row.values()) for row in rows] == [
+        ["CR", "LEFT_LUNG", "AP"],
+        ["OT", "UNKNOWN", None],
+        ["DX", "CHEST", "PA"],
+    ]
+    codes = {e["record_id"]: e["code"] for e in found["events"].to_pylist()}
+    assert codes["a"].startswith("IMAGE//CR//LEFT_LUNG//")
+    with pytest.raises(SourceError, match="did you mean 'kind'"):
+        read(options(folder, modality="{kinds}"))
+
+
+def test_rows_that_say_different_views_are_not_one(folder: Path) -> None:
+    (folder / "manifest.csv").write_text("who,image,projection\n1,a,AP\n1,a,PA\n2,b,AP\n3,c,\n")
+    found = read(options(folder, view="{projection}"))
+    assert reasons(found) == {"a.png": "ambiguous_in_manifest"}
+    assert "rejected" not in read(options(folder, view="PA"))
+
+
 def test_two_files_of_one_name_belong_to_nobody(folder: Path) -> None:
     (folder / "images" / "more").mkdir()
     (folder / "images" / "more" / "a.png").write_bytes(png(COLOUR))
@@ -316,6 +340,9 @@ def test_a_wrong_column_is_named_with_the_nearest(folder: Path) -> None:
         {"file": "{image.__class__}"},
         {"file": "{}"},
         {"file": "{image"},
+        {"modality": "{kind"},
+        {"body_part": "{}"},
+        {"view": "{a.b}"},
         {"time": {}},
         {"time": {"column": "taken", "at": "2024-01-01"}},
     ],
@@ -326,14 +353,7 @@ def test_wrong_options_are_refused(folder: Path, wrong: dict[str, object]) -> No
 
 
 def test_without_pillow_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *rest: object, **more: object) -> object:
-        if name == "PIL":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr("clinloom.sources.images.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"clinloom\[images\]"):
         read(options(folder))
 

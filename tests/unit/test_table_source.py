@@ -171,6 +171,68 @@ def test_a_wide_table_tells_many_events_a_row(tmp_path):
     assert refused == [("B", "no_code", None), ("C", "invalid_date", "BAD")]
 
 
+@pytest.mark.parametrize(
+    ("when", "patients"),
+    [
+        ({"equals": 2}, "b"),
+        ({"one_of": [1, "low"]}, "ae"),
+        ({"none_of": [1, "low"]}, "bcd"),
+        ({"above": 1}, "bc"),
+        ({"at_least": 1}, "abc"),
+        ({"below": 2}, "a"),
+        ({"at_most": 2, "none_of": [1]}, "b"),
+        ({"above": 1, "below": 3}, "b"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_are_chosen_by_values_lists_and_ranges(tmp_path, when, patients, kind):
+    """An empty cell, a missing token and a number that is only a bound fit no range."""
+    cells = ["1", "2.0", "30", "<1.5", "low", "", "-9"]
+    file = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        lines = [f"{p},{c}\n" for p, c in zip("abcdefg", cells, strict=True)]
+        written(tmp_path, "id,grade\n" + "".join(lines))
+    else:
+        pq.write_table(pa.table({"id": list("abcdefg"), "grade": cells}), file)
+    said = {"code": "GRADED", "when": {"column": "grade", **when}}
+    found = read(file, patient="id", missing=[-9], time=STATIC, events=[said])
+    assert "".join(e["patient"] for e in found["events"]) == patients
+
+
+@pytest.mark.parametrize("yes", [True, "true"])
+@pytest.mark.parametrize("cells", [["true", "false"], ["True", "FALSE"], ["yes", "no"], ["1", "0"]])
+def test_true_is_what_a_table_calls_it(tmp_path, yes, cells):
+    file = written(tmp_path, f"id,dead\na,{cells[0]}\nb,{cells[1]}\nc,\n")
+    events = [
+        {"code": "DEAD", "when": {"column": "dead", "equals": yes}},
+        {"code": "ALIVE", "when": {"column": "dead", "equals": False}},
+    ]
+    found = read(file, patient="id", time=STATIC, events=events)
+    assert [(e["patient"], e["code"]) for e in found["events"]] == [("a", "DEAD"), ("b", "ALIVE")]
+
+
+def test_a_column_of_booleans_is_true_and_false(tmp_path):
+    pq.write_table(
+        pa.table({"id": ["a", "b", "c"], "dead": [True, False, None]}), tmp_path / "t.parquet"
+    )
+    said = {"code": "DEAD", "when": {"column": "dead", "equals": True}}
+    found = read(tmp_path / "t.parquet", patient="id", time=STATIC, events=[said])
+    assert [e["patient"] for e in found["events"]] == ["a"]
+
+
+@pytest.mark.parametrize("when", [{}, {"above": 5, "below": 3}, {"above": 3, "at_most": 3}])
+def test_a_condition_that_nothing_or_everything_fits_is_a_fault(when):
+    with pytest.raises(ValidationError):
+        table.Options.model_validate(
+            {
+                "path": "x",
+                "patient": "id",
+                "time": STATIC,
+                "events": [{"code": "A", "when": {"column": "a", **when}}],
+            }
+        )
+
+
 def test_a_missing_token_is_no_part_of_a_code(tmp_path):
     file = written(tmp_path, "id,kind\n1,250\n2,250.0\n3,?\n")
     given = {"missing": ["?"], "time": STATIC, "events": [{"code": "ICD9CM//{kind}"}]}

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from clinloom import events
 from clinloom.clean._sheet import Sheet
-from clinloom.events import Flags, Ints, coded
+from clinloom.events import Flags, Ints, coded, looked_up, matching
 from clinloom.study import Codes, RuleModel
 
 REQUIRES: str | None = None
 ORDER = 50
+IMAGES = ("IMAGE//*",)
 
 
 class Options(RuleModel):
@@ -30,7 +30,8 @@ def apply(sheet: Sheet, options: Options) -> None:
 
     Records and sources may differ: two exports of one hospital tell the same measurement twice.
     Two encounters that begin at one moment are two all the same (``distinct``), as far as one
-    source tells them.
+    source tells them. What is measured on images is the same only of one image: the slices and
+    views of a moment may agree in a number, and each is a fact.
     """
     rows = sheet.ordered()
     before, after = rows[:-1], rows[1:]
@@ -48,8 +49,9 @@ def apply(sheet: Sheet, options: Options) -> None:
     places = np.unique(np.concatenate([near, near + 1]))
     run = np.concatenate([[0], np.cumsum(~same)])[places]
     text, _ = coded(sheet.column("text_value").take(pa.array(rows[places])))
-    order = np.lexsort((places, text, run))
-    again = (np.diff(run[order]) == 0) & (np.diff(text[order]) == 0)
+    image = _images(sheet, rows[places])
+    order = np.lexsort((places, image, text, run))
+    again = (np.diff(run[order]) == 0) & (np.diff(text[order]) == 0) & (np.diff(image[order]) == 0)
     alike = rows[places[order]]
     again = np.concatenate([[False], again])
     again &= ~_records(sheet, alike, again, options.distinct)
@@ -64,7 +66,7 @@ def _records(sheet: Sheet, rows: Ints, again: Flags, distinct: Codes) -> Flags:
     own = np.zeros(len(rows), bool)
     code, codes = sheet.code
     used, place = np.unique(code[rows], return_inverse=True)
-    at = np.flatnonzero(events.matching([codes[n] for n in used.tolist()], distinct)[place])
+    at = np.flatnonzero(matching([codes[n] for n in used.tolist()], distinct)[place])
     if not len(at):
         return own
     some = rows[at]
@@ -78,3 +80,13 @@ def _records(sheet: Sheet, rows: Ints, again: Flags, distinct: Codes) -> Flags:
     fresh[new] = True
     own[at] = fresh & mine
     return own
+
+
+def _images(sheet: Sheet, rows: Ints) -> Ints:
+    """Of which image each row is (n,), as a number; 0 where it is no image's."""
+    position, codes = sheet.code
+    out = np.zeros(len(rows), np.int64)
+    mine = np.flatnonzero(looked_up(matching(codes, IMAGES), position[rows]))
+    if len(mine):
+        out[mine] = coded(sheet.column("record_id").take(pa.array(rows[mine])))[0] + 1
+    return out

@@ -5,7 +5,7 @@ A kernel room: functions of whole patients' events, without Spark, files or stat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
@@ -20,7 +20,7 @@ from clinloom.features._past import Past
 from clinloom.study import Model
 from clinloom.tables import FEATURES, VOCABULARY
 
-__all__ = ["Feature", "audit", "compute", "resolve", "vocabulary"]
+__all__ = ["Feature", "audit", "columns", "compute", "resolve", "vocabulary"]
 
 MOST_VALUES = 2**31 - 1  # what a list array of 32-bit offsets can hold
 CODES_DENSE = 1 << 24
@@ -47,6 +47,15 @@ class Family(Protocol):
 
     def fill(self, past: Past, grid: Grid, out: ev.Floats) -> None:
         """Write the grid's features of every index row into ``out`` (rows, features)."""
+
+
+def columns(families: Iterable[str]) -> list[str]:
+    """The columns of the events that these families of features read."""
+    more = [name for family in families for name in getattr(_family(family), "COLUMNS", ())]
+    return list(dict.fromkeys([*READ, *more]))
+
+
+READ = ("subject_id", "time", "code", "numeric_value")
 
 
 def _family(name: str) -> Family:
@@ -119,10 +128,10 @@ def resolve(
 def compute(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> pa.Table:
     """The features of every index row, in the order of ``features``.
 
-    ``events`` (EVENTS columns subject_id, time, code, numeric_value; others are not read) hold
-    whole patients, sorted by subject_id, time (nulls first), code, value. ``index`` (columns
-    subject_id, prediction_time) may name any of those patients any number of times, in any order;
-    a patient without events has counts of 0 and NaN otherwise.
+    ``events`` (EVENTS, of which those that :func:`columns` tells are read) hold whole patients,
+    sorted by subject_id, time (nulls first), code, value. ``index`` (columns subject_id,
+    prediction_time) may name any of those patients any number of times, in any order; a patient
+    without events has counts of 0 and NaN otherwise.
 
     Answers FEATURES in the order of ``index``: one float64 list a row, NaN where missing. Events
     at or after the index time are never read.

@@ -24,10 +24,11 @@ def audit(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> dic
     Answers ``rows_checked`` and ``rows_differing``, which must be 0; values are compared bit by
     bit, NaN equal to NaN.
     """
-    from clinloom.features import matrix
+    from clinloom.features import columns, matrix
 
-    names = ["subject_id", "time", "code", "numeric_value"]
-    events, index = events.select(names), index.select(["subject_id", "prediction_time"])
+    told = columns(dict.fromkeys(feature.family for feature in features))
+    events = events.select([name for name in told if name in events.column_names])
+    index = index.select(["subject_id", "prediction_time"])
     expected = matrix(events, index, features)
     subject, time = ev.subjects(events), ev.times(ev.column(events, "time"))
     position, codes = ev.coded(ev.column(events, "code"))
@@ -44,8 +45,10 @@ def audit(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> dic
 
         past = events.filter(pa.array(~future))
         poisoned = _table(subject, time, code, np.where(future, POISON, value))
+        for name in events.column_names[len(poisoned.column_names) :]:
+            poisoned = poisoned.append_column(name, events.column(name))
         planted = _planted(ev.subjects(part), moment, features)
-        worse = _sorted(pa.concat_tables([poisoned, planted]))
+        worse = _sorted(pa.concat_tables([poisoned, planted], promote_options="default"))
         for record in (past, worse):
             found = matrix(record, part, features)
             same = (found == expected[rows]) | (np.isnan(found) & np.isnan(expected[rows]))

@@ -27,7 +27,8 @@ class Seen:
     """Events that a block of index rows may know, in order of time within each row.
 
     ``rows`` is the block; ``row`` (n,) counts within it; ``code`` (n,) is a position in the codes
-    asked for; ``age`` (n,) is microseconds before the index time, at least 1 and 0 where static.
+    asked for; ``age`` (n,) is microseconds before the index time, at least 1 and 0 where static;
+    ``at`` (n,) is the event's place among all.
     """
 
     rows: slice
@@ -35,6 +36,7 @@ class Seen:
     code: npt.NDArray[np.int64]
     age: Ints
     value: Floats
+    at: Ints
 
     @property
     def height(self) -> int:
@@ -55,6 +57,23 @@ class Past(History):
     def _numeric(self) -> Flags:
         numeric: Flags = self.value == self.value
         return numeric
+
+    def records(self, at: Ints) -> Ints:
+        """Of which record each of these events is (n,): numbers in the order of the records' names.
+
+        A record's name is its source's: ``record_id``, then ``source``; all are one where the
+        events have neither.
+        """
+        found = np.zeros(len(at), np.int64)
+        for name in ("record_id", "source"):
+            if name in self._events.column_names:
+                cells = ev.column(self._events, name).take(pa.array(at))
+                position, names = ev.coded(cells)
+                rank = np.empty(len(names) + 1, np.int64)
+                rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(1, len(rank))
+                rank[-1] = 0  # of a position of -1: none
+                found = found * len(rank) + rank[position]
+        return found
 
     def before(
         self,
@@ -94,7 +113,7 @@ class Past(History):
             if static:
                 age[time[at] == ev.STATIC] = 0
             origin = at if whole else rows[at]
-            yield Seen(block, row, place[position[origin]], age, self.value[origin])
+            yield Seen(block, row, place[position[origin]], age, self.value[origin], origin)
 
 
 def _blocks(lengths: Ints, cells: int) -> Iterator[slice]:

@@ -32,7 +32,7 @@ def fill_numbers(past: Past, grid: Grid, out: Floats) -> None:
     for seen in past.before(grid.codes, grid.span, numeric=True, cells=grid.cells):
         bins = Bins(seen, grid)
         for statistic in grid.statistics:
-            grid.put(out[seen.rows], statistic, _SUMMARY[statistic](bins))
+            grid.put(out[seen.rows], statistic, SUMMARY[statistic](bins))
 
 
 class Bins:
@@ -137,7 +137,7 @@ def _slope(bins: Bins) -> Floats:
     return slope
 
 
-_SUMMARY: dict[str, Callable[[Bins], np.ndarray]] = {
+SUMMARY: dict[str, Callable[[Bins], np.ndarray]] = {
     "count": _count,
     "last": _last,
     "mean": _mean,

@@ -1,17 +1,23 @@
-"""Measurements taken on images, as they were available before the index time."""
+"""Measurements taken on images, as they were available before the index time.
+
+A patient's features are one image's: `last` chooses the latest image of each modality and body part
+and takes all of its measurements, so that no row describes an image that does not exist. The other
+statistics are aggregates over all images of the span, measurement by measurement.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
-from clinloom.events import Floats
+from clinloom.events import Floats, Ints
 from clinloom.features._feature import Windows, listed
 from clinloom.features._grid import Grid
-from clinloom.features._past import Past
-from clinloom.features._summaries import fill_numbers
+from clinloom.features._past import Past, Seen
+from clinloom.features._summaries import SUMMARY, Bins
 from clinloom.study import Codes, Model
 
 REQUIRES: str | None = None
@@ -19,14 +25,21 @@ MODALITY = "images"
 NUMERIC = True
 STATIC = False
 EXCLUDED: tuple[str, ...] = ()
+COLUMNS = ("record_id", "source")  # of the events, beside those that every family reads
 
 
 class Options(Model):
     """Which image measurements are used, how, and over which spans."""
 
-    codes: Codes = Field(default=("IMAGE//*",), description="codes IMAGE//modality//part//name")
+    codes: Codes = Field(
+        default=("IMAGE//*",),
+        description="codes IMAGE//modality//part//name; PT_BQML: PET that is no SUV",
+    )
     statistics: tuple[Literal["count", "last", "mean", "min", "max", "slope"], ...] = Field(
-        default=("last",), description="last: of the latest image before the index", min_length=1
+        default=("last",),
+        description="last: all of the latest image before the index (of several at one moment, the"
+        " last by its identifier); the others: over all images, measurement by measurement",
+        min_length=1,
     )
     windows: Windows = Field(
         default=(None,), description="spans before the index time, e.g. [30d, all]", min_length=1
@@ -48,4 +61,46 @@ def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
 
 def fill(past: Past, grid: Grid, out: Floats) -> None:
     """Write the features of ``grid`` into ``out`` (rows, features)."""
-    fill_numbers(past, grid, out)
+    kinds = _kinds(grid.codes)
+    for seen in past.before(grid.codes, grid.span, numeric=True, cells=grid.cells):
+        bins = Bins(seen, grid)
+        for statistic in grid.statistics:
+            if statistic == "last":
+                made = _latest(bins, kinds, past.records(seen.at))
+            else:
+                made = SUMMARY[statistic](bins)
+            grid.put(out[seen.rows], statistic, made)
+
+
+def _kinds(codes: Sequence[str]) -> Ints:
+    """Which modality and body part each code is of (c,), as a number."""
+    prefixes = [code.rpartition("//")[0] for code in codes]
+    number = {prefix: n for n, prefix in enumerate(dict.fromkeys(prefixes))}
+    return np.array([number[prefix] for prefix in prefixes], np.int64)
+
+
+def _latest(bins: Bins, kinds: Ints, record: Ints) -> Floats:
+    """The values of each row's latest image of each kind (windows, rows, codes); NaN: it has none.
+
+    ``kinds`` (codes,); ``record`` (n,) of the block's events, which ascend in time in each row.
+    """
+    seen: Seen = bins.seen
+    windows, height, _ = bins.shape
+    count = int(kinds.max()) + 1
+    window = bins.key // (height * len(kinds))  # the narrowest that holds the event
+    cell = (window * height + seen.row) * count + kinds[seen.code]
+    size = windows * height * count
+    youngest = np.full(size, -1, np.int64)
+    youngest[cell] = seen.age  # in order of time: the last one stays
+    newest = seen.age == youngest[cell]
+    chosen = np.full(size, -1, np.int64)
+    np.maximum.at(chosen, cell[newest], record[newest])
+    mine = newest & (record == chosen[cell])
+    out = np.full(bins.size, np.nan)
+    out[bins.key[mine]] = seen.value[mine]
+    made = out.reshape(bins.shape)
+    has = (chosen >= 0).reshape(windows, height, count)
+    for wider in range(1, windows):
+        np.copyto(made[wider], made[wider - 1], where=has[wider - 1][:, kinds])
+        has[wider] |= has[wider - 1]
+    return made

@@ -37,12 +37,13 @@ import pyarrow as pa
 
 from clinloom.files.address import Address, address
 from clinloom.files.options import Options, checked, named, settings, storages, use
-from clinloom.files.pieces import RANGE, FileUnit, Given, Piece, adjoined, cut, listing
+from clinloom.files.pieces import BROKEN, RANGE, FileUnit, Given, Piece, adjoined, cut, listing
 from clinloom.files.registry import Entry
 from clinloom.files.stores import store
 from clinloom.files.units import GROUP, Unit, fingerprint, groups
 
 __all__ = [
+    "BROKEN",
     "GROUP",
     "RANGE",
     "Address",

@@ -22,6 +22,7 @@ from clinloom.files.stores import store
 
 RANGE = 32 << 20  # bytes of a large line-oriented file that one worker reads at once
 GAP = 256  # bytes between two members of an archive that are still fetched as one
+BROKEN = ""  # the member of an archive whose directory cannot be read
 LINE = 1 << 16  # bytes that are fetched at once in search of a line's end
 
 
@@ -135,8 +136,9 @@ def _line(path: str, start: int) -> bytes:
 def listing(path: str, *, include: str = "*", where: str = "") -> Iterator[Piece]:
     """Every file under ``path`` (a folder, a file or a zip archive) whose name fits ``include``.
 
-    In the order of path components, a few at a time; hidden files are passed over. Raises
-    SourceError where nothing is there, nothing fits, or an archive cannot be opened.
+    In the order of path components, a few at a time; hidden files are passed over. An archive in a
+    folder that cannot be opened is a piece that cannot be read, whatever ``include`` says. Raises
+    SourceError where nothing is there, nothing fits, or ``path`` is such an archive.
     """
     root = address(path)
     fits = re.compile(translate(include)).match
@@ -145,13 +147,15 @@ def listing(path: str, *, include: str = "*", where: str = "") -> Iterator[Piece
         for entry in store(root).listed(root):
             there = True
             for piece in _members(entry, root):
-                if fits(piece.name.rsplit("/", 1)[-1]):
+                if piece.member == BROKEN or fits(piece.name.rsplit("/", 1)[-1]):
                     found = True
                     yield piece
         there = there or store(root).exists(root)
     except zipfile.BadZipFile:
         raise SourceError(
-            "the zip archive cannot be opened", where=where or path, mend="fetch it again"
+            f"the zip archive '{path}' cannot be opened",
+            where=where or None,
+            mend="fetch it again",
         ) from None
     except PermissionError as error:
         raise SourceError(
@@ -193,8 +197,13 @@ def _members(entry: Entry, root: Address) -> Iterator[Piece]:
     if not base.lower().endswith(".zip"):
         yield Piece(name, at, size, stamp=stamp)
         return
-    for member, length, record in archives.members(at):
-        yield Piece(f"{name}!/{member}", at, length, member, stamp=stamp, record=record)
+    try:
+        for member, length, record in archives.members(at):
+            yield Piece(f"{name}!/{member}", at, length, member, stamp=stamp, record=record)
+    except zipfile.BadZipFile:
+        if at == root:
+            raise
+        yield Piece(name, at, size, BROKEN, stamp=stamp)
 
 
 def cut(pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -38,8 +38,8 @@ from clinloom.tables import (
     VOCABULARY,
 )
 
-NEEDED = ["subject_id", "time", "code", "numeric_value"]  # the events' columns that features read
-FOLLOWED = [*NEEDED, "earlier"]  # those that the cohort reads
+NEEDED = features.columns(())  # of the events: what vocabularies read
+FOLLOWED = [*NEEDED, "earlier"]  # and what the cohort reads
 
 
 def clean(work: Work, study: Study, acquired: Tables) -> Tables:
@@ -231,6 +231,11 @@ def feature_list(cohort: Tables) -> list[Feature]:
     return [Feature.from_dict(f) for f in json.loads(cohort["feature_list"].text("features.json"))]
 
 
+def needed(listed: Sequence[Feature]) -> list[str]:
+    """The events' columns that these features read, and the cohort."""
+    return features.columns(dict.fromkeys(feature.family for feature in listed))
+
+
 def build_features(
     work: Work, study: Study, events: Tables, cohort: Tables, listed: Sequence[Feature]
 ) -> Tables:
@@ -243,7 +248,7 @@ def build_features(
             partial(integrate, listed=list(listed)),
             out=out,
             tables={"dataset": DATASET},
-            columns={"events": NEEDED},
+            columns={"events": needed(listed)},
         )
         out.put("leakage", "audit.json", json.dumps(audit(events, cohort, listed)))
 
@@ -277,7 +282,7 @@ def audit(
     happened = events["events"].buckets()
     for bucket, index in moments.items():
         inputs = {
-            "events": Input(tuple(map(str, happened[bucket])), EVENTS, tuple(NEEDED)),
+            "events": Input(tuple(map(str, happened[bucket])), EVENTS, tuple(needed(listed))),
             "index": Input(tuple(map(str, index)), INDEX),
         }
         for part in patients(inputs, 1 << 16):

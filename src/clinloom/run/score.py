@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import yaml
 
 from clinloom import cohort as cohorts
-from clinloom import files, plugins
+from clinloom import features, files, plugins
 from clinloom import study as studies
 from clinloom.deploy.bundle import Bundle, present
 from clinloom.errors import StoreError, UsageError
@@ -123,7 +123,7 @@ def predict(
             ),
             out=out,
             tables={"predictions": _table(study)},
-            columns={"events": dataset.FOLLOWED},
+            columns={"events": [*features.columns(study.features), "earlier"]},
             merges={"flow": flowed},
         )
         out.write(FLOW, found["flow"])

@@ -6,20 +6,18 @@ acquired, and its measurements are events at the manifest's time.
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from clinloom.errors import DataError, MissingDependency
-from clinloom.files import FileUnit, Piece, address, adjoined, entry, listing
-from clinloom.radiomics import measure
+from clinloom.errors import MissingDependency
+from clinloom.files import BROKEN, FileUnit, Piece, address, adjoined, entry, listing
+from clinloom.sources._images.apart import examined
 from clinloom.sources._images.manifest import Index, Manifest, Row, calls, columns_of
 from clinloom.sources._images.measured import Measured, coded
 from clinloom.sources._time import TimeSpec
@@ -27,6 +25,7 @@ from clinloom.study import SourceModel, StudyPath
 
 REQUIRES: str | None = "images"
 LINKS = False  # whether it tells which identifiers belong together
+KERNEL = "clinloom.sources._images.photo"
 
 
 class Options(SourceModel):
@@ -41,14 +40,24 @@ class Options(SourceModel):
     time: TimeSpec | None = Field(
         default=None, description="when images were available; none: known at all times"
     )
-    modality: str = Field(default="XC", description="DICOM modality, such as XC, DX, OP")
-    body_part: str = Field(default="UNKNOWN", description="DICOM body part, such as SKIN")
+    modality: str = Field(
+        default="XC", description="DICOM modality, such as XC, DX, OP, or by columns: '{kind}'"
+    )
+    body_part: str = Field(
+        default="UNKNOWN", description="DICOM body part, such as SKIN, or by columns: '{site}'"
+    )
+    view: str | None = Field(
+        default=None, description="DICOM view position, such as PA, or by columns: '{projection}'"
+    )
 
-    @field_validator("file")
+    @field_validator("file", "modality", "body_part", "view")
     @classmethod
-    def _plain(cls, template: str) -> str:
-        names = columns_of(template)
-        if not names or any(not n or set(n) & set(".[]") for n in names):
+    def _plain(cls, template: str | None, info: ValidationInfo) -> str | None:
+        names = columns_of(template or "")
+        braces = set(template or "") & set("{}")
+        if any(not n or set(n) & set(".[]") for n in names) or (braces and not names):
+            raise ValueError("columns of the manifest stand in braces, as '{image_id}'")
+        if info.field_name == "file" and not names:
             raise ValueError("`file` names a manifest's columns in braces, as '{image_id}.jpg'")
         return template
 
@@ -133,7 +142,8 @@ LISTED = 4096  # files that are matched at once
 
 
 def _manifest(options: Options) -> Manifest:
-    return Manifest(options.manifest, options.file, options.patient, options.time)
+    labels = (options.modality, options.body_part, options.view or "")
+    return Manifest(options.manifest, options.file, options.patient, options.time, labels)
 
 
 def _images(options: Options, where: str) -> Iterator[list[Piece]]:
@@ -151,11 +161,17 @@ def read(
 
     Refused, by reason: ``not_in_manifest``, ``ambiguous_in_manifest`` (rows that differ, or files
     of the same name), ``no_patient``, ``no_time``, ``not_an_image``, ``truncated_image``,
-    ``oversized_image``, ``unmeasurable_image``, ``unreadable_file``; and the manifest's rows
-    without a file: ``absent_image``. Of the manifest only the rows that the units name are kept.
-    Raises SourceError where it cannot be read, MissingDependency where Pillow is not installed.
+    ``oversized_image``, ``unmeasurable_image``, ``unreadable_file``, ``decoder_crashed``,
+    ``decoder_hung``; and the manifest's rows without a file: ``absent_image``. Of the manifest only
+    the rows that the units name are kept. Raises SourceError where it cannot be read,
+    MissingDependency where Pillow is not installed.
     """
-    _pillow()
+    if find_spec("PIL") is None:
+        raise MissingDependency(
+            "reading images needs Pillow",
+            where="sources.images",
+            mend="pip install 'clinloom[images]'",
+        )
     rows = _manifest(options).rows([row for unit in units for row in unit.rows])
     pieces = iter(adjoined([unit.piece for unit in units if isinstance(unit, Photo)]))
     measured = Measured(source)
@@ -182,32 +198,37 @@ def _image(
     record = _stem(piece.name)
     row = found[0] if found else None
     patient = row.patient if row and len(found) == 1 else None
-    reason = _refusal(found, shared, options)
+    broken = isinstance(piece, Piece) and piece.member == BROKEN
+    reason = "unreadable_file" if broken else _refusal(found, shared, options)
     if row is not None and reason is None:
-        try:
-            pixels = _pixels(piece)
+        made = _examined(piece)
+        reason = made.get("refused")
+        if reason is None:
+            modality, body_part, view = row.labels
             image = {
                 "patient": patient,
                 "sop_uid": record,
-                "modality": coded(options.modality, absent="XC"),
-                "body_part": coded(options.body_part, absent="UNKNOWN"),
+                "modality": coded(modality, absent="OT"),
+                "body_part": coded(body_part, absent="UNKNOWN"),
+                "view": coded(view, absent="") or None,
+                "content": "image",
                 "time": row.time,
                 "time_text": row.time_text,
-                "rows": pixels.shape[0],
-                "columns": pixels.shape[1],
+                "rows": made["rows"],
+                "columns": made["columns"],
                 "file": piece.name,
             }
-            measured.add(image, measure(pixels))
+            measured.add(image, made["measurements"])
             return
-        except _Refused as refusal:
-            reason = refusal.args[0]
-        except DataError:
-            reason = "unmeasurable_image"
     measured.reject(piece.name, reason or "not_in_manifest", record=record, patient=patient)
 
 
-class _Refused(Exception):
-    """An image is refused; ``args[0]`` is the reason."""
+def _examined(piece: FileUnit) -> dict[str, Any]:
+    try:
+        data = piece.read()
+    except Exception:  # an archive's member may be broken in any way
+        return {"refused": "unreadable_file"}
+    return examined(KERNEL, data, {})
 
 
 def _refusal(found: list[Row], shared: bool, options: Options) -> str | None:
@@ -225,45 +246,7 @@ def _refusal(found: list[Row], shared: bool, options: Options) -> str | None:
     return None
 
 
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise MissingDependency(
-            "reading images needs Pillow",
-            where="sources.images",
-            mend="pip install 'clinloom[images]'",
-        ) from None
-    return Image
-
-
-def _pixels(piece: FileUnit) -> np.ndarray:
-    """The pixels: gray (H, W) as stored (8 to 32 bits), or RGB (H, W, 3) uint8."""
-    image_class = _pillow()
-    try:
-        data = piece.read()
-    except Exception:  # an archive's member may be broken in any way
-        raise _Refused("unreadable_file") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", image_class.DecompressionBombWarning)
-            image = image_class.open(io.BytesIO(data))
-    except (image_class.DecompressionBombError, image_class.DecompressionBombWarning):
-        raise _Refused("oversized_image") from None
-    except Exception:  # a header may be broken in any way
-        raise _Refused("not_an_image") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if image.mode in ("1", "LA", "La"):
-                image = image.convert("L")
-            elif image.mode not in ("L", "RGB", "F", "I") and not image.mode.startswith("I;"):
-                image = image.convert("RGB")
-            return np.asarray(image)
-    except Exception:  # a decoder may fail in any way
-        raise _Refused("truncated_image") from None
-
-
 def _stem(name: str) -> str:
-    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    """An image's identity in its source: its name with its folders, without the ending."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + (last.rsplit(".", 1)[0] or last)

@@ -31,12 +31,16 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Row:
-    """What a row says: of which file, whose it is, and when (microseconds, or a text)."""
+    """What a row says: of which file, whose it is, when (microseconds, or a text), and of what.
+
+    ``labels``: the manifest's, filled in; None where a cell is empty.
+    """
 
     name: str
     patient: str | None
     time: int | None
     time_text: str | None
+    labels: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Manifest:
     file: str
     patient: str
     time: TimeSpec | None
+    labels: tuple[str, ...] = ()  # texts in which a {column} stands for its cell
 
     def rows(self, wanted: Sequence[int]) -> dict[int, Row]:
         """The rows of these numbers, and no other.
@@ -61,8 +66,9 @@ class Manifest:
             if len(mine):
                 some = batch.take(pa.array(mine - begin))
                 names, patients = self.names(some), _texts(some.column(self.patient))
-                told = zip(names.to_pylist(), patients.to_pylist(), self.times(some), strict=True)
-                found = (Row(name or "", who or None, *when) for name, who, when in told)
+                lists = names.to_pylist(), patients.to_pylist(), self.times(some)
+                told = zip(*lists, self._labelled(some), strict=True)
+                found = (Row(n or "", who or None, *when, of) for n, who, when, of in told)
                 out.update(zip(mine.tolist(), found, strict=True))
             if ends[1] == len(numbers):
                 return out
@@ -96,6 +102,7 @@ class Manifest:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         wanted = [*columns_of(self.file), self.patient]
+        wanted += [name for label in self.labels for name in columns_of(label)]
         if self.time is not None and self.time.column is not None:
             wanted.append(self.time.column)
         wanted = list(dict.fromkeys(wanted))
@@ -116,20 +123,14 @@ class Manifest:
 
     def names(self, batch: pa.RecordBatch) -> pa.Array:
         """The file that each row names; null where a column of its name is empty."""
-        columns = {name: _texts(batch.column(name)) for name in columns_of(self.file)}
-        parts = list(string.Formatter().parse(self.file))
-        if any(form or conversion for _, _, form, conversion in parts):
-            cells = zip(*(c.to_pylist() for c in columns.values()), strict=True)
-            rows = (dict(zip(columns, row, strict=True)) for row in cells)
-            made = [self.file.format_map(r) if all(r.values()) else None for r in rows]
-            return pa.array(made, pa.string())
-        pieces: list[str | pa.Array] = []
-        for literal, name, _, _ in parts:
-            pieces.append(literal)
-            if name is not None:
-                cell = columns[name]
-                pieces.append(pc.if_else(pc.equal(cell, ""), pa.scalar(None, pa.string()), cell))
-        return pc.binary_join_element_wise(*pieces, "")
+        return _filled(self.file, batch)
+
+    def _labelled(self, batch: pa.RecordBatch) -> list[tuple[str | None, ...]]:
+        """Each row's labels."""
+        if not self.labels:
+            return [()] * batch.num_rows
+        filled = [_filled(label, batch).to_pylist() for label in self.labels]
+        return list(zip(*filled, strict=True))
 
     def times(self, batch: pa.RecordBatch) -> list[tuple[int | None, str | None]]:
         """When each row's image was available: microseconds, else a text, else neither."""
@@ -148,7 +149,11 @@ class Manifest:
         texts = pa.array([f"\0{micro}\0{text}" for micro, text in kinds], pa.string())
         when = texts.take(pa.array([kinds[t] for t in times], pa.int64()))
         who = _texts(batch.column(self.patient))
-        return hashed(pc.binary_join_element_wise(who, when, ""))
+        told = [who, when]
+        for label in self.labels:
+            if columns_of(label):
+                told += [pa.repeat("\0", batch.num_rows), pc.fill_null(_filled(label, batch), "")]
+        return hashed(pc.binary_join_element_wise(*told, ""))
 
 
 class Index:
@@ -222,6 +227,26 @@ def _called(path: str, depths: Sequence[int]) -> Iterator[str | None]:
 def calls(name: str, path: str) -> bool:
     """Whether a manifest's ``name`` means the file."""
     return f"/{path.replace('!/', '/')}".endswith(f"/{name}")
+
+
+def _filled(template: str, batch: pa.RecordBatch) -> pa.Array:
+    """The template with each row's cells; null where one is empty."""
+    columns = {name: _texts(batch.column(name)) for name in columns_of(template)}
+    if not columns:
+        return pa.repeat(template, batch.num_rows)
+    parts = list(string.Formatter().parse(template))
+    if any(form or conversion for _, _, form, conversion in parts):
+        cells = zip(*(c.to_pylist() for c in columns.values()), strict=True)
+        rows = (dict(zip(columns, row, strict=True)) for row in cells)
+        made = [template.format_map(r) if all(r.values()) else None for r in rows]
+        return pa.array(made, pa.string())
+    pieces: list[str | pa.Array] = []
+    for literal, name, _, _ in parts:
+        pieces.append(literal)
+        if name is not None:
+            cell = columns[name]
+            pieces.append(pc.if_else(pc.equal(cell, ""), pa.scalar(None, pa.string()), cell))
+    return pc.binary_join_element_wise(*pieces, "")
 
 
 def columns_of(template: str) -> list[str]:

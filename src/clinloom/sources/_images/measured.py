@@ -17,13 +17,34 @@ from clinloom.tables import (
 )
 
 AT_ONCE = 200  # images a parcel: about 40,000 events in colour
+USUAL = {"CT": "HU", "PT": "GML"}  # the unit that a modality's code means, where it has one
+UCUM = {  # of the units that DICOM names (PS3.3 C.8.9.1.1.3, C.11.1.1.2)
+    "HU": "[hnsf'U]",
+    "GML": "g/mL",
+    "BQML": "Bq/mL",
+    "CNTS": "{counts}",
+    "CPS": "{counts}/s",
+    "CM2ML": "cm2/mL",
+    "MGML": "mg/mL",
+    "PCNT": "%",
+    "OD": "{optical_density}",
+}
+SAME_UNIT = {  # measurements in the unit of the pixels
+    f"firstorder_{name}"
+    for name in (
+        *("mean", "median", "minimum", "maximum", "percentile_10", "percentile_90"),
+        *("iqr", "range", "mad", "robust_mad", "rms"),
+    )
+}
 
 
 class Measured:
     """Collects images until there are enough for a parcel.
 
     An image's measurements are events with its time, code
-    ``IMAGE//<modality>//<body part>//<measurement>`` and its own identity as ``record_id``.
+    ``IMAGE//<modality>//<body part>//<measurement>`` and its own identity as ``record_id``. Pixels
+    in another unit than the modality's usual one have it in their code, behind the modality:
+    ``PT_BQML`` (``PT`` is SUV by body weight). Measurements in the pixels' unit tell it.
     """
 
     def __init__(self, source: str):
@@ -44,7 +65,8 @@ class Measured:
         """An image, as a row of the images parcel, and its measurements.
 
         ``time`` is in microseconds since 1970 UTC or None; ``time_text`` a time that is still to
-        be read; ``system``, where it is told, the one of the patient's identifier.
+        be read; ``system``, where it is told, the one of the patient's identifier. Without
+        measurements it is catalogued alone.
         """
         self._images.append({**image, "source": self._source})
         self._measurements.append(measurements)
@@ -76,7 +98,8 @@ class Measured:
         out: dict[str, pa.Table] = {}
         if self._images:
             out["images"] = self._rows()
-            out["events"] = self._events()
+            if any(self._measurements):
+                out["events"] = self._events()
             seen = sorted({(i.get("system") or "", i["patient"]) for i in self._images})
             patients = pa.array([patient for _, patient in seen], pa.string())
             links = pa.table([patients, patients], schema=PARCEL_LINKS.arrow)
@@ -107,12 +130,21 @@ class Measured:
             for prefix, found in zip(map(_prefix, self._images), self._measurements, strict=True)
             for name in found
         ]
+        quantities = [
+            UCUM.get(q, f"{{{q}}}") if (q := i.get("quantity")) else None for i in self._images
+        ]
+        units = [
+            unit if name in SAME_UNIT else None
+            for unit, found in zip(quantities, self._measurements, strict=True)
+            for name in found
+        ]
         values = [value for found in self._measurements for value in found.values()]
         columns = {
             "patient": each("patient", pa.string()),
             "time": each("time", pa.int64()).cast(TIME),
             "code": pa.array(codes, pa.string()),
             "numeric_value": pa.array(values, pa.float64()),
+            "unit": pa.array(units, pa.string()),
             "source": each("source", pa.string()),
             "record_id": each("sop_uid", pa.string()),
             "time_text": each("time_text", pa.string()),
@@ -128,7 +160,14 @@ def _of(rows: pa.Table, name: str, systems: Sequence[str | None] | pa.Array) -> 
 
 
 def _prefix(image: Mapping[str, Any]) -> str:
-    return f"IMAGE//{image['modality']}//{image['body_part']}"
+    kind, quantity = image["modality"], image.get("quantity")
+    if quantity and USUAL.get(kind) != quantity:
+        kind = f"{kind}_{quantity}"
+    return f"IMAGE//{kind}//{image['body_part']}"
+
+
+def _ucum(quantity: str | None) -> str | None:
+    return UCUM.get(quantity, f"{{{quantity}}}") if quantity else None
 
 
 def coded(text: str | None, *, absent: str) -> str:

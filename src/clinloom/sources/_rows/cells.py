@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+ANSWERS = (("true", "yes", "y", "t", "1"), ("false", "no", "n", "f", "0"))
 NO_NUMBER = pa.array(["nan", "-nan", "+nan"])
 COMPARED = r"^(?P<mark><=|>=|<|>|≤|≥)\s*(?P<rest>\S.*)$"
 LIKE = r"^[<>=~≤≥]*\s*[+-]?[0-9][0-9.,' ]*$"  # of digits alone, and yet no number
@@ -78,15 +79,27 @@ def parts(column: pa.Array, missing: Sequence[str] = ()) -> pa.DictionaryArray:
 
 
 def equals(column: pa.Array, wanted: str) -> np.ndarray:
-    """Which rows hold ``wanted``, as text or as the same number."""
+    """Which rows hold ``wanted``, as text or as the same number; "true" is also "Yes" and 1."""
     coded = words(column)
     same = pc.equal(coded.dictionary, wanted)
+    for answer in ANSWERS:
+        if wanted.lower() == answer[0]:
+            same = pc.or_(same, pc.is_in(pc.utf8_lower(coded.dictionary), pa.array(answer)))
     number = _float(wanted)
     if number is not None:
         plain = pc.if_else(pc.match_substring_regex(coded.dictionary, NUMBER), coded.dictionary, "")
         same = pc.or_(same, pc.equal(measured(plain).number, number).fill_null(False))
     fits: np.ndarray = same.take(coded.indices).fill_null(False).to_numpy(zero_copy_only=False)
     return fits
+
+
+def plain_numbers(column: pa.Array, decimal: str = ".") -> np.ndarray:
+    """The numbers of the cells (n,); NaN where one is none, or is told by a comparator."""
+    coded = words(column)
+    number, text, _ = measured(coded.dictionary, decimal=decimal)
+    number = pc.if_else(pc.is_valid(text), pa.scalar(None, pa.float64()), number)
+    found: np.ndarray = number.take(coded.indices).to_numpy(zero_copy_only=False)
+    return found.astype(np.float64)
 
 
 def _whole(column: pa.Array) -> pa.Array:

@@ -5,7 +5,7 @@ Long: `code`, `value`, `time` name columns. Wide: `events` lists what each row s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,14 +14,23 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clinloom.sources._parcel import Refusals, links, word
-from clinloom.sources._rows.cells import Measured, equals, measured, parts, texts, tokens, words
+from clinloom.sources._rows.cells import (
+    Measured,
+    equals,
+    measured,
+    parts,
+    plain_numbers,
+    texts,
+    tokens,
+    words,
+)
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import TimeSpec, dated, times
 from clinloom.study import Model, SourceModel
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
-Text = Annotated[str, BeforeValidator(str)]
+Text = Annotated[str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v))]
 Tokens = Annotated[
     tuple[str, ...], BeforeValidator(lambda v: tokens(v if isinstance(v, (list, tuple)) else [v]))
 ]
@@ -51,10 +60,49 @@ class Coded(Model):
 
 
 class When(Model):
-    """Only rows in which ``column`` holds ``equals``."""
+    """Only rows in which ``column`` fits all that is said here; an empty cell fits nothing."""
 
     column: str = Field(description="the column that is looked at")
-    equals: Text = Field(description="what it must hold")
+    equals: Text | None = Field(
+        default=None, description="what it must hold: a text, a number, or true or false"
+    )
+    one_of: tuple[Text, ...] = Field(default=(), description="it must hold one of these")
+    none_of: tuple[Text, ...] = Field(default=(), description="it must hold none of these")
+    above: float | None = Field(default=None, description="a number greater than this")
+    at_least: float | None = Field(default=None, description="this number or a greater one")
+    below: float | None = Field(default=None, description="a number less than this")
+    at_most: float | None = Field(default=None, description="this number or a lesser one")
+
+    @model_validator(mode="after")
+    def _something(self) -> When:
+        if not self.model_fields_set - {"column"}:
+            raise ValueError("say what the column must hold: `equals`, `one_of`, `above` …")
+        low = [n for n in (self.above, self.at_least) if n is not None]
+        high = [n for n in (self.below, self.at_most) if n is not None]
+        strict = self.above is not None or self.below is not None
+        if low and high and (max(low) > min(high) or (strict and max(low) == min(high))):
+            raise ValueError("no number lies between these bounds")
+        return self
+
+    def rows(self, cells: pa.Array, missing: Sequence[str], decimal: str) -> np.ndarray:
+        """Which rows fit (n,). ``cells``: the column; ``missing`` tokens are empty cells."""
+        coded = parts(cells, missing)
+        held = np.asarray(coded.indices.is_valid())
+        if self.equals is not None:
+            held &= equals(coded, self.equals)
+        if self.one_of:
+            held &= np.logical_or.reduce([equals(coded, one) for one in self.one_of])
+        for other in self.none_of:
+            held &= ~equals(coded, other)
+        for bound, fits in (
+            (self.above, np.greater),
+            (self.at_least, np.greater_equal),
+            (self.below, np.less),
+            (self.at_most, np.less_equal),
+        ):
+            if bound is not None:
+                held &= fits(plain_numbers(coded, decimal), bound)
+        return held
 
 
 class Said(Model):
@@ -202,7 +250,8 @@ def _wide(
     rows: Rows, mark: str, patient: pa.Array, said: Said, options: Mapping, refused: Refusals
 ) -> dict[str, pa.Table]:
     if said.when is not None:
-        chosen = np.flatnonzero(equals(rows.columns[said.when.column], said.when.equals))
+        cells = rows.columns[said.when.column]
+        chosen = np.flatnonzero(said.when.rows(cells, options.missing, options.decimal))
         if len(chosen) < rows.count:
             take = pa.array(chosen)
             patient = patient.take(take)
