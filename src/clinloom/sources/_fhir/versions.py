@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._time import instants, iso
+from clinloom.tables import TIME
 
 RANKS = 8  # more than there are ranks at one time
 DIGITS = 18  # of a number that, times the ranks, fits its 64 bits
@@ -54,7 +55,10 @@ class Versions:
             held = self._updated
             if len(held) < begin:
                 held += [None] * (begin - len(held))
-            held += [meta.lastUpdated] * (end - begin)
+            if end - begin == 1:
+                held.append(meta.lastUpdated)
+            else:
+                held += [meta.lastUpdated] * (end - begin)
         elif meta is not None and meta.versionId:
             self._numbers.update(dict.fromkeys(range(begin, end), _number(meta)))
         if type(resource) in RANKED and resource.status in RANK:
@@ -73,13 +77,21 @@ class Versions:
             return pa.nulls(rows, pa.int64())
         version = np.zeros(rows, np.int64)
         if self._updated:
-            told = instants(pa.array(self._updated, pa.string()), zone=self._zone).time
+            told = _moments(pa.array(self._updated, pa.string()), self._zone)
             version[: len(told)] = told.cast(pa.int64()).fill_null(0).to_numpy()
         version[_at(self._numbers)] = _values(self._numbers)
         version *= RANKS
         version[_at(self._ranks)] += _values(self._ranks)
         self._updated, self._numbers, self._ranks = [], {}, {}
         return pa.array(version, mask=version == 0)
+
+
+def _moments(texts: pa.Array, zone: str) -> pa.Array:
+    """Nearly all differ and are instants, so that they are read at once where they are."""
+    try:
+        return texts.cast(TIME)
+    except pa.ArrowInvalid:
+        return instants(texts, zone=zone).time
 
 
 def _at(places: dict[int, int]) -> np.ndarray:
