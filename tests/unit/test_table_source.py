@@ -7,6 +7,7 @@ import gzip
 import zipfile
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -571,3 +572,34 @@ def test_a_first_line_that_is_a_patients_is_not_shown(tmp_path):
     text = str(caught.value)
     assert "no column 'pid'" in text and "first line" in text
     assert not [cell for cell in ("4711", "Meier", "Anna", "1950") if cell in text]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("size", [300, 1000, 4096])
+def test_a_quoted_line_break_at_the_edge_of_a_range_costs_no_row(tmp_path, monkeypatch, ends, size):
+    """Whatever the cut, each row is of the one range in which it begins."""
+    monkeypatch.setattr("clinloom.files.pieces.RANGE", size)
+    rng = np.random.default_rng(size)
+    notes = [
+        "short",
+        'he said ""no"", then left',
+        ends.join(["first line", "a, b and c", "", "third; with marks"]),
+        ends.join(f"line {n} of a long note" for n in range(40)),
+    ]
+    rows = [f'{n},2024-01-02,"{notes[k]}",{n}.5' for n, k in enumerate(rng.integers(0, 4, 400))]
+    text = ends.join(["who,at,note,value", *rows, ""])
+    (tmp_path / "notes.csv").write_bytes(text.encode())
+    said = [{"code": "V", "value": "value"}, {"code": "NOTE", "text": "note"}]
+    options = {"path": str(tmp_path), "patient": "who", "time": {"column": "at"}, "events": said}
+    made = table.Options.model_validate(options)
+    units = list(table.plan(made, "sources.notes"))
+    assert len(units) > 3
+    parcels = [parcel for unit in units for parcel in table.read([unit], made, "notes")]
+    assert not [parcel for parcel in parcels if "rejected" in parcel]
+    told = [parcel["events"].to_pylist() for parcel in parcels if "events" in parcel]
+    found = [event for events in told for event in events]
+    values = sorted(e["numeric_value"] for e in found if e["code"] == "V")
+    assert values == [n + 0.5 for n in range(400)]
+    lengths = [len((line + ends).encode()) for line in ("who,at,note,value", *rows)]
+    begins = {int(e["record_id"].split("@")[1]) for e in found}
+    assert begins == set(np.cumsum(lengths)[:-1].tolist())

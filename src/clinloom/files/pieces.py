@@ -67,6 +67,11 @@ class Piece:
             return 0
         return self.start - 1 + len(_line(self.path, self.start - 1))
 
+    def following(self, read: int, size: int) -> bytes:
+        """At most ``size`` bytes after the lines of a range, which are ``read`` bytes long."""
+        end = self.first_byte() + read
+        return _bytes(self.path, end, end + size)
+
     def _lines(self, start: int, stop: int) -> bytes:
         # The line that was begun before belongs to the last piece; the byte before tells whether
         # there is one.

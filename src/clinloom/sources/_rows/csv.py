@@ -20,6 +20,7 @@ import pyarrow.csv as pa_csv
 from clinloom.errors import SourceError, nearest
 from clinloom.files import FileUnit
 from clinloom.sources._parcel import WORD, Refusals, first_byte, whole
+from clinloom.sources._rows.edges import trimmed
 
 BATCH = 16 << 20  # bytes that are parsed at once
 
@@ -125,6 +126,8 @@ def _bodies(piece: FileUnit, delimiter: str, encoding: str, refused: Refusals) -
             refused.add("empty_file", file=piece.name)
         return
     header, used = _header(head, delimiter, encoding)
+    data, carried = trimmed(piece, data, len(header), used)
+    begin += carried
     while skip < len(data):
         end = len(data)
         if end - skip > 2 * BATCH and b'"' not in data:
