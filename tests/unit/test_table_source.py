@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -17,12 +18,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clinloom import files
+from clinloom.clean import clean
 from clinloom.errors import SourceError
 from clinloom.sources import table
 from clinloom.sources._rows import csv
 from clinloom.sources._rows.cells import measured
 from clinloom.sources._time import TimeSpec, instants, iso, times
-from clinloom.tables import PARCELS, conform
+from clinloom.tables import ACQUIRED, PARCELS, conform
 
 UTC = dt.UTC
 MICROSECOND = dt.timedelta(microseconds=1)
@@ -603,3 +605,36 @@ def test_a_quoted_line_break_at_the_edge_of_a_range_costs_no_row(tmp_path, monke
     lengths = [len((line + ends).encode()) for line in ("who,at,note,value", *rows)]
     begins = {int(e["record_id"].split("@")[1]) for e in found}
     assert begins == set(np.cumsum(lengths)[:-1].tolist())
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_which_codes_owe_a_value_is_told_and_never_assumed(tmp_path, kind):
+    """Admissions and deaths have none; the cleaning refused every one of them."""
+    rows = {
+        "pid": [1, 1, 1, 1],
+        "what": ["IN", "K", "K", "DEATH"],
+        "value": [None, 4.1, None, None],
+        "when": ["2024-03-01T08:00:00Z"] * 4,
+    }
+    file = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        pa_csv.write_csv(pa.table(rows), file)
+    else:
+        pq.write_table(pa.table(rows), file)
+
+    def cleaned(**more):
+        events = read(file, **LONG, **more)["events"]
+        acquired = [{**e, "subject_id": 1} for e in events]
+        made = clean(conform(pa.Table.from_pylist(acquired), ACQUIRED).sort_by("code"), {})
+        return made["events"]["code"].to_pylist(), made["rejected"]["reason"].to_pylist()
+
+    assert cleaned() == (["LAB//DEATH", "LAB//IN", "LAB//K", "LAB//K"], [])
+    kept = ["LAB//DEATH", "LAB//IN", "LAB//K"]
+    assert cleaned(valued="LAB//K*") == (kept, ["missing_value"])
+    assert cleaned(missing=[4.1])[1] == ["missing_value"]  # a token says so itself
+
+
+def test_owed_values_need_their_column(tmp_path):
+    long = {k: v for k, v in LONG.items() if k != "value"}
+    with pytest.raises(ValidationError, match="`valued` needs"):
+        table.Options.model_validate({"path": str(tmp_path), **long, "valued": "LAB//*"})

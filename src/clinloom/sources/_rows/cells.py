@@ -49,6 +49,18 @@ def texts(column: pa.Array, missing: Sequence[str] = ()) -> pa.Array:
     return pc.fill_null(values.take(coded.indices), "")
 
 
+def empty(column: pa.Array) -> pa.Array:
+    """Which cells hold nothing: null, blank, or the NaN by which some exports write null."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    values = column.dictionary
+    if pa.types.is_floating(values.type):
+        blank = pc.is_nan(values)
+    else:
+        blank = pc.equal(pc.utf8_trim_whitespace(values.cast(pa.string())), "")
+    return pc.fill_null(blank.take(column.indices), True)
+
+
 def words(column: pa.Array) -> pa.DictionaryArray:
     """The column as a dictionary of texts without outer blanks; empty ones are null.
 

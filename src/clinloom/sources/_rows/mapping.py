@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from clinloom.events import matching
 from clinloom.sources._parcel import Refusals, links, word
 from clinloom.sources._rows.cells import (
     Measured,
+    empty,
     equals,
     measured,
     parts,
@@ -27,7 +29,7 @@ from clinloom.sources._rows.cells import (
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.template import columns_of, filled
 from clinloom.sources._time import TimeSpec, dated, times
-from clinloom.study import Model, SourceModel
+from clinloom.study import Codes, Model, SourceModel
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
 Text = Annotated[str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v))]
@@ -138,12 +140,19 @@ class Mapping(SourceModel):
     code: Coded | None = Field(default=None, description="long: the column of codes")
     value: str | None = Field(default=None, description="long: the column of values")
     unit: str | None = Field(default=None, description="long: the column of units")
+    valued: Codes = Field(
+        default=(),
+        description="long: codes or patterns that owe a value: an empty cell is one that is"
+        " missing; of others it says that there is none to tell, as of an admission",
+    )
     events: tuple[Said, ...] = Field(default=(), description="wide: what each row tells")
 
     @model_validator(mode="after")
     def _layout(self) -> Mapping:
         if (self.code is None) == (not self.events):
             raise ValueError("give `code` (a long table) or `events` (a wide one)")
+        if self.valued and self.value is None:
+            raise ValueError("`valued` needs the column of values, `value`")
         if self.events and (self.value or self.unit):
             raise ValueError("in a wide table each event names its own `value` and `unit`")
         if self.time is None and (self.code or any(e.time is None for e in self.events)):
@@ -235,6 +244,8 @@ def _long(
     if options.value is not None:
         cells = rows.columns[options.value]
         number, text, like = measured(cells, options.missing, options.decimal)
+        nothing = pc.and_(empty(cells), pc.invert(_owing(code, options.valued)))
+        text = pc.if_else(nothing, pa.scalar(None, pa.string()), text)
     if options.whose is not None:
         own = np.zeros(rows.count, bool)  # an identifier is nobody's measurement
         own[_marked(rows, coded.column, options.whose[2])] = True
@@ -244,6 +255,12 @@ def _long(
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
     made = _events(rows, mark, {**fact, "unit": unit}, options.time or STATIC, options, refused)
     return {**made, **_unread(like, code, refused.source)}
+
+
+def _owing(code: pa.DictionaryArray, valued: Codes) -> pa.Array:
+    """Which rows owe a value."""
+    fits = matching(code.dictionary.to_pylist(), valued)
+    return pc.fill_null(pa.array(fits).take(code.indices), False)
 
 
 def _wide(
