@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from clinloom import files
-from clinloom.errors import DataError
+from clinloom.errors import DataError, StoreError
+from clinloom.files import Piece, groups
 from clinloom.identity import crosswalk, subjects
-from clinloom.run.sums import added, counted
-from clinloom.spark import blocks, placing, shuffle, sums
+from clinloom.run.sums import added, counted, flowed
+from clinloom.spark import blocks, placing, shuffle, sums, workers
+from clinloom.spark.session import SETTINGS, settled
 from clinloom.spark.units import Spool
 from clinloom.store import Pending, Stored, coded
 from clinloom.tables import ACQUIRED, CROSSWALK, FLOW, LINKS, MOVED, REJECTED
@@ -274,3 +277,99 @@ def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypat
     )
     assert len(moved) == 3 + 30 + 2
     assert all(moved[own] == one for own in named("Patient/2", "m", "z"))
+
+
+@pytest.mark.parametrize("buckets", [1, 7])
+@pytest.mark.parametrize("chunk", [1, 13, 100_000])
+def test_buckets_and_chunks_change_nothing(spark, tmp_path, buckets, chunk):
+    stored = clustered(spark, tmp_path, buckets)
+    out = Pending(files.address(tmp_path / f"flow-{chunk}"))
+    found = workers.by_patient(
+        spark,
+        {"events": (stored, ACQUIRED)},
+        count,
+        out=out,
+        tables={"flow": FLOW},
+        merges={"flow": flowed},
+        chunk=chunk,
+    )["flow"]
+    written = pa.concat_tables([pq.read_table(f) for f in Path(out.place("flow")).iterdir()])
+    ids, sizes = np.unique(events().column("subject_id").to_numpy(), return_counts=True)
+    for rows in (found, written):
+        told = {r["name"]: r["rows"] for r in rows.to_pylist()}
+        assert told == {str(i): n for i, n in zip(ids, sizes, strict=True)}
+
+
+def test_each_bucket_is_sorted_and_no_patient_is_in_two(spark, tmp_path):
+    seen: set[int] = set()
+    for file in clustered(spark, tmp_path, 5).files():
+        table = pq.read_table(file)
+        ids = table.column("subject_id").to_numpy()
+        times = table.column("time").cast("int64").to_numpy()
+        assert np.all(np.lexsort((times, ids)) == np.arange(len(ids)))
+        assert not seen & set(ids.tolist())
+        seen |= set(ids.tolist())
+
+
+def test_a_fault_in_a_worker_is_told_as_ours(spark):
+    def refuse(number):
+        raise DataError("what happened", where="a stage", mend="mend it")
+
+    with pytest.raises(DataError, match="what happened") as caught:
+        workers.each(spark, 3, refuse)
+    assert caught.value.mend == "mend it"
+
+
+def test_a_fault_that_may_pass_is_tried_again_and_one_that_stays_is_told(spark, tmp_path):
+    def trying(number, tries):
+        mine = tmp_path / f"{number}-{len(list(tmp_path.glob(f'{number}-*')))}"
+        mine.touch()
+        if len(list(tmp_path.glob(f"{number}-*"))) < tries:
+            raise OSError(5, "the store is away", "bucket/key")
+
+    workers.each(spark, 2, partial(trying, tries=3))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(StoreError, match="the store is away") as caught:
+        workers.each(spark, 1, partial(trying, tries=99))
+    assert caught.value.where == "bucket/key"
+
+
+def test_the_session_is_the_callers_again_afterwards(spark):
+    key, other = "spark.sql.ansi.enabled", "spark.sql.parquet.outputTimestampType"
+    before = spark.conf.get(key)
+    spark.conf.set(key, "false")
+    spark.conf.unset(other)
+    default = spark.conf.get(other)
+    told: list[str] = []
+    with settled(spark, {**SETTINGS, "spark.ui.port": "1"}, note=told.append):
+        assert spark.conf.get(key) == "true"
+        assert spark.conf.get(other) == "TIMESTAMP_MICROS"
+    assert spark.conf.get(key) == "false" and spark.conf.get(other) == default
+    assert len(told) == 1 and "spark.ui.port" in told[0]
+    spark.conf.set(key, before)
+
+
+def test_lines_of_a_ranged_file_are_each_read_once(tmp_path):
+    file = tmp_path / "lines.txt"
+    lines = [b"x" * n for n in (0, 5, 17, 3, 0, 40, 1)]
+    file.write_bytes(b"\n".join(lines))
+    size = file.stat().st_size
+    for step in (1, 2, 7, 30, 1000):
+        parts = [
+            Piece("f", str(file), 0, None, start, min(start + step, size)).read()
+            for start in range(0, size, step)
+        ]
+        assert b"".join(parts) == file.read_bytes()
+
+
+def test_groups_hold_every_piece_once():
+    pieces = [Piece(str(n), str(n), 1 << (n % 25)) for n in range(200)]
+    cut = list(groups(pieces, cores=2))
+    assert [p for g in cut for p in g] == pieces
+
+
+def test_a_native_blas_adds_up_alike_on_any_number_of_cores(spark):
+    told = spark._jvm.System.getenv("OPENBLAS_NUM_THREADS")
+    workers = spark.range(1).rdd.map(lambda _: __import__("os").environ["OPENBLAS_NUM_THREADS"])
+    assert told == "1" and workers.collect() == ["1"]
