@@ -638,3 +638,46 @@ def test_owed_values_need_their_column(tmp_path):
     long = {k: v for k, v in LONG.items() if k != "value"}
     with pytest.raises(ValidationError, match="`valued` needs"):
         table.Options.model_validate({"path": str(tmp_path), **long, "valued": "LAB//*"})
+
+
+WIDE = "id,day,age,sex,?,note\n7,2024-01-02,61,F,1.5,fine\n8,2024-01-02,?,M,,\n"
+
+
+def test_all_other_columns_may_be_events_at_once(tmp_path):
+    made = {
+        "time": {"column": "day"},
+        "missing": "?",
+        "columns": {"prefix": "X//", "without": "id"},
+    }
+    file = written(tmp_path, WIDE)
+    with pytest.raises(ValidationError):
+        table.Options.model_validate({"path": str(file), "patient": "id", **made})
+    made["columns"]["without"] = ["note"]
+    found = read(file, patient="id", **made)
+    told = {
+        (e["patient"], e["code"]): (e["numeric_value"], e["text_value"]) for e in found["events"]
+    }
+    assert told == {
+        ("7", "X//age"): (61.0, None), ("7", "X//sex"): (None, "F"), ("7", "X//?"): (1.5, None),
+        ("8", "X//sex"): (None, "M"),
+    }  # fmt: skip
+    assert {(r["code"], r["rule"], r["count"]) for r in found["ledger"]} == {
+        ("X//age", "empty_cell", 1), ("X//?", "empty_cell", 1),
+    }  # fmt: skip
+    said = [{"code": "AGE", "value": "age", "unit": "a"}]
+    both = read(file, patient="id", events=said, **made)["events"]
+    assert {e["code"] for e in both} == {"AGE", "X//sex", "X//?"}
+
+
+def test_each_row_may_be_a_patient_of_its_own(tmp_path):
+    said = {"time": {"at": "2024-01-02"}, "columns": {"without": ["id", "day"]}}
+    for suffix in ("csv", "parquet"):
+        file = written(tmp_path, WIDE, f"one.{suffix}")
+        if suffix == "parquet":
+            pq.write_table(pa.table({"id": [7, 8], "day": ["a", "b"], "age": [61, 62]}), file)
+        found = read(file, patient={"each_row": True}, **said)["events"]
+        ages = [e for e in found if e["code"] == "age"]
+        assert len({e["patient"] for e in ages}) == 2
+        assert {e["patient"] for e in found} == {e["record_id"] for e in found}
+    with pytest.raises(ValidationError, match="give one of"):
+        table.Options(path="x", patient={"each_row": True, "file_name": True}, **said)

@@ -67,6 +67,7 @@ RULES = {
     "decoder_hung": "image that its decoder does not finish",
     "decoder_missing": "image whose decoder is not installed (pip install 'clinloom[dicom]')",
     "duplicate": "the same fact told more than once",
+    "empty_cell": "empty cell of a wide table",
     "empty_file": "empty file",
     "free_text": "text that is no coded answer: no feature reads it",
     "impossible_birth": "birth that most of the patient's facts contradict",

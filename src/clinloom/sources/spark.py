@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,7 +21,8 @@ from clinloom.errors import ClinloomError, SourceError
 from clinloom.sources._frames import State, of_files
 from clinloom.sources._parcel import Refusals
 from clinloom.sources._rows.csv import Rows, check
-from clinloom.sources._rows.mapping import Mapping, parcels
+from clinloom.sources._rows.events import parcels
+from clinloom.sources._rows.mapping import Mapping
 from clinloom.study import StudyPath
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def frame(spark: SparkSession, options: Options, where: str) -> DataFrame:
     from pyspark.sql import functions as F
 
     table = _opened(spark, options, where)
-    return table.select([F.col(_quoted(name)) for name in _wanted(options)])
+    return table.select([F.col(_quoted(name)) for name in _wanted(options, table.columns)])
 
 
 def read(units: Iterable[pa.Table], options: Options, source: str) -> Iterator[dict[str, pa.Table]]:
@@ -136,8 +137,8 @@ def read(units: Iterable[pa.Table], options: Options, source: str) -> Iterator[d
         yield from parcels(rows, "#", options, refused, seen)
 
 
-def _wanted(options: Options) -> list[str]:
-    named = [*options.columns, *([options.record] if options.record else ())]
+def _wanted(options: Options, header: Sequence[str] = ()) -> list[str]:
+    named = [*options.needed(header), *([options.record] if options.record else ())]
     return list(dict.fromkeys(named))
 
 

@@ -1,7 +1,8 @@
 """Tables (CSV, TSV, Parquet): a row is an event (long), or many events (wide).
 
-Long: `code`, `value`, `time` name columns. Wide: `events` lists what each row says. One file may
-hold one patient (`patient: {row: ...}` or `{file_name: true}`) or many (`patient: COLUMN`).
+Long: `code`, `value`, `time` name columns. Wide: `events` lists what each row says, `columns` takes
+all others. One file may hold one patient (`patient: {row: ...}` or `{file_name: true}`) or many
+(`patient: COLUMN`, or `{each_row: true}`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals
 from clinloom.sources._rows import csv, parquet
 from clinloom.sources._rows.csv import Rows
-from clinloom.sources._rows.mapping import Mapping, parcels
+from clinloom.sources._rows.events import parcels
+from clinloom.sources._rows.mapping import Mapping
 
 REQUIRES: str | None = None
 LINKS = False  # whether it tells which identifiers belong together
@@ -83,12 +85,13 @@ def _rows(
         (columnar if is_parquet else plain).append(piece)
     found = csv.rows(
         plain,
-        columns=options.columns,
+        named=options.named,
+        needed=options.needed,
         delimiter=options.delimiter,
         encoding=options.encoding,
         refused=refused,
     )
     for rows in found:
         yield rows, "@"
-    for rows in parquet.rows(columnar, columns=options.columns, refused=refused):
+    for rows in parquet.rows(columnar, named=options.named, needed=options.needed, refused=refused):
         yield rows, "#"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,6 +22,7 @@ from clinloom.files import FileUnit
 from clinloom.sources._parcel import WORD, Refusals, first_byte, whole
 from clinloom.sources._rows.edges import trimmed
 
+Needed = Callable[[Sequence[str]], Sequence[str]]
 BATCH = 16 << 20  # bytes that are parsed at once
 
 
@@ -66,28 +67,30 @@ class _Body:
 def rows(
     pieces: Sequence[FileUnit],
     *,
-    columns: Sequence[str],
+    named: Sequence[str],
+    needed: Needed,
     delimiter: str,
     encoding: str,
     refused: Refusals,
 ) -> Iterator[Rows]:
     """The rows of CSV files, about 16 MB at a time; each named column is a dictionary of texts.
 
-    Raises SourceError where a file lacks one of ``columns``.
+    ``needed``: of a header, the columns that are read. Raises SourceError where a file lacks one of
+    ``named``.
     """
     held: list[_Body] = []
     size = 0
     for piece in pieces:
         for body in _bodies(piece, delimiter, encoding, refused):
             if not held or body.kind != held[0].kind:
-                check(body.header, columns, piece.name)
+                check(body.header, named, piece.name)
             if held and (body.kind != held[0].kind or size + len(body.data) > BATCH):
-                yield from _parsed(held, columns, refused)
+                yield from _parsed(held, needed(held[0].header), refused)
                 held, size = [], 0
             held.append(body)
             size += len(body.data)
     if held:
-        yield from _parsed(held, columns, refused)
+        yield from _parsed(held, needed(held[0].header), refused)
 
 
 def check(

@@ -11,23 +11,25 @@ import pyarrow.parquet as pq
 
 from clinloom.files import FileUnit, Piece, random
 from clinloom.sources._parcel import Refusals, whole
-from clinloom.sources._rows.csv import Rows, check
+from clinloom.sources._rows.csv import Needed, Rows, check
 
 BATCH = 1 << 18  # rows that are read at once
 
 
 def rows(
-    pieces: Sequence[FileUnit], *, columns: Sequence[str], refused: Refusals
+    pieces: Sequence[FileUnit], *, named: Sequence[str], needed: Needed, refused: Refusals
 ) -> Iterator[Rows]:
     """The rows of Parquet files in batches, each column in its own type.
 
-    Raises SourceError where a file lacks one of ``columns``.
+    ``needed``: of a header, the columns that are read. Raises SourceError where a file lacks one of
+    ``named``.
     """
     for piece in pieces:
         opened = _opened(piece, refused)
         if opened is None:
             continue
-        check(opened.schema_arrow.names, columns, piece.name)
+        check(opened.schema_arrow.names, named, piece.name)
+        columns = needed(opened.schema_arrow.names)
         number = 0
         for batch in opened.iter_batches(BATCH, columns=list(columns), use_threads=False):
             places = np.arange(number, number + batch.num_rows)
