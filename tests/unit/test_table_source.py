@@ -681,3 +681,15 @@ def test_each_row_may_be_a_patient_of_its_own(tmp_path):
         assert {e["patient"] for e in found} == {e["record_id"] for e in found}
     with pytest.raises(ValidationError, match="give one of"):
         table.Options(path="x", patient={"each_row": True, "file_name": True}, **said)
+
+
+def test_an_event_without_a_time_may_be_static(tmp_path):
+    rows = {"pid": [1, 1], "what": ["SEX//F", "K"], "when": [None, "2024-01-02T03:04:05Z"]}
+    file = tmp_path / "t.parquet"
+    pq.write_table(pa.table({**rows, "value": pa.nulls(2, pa.float64())}), file)
+    found = read(file, **LONG)
+    assert [r["reason"] for r in found["rejected"]] == ["no_time"]
+    kept = read(file, **{**LONG, "time": {"column": "when", "empty": "static"}})
+    assert not kept["rejected"] and [e["time"] is None for e in kept["events"]] == [True, False]
+    with pytest.raises(ValidationError, match="`empty` says"):
+        TimeSpec(static=True, empty="static")

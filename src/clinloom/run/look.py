@@ -127,9 +127,10 @@ def unmatched(study: Study, seen: Mapping[str, Seen]) -> list[str]:
     lines = []
     for where, patterns in _patterns({"cohort": told["cohort"], "features": told["features"]}):
         for pattern in patterns:
-            if np.any(ev.matching(codes, [pattern])) or _named_by_default(where, pattern):
+            asked = pattern.partition(ev.ANSWER)[0]  # answers join their codes in cleaning
+            if np.any(ev.matching(codes, [asked])) or _named_by_default(where, pattern):
                 continue
-            near = nearest(pattern, codes)
+            near = nearest(asked, codes)
             hint = f"; did you mean '{near}'?" if near else ""
             lines.append(f"{where}: no event of those looked at is '{pattern}'{hint}")
     return lines

@@ -58,6 +58,10 @@ class TimeSpec(Model):
     zone: Zone = Field(default="UTC", description="IANA time zone of times that name none")
     at: dt.datetime | None = Field(default=None, description="the same moment for every event")
     static: bool = Field(default=False, description="true: known at all times, without a time")
+    empty: Literal["refused", "static"] = Field(
+        default="refused",
+        description="what an event without a time is; `static`: known at all times, as in MEDS",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> TimeSpec:
@@ -67,6 +71,8 @@ class TimeSpec(Model):
             raise ValueError("`offset` and `origin` go together")
         if self.column is None and (self.offset or self.format):
             raise ValueError("`format` and `offset` say how to read `column`")
+        if self.empty == "static" and self.column is None:
+            raise ValueError("`empty` says what an empty cell of `column` is")
         if self.offset and self.format:
             raise ValueError("give `format` or `offset`, not both")
         return self
@@ -74,7 +80,7 @@ class TimeSpec(Model):
     @property
     def due(self) -> bool:
         """Whether an event without a time is none."""
-        return not self.static
+        return not self.static and self.empty == "refused"
 
     @property
     def declared(self) -> bool:

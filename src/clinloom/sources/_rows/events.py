@@ -213,8 +213,9 @@ def _events(
     faults = {
         "no_patient": pc.is_null(cells["patient"]),
         "no_code": pc.is_null(cells["code"]),
-        "no_time": untimed if spec.due else pc.equal(untimed, False),
     }
+    if spec.due:
+        faults["no_time"] = untimed
     if spec.declared:
         faults["invalid_date"] = pc.is_valid(when.text)
     kept = np.ones(rows.count, bool)
