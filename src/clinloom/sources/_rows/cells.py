@@ -49,8 +49,11 @@ def texts(column: pa.Array, missing: Sequence[str] = ()) -> pa.Array:
     return pc.fill_null(values.take(coded.indices), "")
 
 
-def empty(column: pa.Array) -> pa.Array:
-    """Which cells hold nothing: null, blank, or the NaN by which some exports write null."""
+def empty(column: pa.Array) -> pa.Array | None:
+    """Which cells hold nothing: null, blank, or the NaN by which some exports write null.
+
+    None where all hold something.
+    """
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     values = column.dictionary
@@ -58,6 +61,8 @@ def empty(column: pa.Array) -> pa.Array:
         blank = pc.is_nan(values)
     else:
         blank = pc.equal(pc.utf8_trim_whitespace(values.cast(pa.string())), "")
+    if not column.null_count and not pc.any(blank).as_py():
+        return None
     return pc.fill_null(blank.take(column.indices), True)
 
 

@@ -103,8 +103,10 @@ def _long(
     if options.value is not None:
         cells = rows.columns[options.value]
         number, text, like = measured(cells, options.missing, options.decimal)
-        nothing = pc.and_(empty(cells), pc.invert(_owing(code, options.valued)))
-        text = pc.if_else(nothing, pa.scalar(None, pa.string()), text)
+        nothing = empty(cells)
+        if nothing is not None:
+            nothing = pc.and_(nothing, pc.invert(_owing(code, options.valued)))
+            text = pc.if_else(nothing, pa.scalar(None, pa.string()), text)
     if options.whose is not None:
         own = np.zeros(rows.count, bool)  # an identifier is nobody's measurement
         own[_marked(rows, coded.column, options.whose[2])] = True
@@ -129,7 +131,8 @@ def _column(
     assert options.columns is not None  # noqa: S101 - who asks has looked
     cells = rows.columns[name]
     code = f"{options.columns.prefix}{name}"
-    blank = pc.or_(empty(cells), pc.is_null(parts(cells, options.missing).indices))
+    blank, nothing = pc.is_null(parts(cells, options.missing).indices), empty(cells)
+    blank = blank if nothing is None else pc.or_(blank, nothing)
     filled = pc.indices_nonzero(pc.invert(blank))
     left = rows.count - len(filled)
     some = _taken(rows, filled)
