@@ -21,6 +21,7 @@ from clinloom.vocabulary.answers import UNASSERTED
 
 ANSWER = "="  # stands between a code and the answer that belongs to it
 STATIC = np.iinfo(np.int64).min  # the time of a fact that has none: earlier than every time
+NEVER = np.iinfo(np.int64).max  # later than every time
 DAY = 86_400_000_000  # microseconds
 
 Ints = npt.NDArray[np.int64]

@@ -6,6 +6,7 @@ and predictions carry the columns that meds-evaluation reads.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from clinloom.errors import DataError
 
+BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"  # codes of MEDS
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -50,6 +52,11 @@ class Table:
     def rows(self, rows: Iterable[dict[str, Any]]) -> pa.Table:
         """A small table from dictionaries; absent columns are null."""
         return pa.Table.from_pylist(list(rows), schema=self.arrow)
+
+
+def tally(column: pa.ChunkedArray | pa.Array) -> Counter[str]:
+    """How often each text of a column is there."""
+    return Counter({each["values"]: each["counts"] for each in column.value_counts().to_pylist()})
 
 
 def conform(table: pa.Table, declared: Table) -> pa.Table:
@@ -222,6 +229,9 @@ INDEX = Table(
     ),
     ("subject_id", "prediction_time"),
 )
+STRADDLING = "outcome that may lie before"  # steps at FLOW's end, which leave nobody out
+COMPETING = "competing event"
+OUTCOME = "outcome"
 FLOW = Table(
     "flow",
     "how many patients and moments each step of the cohort left",

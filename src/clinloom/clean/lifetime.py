@@ -9,15 +9,14 @@ from pydantic import Field
 
 from clinloom import events
 from clinloom.clean._sheet import Sheet
-from clinloom.events import DAY, Flags, Ints
+from clinloom.events import DAY, NEVER, Flags, Ints
 from clinloom.study import MICROSECONDS, Duration, RuleModel
+from clinloom.tables import BIRTH, DEATH
 
 REQUIRES: str | None = None
 ORDER = 15
 
-BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 SEVERAL = 3  # facts against a birth or a death, and more than there are for it: that one is wrong
-EVER = np.iinfo(np.int64).max
 NONE = np.zeros(0, np.int64)
 
 
@@ -75,8 +74,8 @@ class _Patients:
         self._told: dict[str, Ints] = {}
 
     def reached(self) -> tuple[Ints, Ints]:
-        """Between what times the facts of each patient lie (p,); EVER and STATIC where none has."""
-        known = np.where(self._time == events.STATIC, EVER, self._time)
+        """Between what times each patient's facts lie (p,); NEVER and STATIC where none has one."""
+        known = np.where(self._time == events.STATIC, NEVER, self._time)
         begins = self._starts[:-1]
         return np.minimum.reduceat(known, begins), np.maximum.reduceat(self._time, begins)
 
@@ -104,16 +103,16 @@ class _Patients:
         By the first birth that is told for what is before it, else by the last of each.
         """
         size = len(self._starts) - 1
-        first, last = np.full(size, EVER), np.full(size, events.STATIC)
+        first, last = np.full(size, NEVER), np.full(size, events.STATIC)
         born, died = self._told[BIRTH], self._told[DEATH]
         np.minimum.at(first, self._patient(born), self._time[born])
         np.maximum.at(last, self._patient(born), self._time[born])
         end = np.full(size, events.STATIC)
         np.maximum.at(end, self._patient(died), self._time[died])
         years = round(options.oldest * MICROSECONDS["y"])
-        low = np.where(first == EVER, events.STATIC, first - options.before_birth)
-        high = np.where(last == events.STATIC, EVER, last + years)
-        return low, high, np.where(end == events.STATIC, EVER, end + options.after_death)
+        low = np.where(first == NEVER, events.STATIC, first - options.before_birth)
+        high = np.where(last == events.STATIC, NEVER, last + years)
+        return low, high, np.where(end == events.STATIC, NEVER, end + options.after_death)
 
     def contradict(self, rows: Ints, options: Options) -> tuple[Flags, Flags, Flags]:
         """Which of the rows lie before birth, beyond every age, and long after death."""

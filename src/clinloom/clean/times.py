@@ -15,12 +15,11 @@ from clinloom import events
 from clinloom import study as studies
 from clinloom.clean._sheet import Sheet
 from clinloom.study import RuleModel, Zone
-from clinloom.tables import TIME
+from clinloom.tables import BIRTH, TIME
 
 REQUIRES: str | None = None
 ORDER = 10
 
-BIRTH = "MEDS_BIRTH"
 CLOCKS = ("", " %H:%M", " %H:%M:%S")
 MONTH_FIRST = tuple(f"%m/%d/%Y{clock}" for clock in CLOCKS)  # United States
 DAY_FIRST = tuple(f"%d/%m/%Y{clock}" for clock in CLOCKS)

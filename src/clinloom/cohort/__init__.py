@@ -13,19 +13,16 @@ import pyarrow as pa
 from clinloom import events as ev
 from clinloom.cohort._eligibility import ALIVE, FREE, OBSERVED, REACHES, Periods, inside, tests
 from clinloom.cohort._moments import Moments, moments
-from clinloom.cohort._occurrences import NEVER, Occurrences
+from clinloom.cohort._occurrences import Occurrences
 from clinloom.events import Flags, Ints
 from clinloom.history import History
 from clinloom.study import Cohort
-from clinloom.tables import FLOW, INDEX
+from clinloom.tables import COMPETING, FLOW, INDEX, OUTCOME, STRADDLING
 
 PATIENTS = "patients"
 WITH_INDEX = "with index event"
 KNOWN = {"data": "followed up within the data", "required": "followed up"}
-COMPETING = "competing event"  # of those left, as are those with the outcome
-OUTCOME = "outcome"
 SURE = "free of an outcome that may lie before"
-STRADDLING = "outcome that may lie before"  # of those with the outcome
 COUNTED = (PATIENTS, STRADDLING, COMPETING, OUTCOME)  # steps that leave no moment out
 CHOSEN = {"first": "the first moment of each patient", "last": "the last moment of each patient"}
 REMEDIES = {
@@ -63,8 +60,9 @@ def cohort(
     """
     history = History(events)
     flow = _Flow()
-    found = _found(history, definition, flow)
-    after = _after(history, definition, found, data_end)
+    hits = _outcomes(history, definition)
+    found = _found(history, definition, hits, flow)
+    after = _after(history, definition, hits, found, data_end)
     risk = definition.time_at_risk
     rule = definition.outcome.straddling
     if rule == "excluded" or (rule == "before" and definition.washout != "none"):
@@ -99,11 +97,12 @@ def due(
     """
     history = History(events)
     flow = _Flow()
-    found = _found(history, definition, flow)
+    hits = _outcomes(history, definition)
+    found = _found(history, definition, hits, flow)
     if now is not None:
         found = flow.step("due by now", found.where(found.time <= now))
-    after = _after(history, definition, found, data_end)
-    unknown = after.unknown | (~after.outcome & (after.end > (NEVER if now is None else now)))
+    after = _after(history, definition, hits, found, data_end)
+    unknown = after.unknown | (~after.outcome & (after.end > (ev.NEVER if now is None else now)))
     return {"index": _index(history, found, after.outcome, unknown), "flow": flow.table()}
 
 
@@ -116,13 +115,13 @@ def emptied(flow: pa.Table) -> tuple[str, str]:
     return f"cohort.{key}", mend
 
 
-def _found(history: History, definition: Cohort, flow: _Flow) -> Moments:
+def _found(history: History, definition: Cohort, hits: Occurrences, flow: _Flow) -> Moments:
     """The moments at which a patient is in the cohort, by what is known by then."""
     flow.rows.append((PATIENTS, len(history.subjects), 0))
     which, _, eligible = definition.index.which.partition("_")
     found = moments(history, definition.index)
     found = flow.step(WITH_INDEX, found if eligible else found.chosen(which))
-    for name, keep in tests(history, definition, _outcomes(history, definition)):
+    for name, keep in tests(history, definition, hits):
         found = flow.step(name, found.where(keep(found)))
     return flow.step(CHOSEN[which], found.chosen(which)) if eligible else found
 
@@ -156,10 +155,15 @@ class _After:
         )
 
 
-def _after(history: History, definition: Cohort, found: Moments, data_end: int | None) -> _After:
+def _after(
+    history: History,
+    definition: Cohort,
+    hits: Occurrences,
+    found: Moments,
+    data_end: int | None,
+) -> _After:
     risk = definition.time_at_risk
     end = found.time + definition.outcome.within
-    hits = _outcomes(history, definition)
     begin = found.time + risk.starts
     last = end if risk.end == "inclusive" else end - 1
     inclusive = risk.start == "inclusive"
@@ -175,7 +179,7 @@ def _after(history: History, definition: Cohort, found: Moments, data_end: int |
     else:
         outcome, straddling = seen > 0, (seen > 0) & (seen <= unsure)
     ends = Occurrences(history, history.rows_of(risk.competing.codes, static=False))
-    competing = ends.between(found.patient, found.time, end, including_end=True) & ~outcome
+    competing = (ends.count(found.patient, found.time, end, including_end=True) > 0) & ~outcome
     until = _until(history, definition, found, data_end)
     return _After(found, outcome, straddling, competing, ~outcome & ~competing & (end > until), end)
 
@@ -184,12 +188,12 @@ def _until(history: History, definition: Cohort, found: Moments, data_end: int |
     """Until when it is known whether a moment's patient had the outcome (m,), microseconds."""
     follow_up = definition.time_at_risk.follow_up
     if follow_up == "assumed":
-        return np.full(len(found.time), NEVER)
+        return np.full(len(found.time), ev.NEVER)
     if follow_up == "required":
         until = history.last_seen[found.patient]
     else:
         last = data_end if definition.data_end is None else ev.microseconds(definition.data_end)
-        until = np.full(len(found.time), NEVER if last is None else last)
+        until = np.full(len(found.time), ev.NEVER if last is None else last)
     if definition.observed is not None:
         until = np.minimum(until, Periods(history, definition.observed).end(found))
     return until

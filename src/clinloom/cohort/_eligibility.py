@@ -12,12 +12,12 @@ import numpy as np
 from clinloom import events as ev
 from clinloom.cohort._ages import old_enough, young_enough
 from clinloom.cohort._moments import Moments
-from clinloom.cohort._occurrences import NEVER, Occurrences
+from clinloom.cohort._occurrences import Occurrences
 from clinloom.events import Flags, Ints
 from clinloom.history import History
-from clinloom.study import DEATH, Cohort, Criterion, Eligibility, Observed
+from clinloom.study import Cohort, Criterion, Eligibility, Observed
+from clinloom.tables import BIRTH, DEATH
 
-BIRTH = "MEDS_BIRTH"
 OBSERVED = "observed at the index time"
 REACHES = "observed long enough before"
 ALIVE = "alive at the index time"
@@ -49,7 +49,8 @@ def _alive(history: History, definition: Cohort) -> Test:
 
     def test(moments: Moments) -> Flags:
         ever = np.full(len(moments.time), ev.STATIC + 1)
-        return ~died.between(moments.patient, ever, moments.time, including_end=inside)
+        alive: Flags = died.count(moments.patient, ever, moments.time, including_end=inside) == 0
+        return alive
 
     return test
 
@@ -75,7 +76,7 @@ def _seen(history: History, reach: int) -> Test:
     timed = np.flatnonzero(history.time != ev.STATIC)
     births = history.rows_of((BIRTH,), static=False)
     rows = np.setdiff1d(timed, births, assume_unique=True)[::-1]
-    first = np.full(len(history.subjects), NEVER)
+    first = np.full(len(history.subjects), ev.NEVER)
     first[history.patient_of(rows)] = history.time[rows]
     return lambda m: first[m.patient] <= m.time - reach
 

@@ -19,21 +19,6 @@ class Occurrences:
         self._time = history.time[rows]
         self._starts = np.searchsorted(rows, history.starts)
 
-    def between(
-        self,
-        patient: Ints,
-        begin: Ints,
-        end: Ints,
-        *,
-        including_start: bool = True,
-        including_end: bool = False,
-    ) -> Flags:
-        """Whether there is one from ``begin`` to ``end`` (m,), for each moment's patient."""
-        found = self.count(
-            patient, begin, end, including_start=including_start, including_end=including_end
-        )
-        return found > 0
-
     def count(
         self,
         patient: Ints,
@@ -72,7 +57,7 @@ class Occurrences:
     def earliest(self, patient: Ints, moment: Ints) -> Ints:
         """The first one after the moment (m,); NEVER where there is none."""
         at = self._at(patient, moment, after=True)
-        return self._times(at, at < self._starts[patient + 1], NEVER)
+        return self._times(at, at < self._starts[patient + 1], ev.NEVER)
 
     def _at(self, patient: Ints, moment: Ints, *, after: bool) -> Ints:
         low, high = self._starts[patient], self._starts[patient + 1]
@@ -82,6 +67,3 @@ class Occurrences:
         out = np.full(len(at), otherwise)
         out[there] = self._time[at[there]]
         return out
-
-
-NEVER = np.iinfo(np.int64).max  # later than every time

@@ -31,7 +31,7 @@ from clinloom.features import Feature
 from clinloom.files import Address
 from clinloom.store import layout
 from clinloom.study import Study
-from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform
+from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform, tally
 
 FORMAT = 2
 DOCUMENT = layout.BUNDLE
@@ -147,11 +147,8 @@ class Bundle:
         made = self.clean(events)
         cleaned = made["events"]
         found = self.risks(cleaned, self._moments(cleaned, at))
-        reasons = made["rejected"].column("reason").value_counts().to_pylist()
-        if not reasons:
-            return found
-        counts = json.dumps({each["values"]: each["counts"] for each in reasons})
-        return found.replace_schema_metadata({REFUSED: counts})
+        reasons = tally(made["rejected"].column("reason"))
+        return found.replace_schema_metadata({REFUSED: json.dumps(reasons)}) if reasons else found
 
     def clean(self, events: Any) -> dict[str, pa.Table]:
         """Events as the model sees them: ``events`` (EVENTS), ``rejected`` (REJECTED), ``ledger``.

@@ -16,12 +16,13 @@ from clinloom.features._grid import Grid
 from clinloom.features._past import Past
 from clinloom.features._summaries import fill_counts
 from clinloom.study import Codes, Model
+from clinloom.tables import BIRTH
 
 REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = False
 STATIC = True  # a fact without a time holds at every moment, in every window
-EXCLUDED: tuple[str, ...] = ("IMAGE//*", "GENDER//*", "MEDS_BIRTH")
+EXCLUDED: tuple[str, ...] = ("IMAGE//*", "GENDER//*", BIRTH)
 
 
 class Options(Model):

@@ -13,6 +13,7 @@ from clinloom.features._grid import Grid
 from clinloom.features._past import Past
 from clinloom.features._summaries import Bins
 from clinloom.study import MICROSECONDS, Model
+from clinloom.tables import BIRTH
 
 REQUIRES: str | None = None
 MODALITY = "records"
@@ -20,7 +21,6 @@ NUMERIC = False
 STATIC = True
 EXCLUDED: tuple[str, ...] = ()
 
-BIRTH = "MEDS_BIRTH"
 SEXES = "GENDER//*"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from clinloom.tables import BIRTH, DEATH
 from clinloom.vocabulary.names import KNOWN
 
 ENCOUNTERS = {"IMP": "Inpatient stay", "AMB": "Outpatient visit", "EMER": "Emergency visit"}
@@ -58,9 +59,9 @@ def code(text: str) -> str:
         return f"Sex: {rest}"
     if vocabulary == "SITE":
         return f"Site: {rest}"
-    if vocabulary in ("MEDS_BIRTH", "AGE"):
+    if vocabulary in (BIRTH, "AGE"):
         return "Age, years"
-    if vocabulary in ("MEDS_DEATH",):
+    if vocabulary == DEATH:
         return "Death"
     if vocabulary == "PHYSIONET" and rest:
         return rest

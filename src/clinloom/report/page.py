@@ -11,6 +11,7 @@ from clinloom.report.baseline import SIZE
 from clinloom.report.charts import forest
 from clinloom.report.figures import FEW, count, moment, percent, seconds
 from clinloom.report.words import GLOSSARY, rule, sentence
+from clinloom.tables import COMPETING, OUTCOME, STRADDLING
 
 Record = Mapping[str, Any]
 TOP_CODES = 3
@@ -94,20 +95,16 @@ def _flow(flow: Sequence[Record]) -> dict[str, Any] | None:
         out.append({**_step(step), "left_out": _left_out(before, step)})
         before = step
     found = {step["name"]: step[key] for step in flow if step["name"] in ENDS}
-    return {"steps": out, "ends": _ends(found, last[key], key) if "outcome" in found else []}
+    return {"steps": out, "ends": _ends(found, last[key], key) if OUTCOME in found else []}
 
 
-ENDS = (
-    "outcome that may lie before",
-    "competing event",
-    "outcome",
-)  # they leave nobody out: they are among the last step's
+ENDS = (STRADDLING, COMPETING, OUTCOME)  # they leave nobody out: they are among the last step's
 
 
 def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
     """Boxes of those with the outcome, with a competing event before it, and with neither."""
-    outcome, competing = found["outcome"], found.get("competing event", 0)
-    unsure = found.get("outcome that may lie before", 0)
+    outcome, competing = found[OUTCOME], found.get(COMPETING, 0)
+    unsure = found.get(STRADDLING, 0)
     note = f", {count(unsure)} of them perhaps before" if unsure else ""
     boxes = [(f"With the outcome{note}", "with", outcome)]
     if competing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from clinloom.tables import (
     LINKS,
     REFUSED,
     Table,
+    tally,
 )
 
 if TYPE_CHECKING:
@@ -237,8 +239,8 @@ def read(
     name = unit["source"]
     options = sources[name]
     naming = _namings(sources)[name]
-    count = refused = 0
-    reasons: dict[str, int] = {}
+    count = 0
+    reasons: Counter[str] = Counter()
     systems: dict[str, None] = {}
     for parcel in load(options.type).read(unit["units"], options, name):
         systems |= dict.fromkeys(names.systems(parcel))
@@ -246,9 +248,7 @@ def read(
         if "events" in made:
             count += made["events"].num_rows
         if "rejected" in made:
-            refused += made["rejected"].num_rows
-            for found in made["rejected"].column("reason").value_counts().to_pylist():
-                reasons[found["values"]] = reasons.get(found["values"], 0) + found["counts"]
+            reasons += tally(made["rejected"].column("reason"))
         if alone and "links" in made:
             yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
         yield made

@@ -21,6 +21,7 @@ from clinloom.errors import nearest
 from clinloom.files import Unit
 from clinloom.sources import framed, load
 from clinloom.study import SourceModel, Study
+from clinloom.tables import DEATH, tally
 
 EACH = 20  # units of each kind of name, such as Observation.*.ndjson
 ENOUGH = 16 << 20  # bytes of a kind, after which no more of it is read
@@ -61,8 +62,7 @@ class Seen:
     def add(self, parcel: Mapping[str, pa.Table]) -> None:
         """Count a parcel of the source's kernel."""
         if "rejected" in parcel:
-            for found in parcel["rejected"].column("reason").value_counts().to_pylist():
-                self.refused[found["values"]] += found["counts"]
+            self.refused += tally(parcel["rejected"].column("reason"))
         if "events" not in parcel:
             return
         events = parcel["events"]
@@ -156,7 +156,7 @@ def _patterns(part: Any, where: str = "") -> Iterator[tuple[str, list[str]]]:
 
 def _named_by_default(where: str, pattern: str) -> bool:
     """Whether nobody wrote it: the default of what ends follow-up."""
-    return where == "cohort.time_at_risk.competing.codes" and pattern == "MEDS_DEATH"
+    return where == "cohort.time_at_risk.competing.codes" and pattern == DEATH
 
 
 def notes(seen: Mapping[str, Seen]) -> Iterator[str]:

@@ -22,10 +22,9 @@ from pydantic import Field, model_validator
 
 from clinloom.events import period_ends
 from clinloom.study import Model, Zone
-from clinloom.tables import TIME
+from clinloom.tables import BIRTH, TIME
 
 LOCAL = pa.timestamp("us")
-BIRTH = "MEDS_BIRTH"
 DATE = len("2024-03-05")
 UNITS: dict[int, Literal["D", "M", "Y"]] = {DATE: "D", len("2024-03"): "M", len("2024"): "Y"}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -33,7 +33,7 @@ from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
 from clinloom.sources._time import dated, instants
 from clinloom.study import MICROSECONDS, Codes, Duration, Zone
-from clinloom.tables import LEDGER, PARCEL_EVENTS
+from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
 
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
@@ -279,7 +279,7 @@ class _Reader:
                 position=position,
                 record_id=record_id,
                 patient=patient,
-                code="MEDS_DEATH" if kind == "Patient" and patient else None,
+                code=DEATH if kind == "Patient" and patient else None,
                 version=version,
             )
 

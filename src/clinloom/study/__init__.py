@@ -4,7 +4,6 @@ What resolved (defaults, absolute paths, seed) is a value of its own, stored wit
 """
 
 from clinloom.study.cohort import (
-    DEATH,
     Cohort,
     Competing,
     Criterion,
@@ -41,7 +40,6 @@ from clinloom.study.schema import (
 )
 
 __all__ = [
-    "DEATH",
     "MICROSECONDS",
     "PLACES",
     "SITE",

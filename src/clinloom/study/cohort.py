@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from clinloom.study.kinds import Codes, Duration, Model, duration, written
-
-DEATH = "MEDS_DEATH"
+from clinloom.tables import DEATH
 
 
 class IndexTime(Model):

@@ -11,6 +11,7 @@ from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.event import Event, Refused
 from clinloom.sources._fhir.names import Names
 from clinloom.sources._fhir.values import MISSING, NONE, Value, quantity, value
+from clinloom.tables import BIRTH, DEATH
 
 Medication = Callable[[Any], r4.Concept | None]
 
@@ -29,11 +30,11 @@ def person(patient: r4.Patient, key: str) -> list[Event]:
     """
     out: list[Event] = []
     if patient.birthDate:
-        out += _each(key, patient.birthDate, ("MEDS_BIRTH",), key)
+        out += _each(key, patient.birthDate, (BIRTH,), key)
     if patient.gender:
         out += _each(key, None, (f"GENDER//{patient.gender}",), key)
     if patient.deceasedDateTime:
-        out += _each(key, patient.deceasedDateTime, ("MEDS_DEATH",), key)
+        out += _each(key, patient.deceasedDateTime, (DEATH,), key)
     return out
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from clinloom.files import FileUnit, Piece
 
 WINDOW = 1 << 16  # bytes after an edge that are looked at
-LONGEST = 1 << 24  # bytes of a row that crosses an edge, at most
+SIZES = [WINDOW << n for n in range(0, 10, 2)]  # of a row that crosses an edge, 16 MB at most
 
 
 def trimmed(piece: FileUnit, data: bytes, cells: int, delimiter: str) -> tuple[bytes, int]:
@@ -30,13 +30,11 @@ def trimmed(piece: FileUnit, data: bytes, cells: int, delimiter: str) -> tuple[b
         before = _carried(begin, cells, delimiter)
         if before >= len(data):  # no row begins here
             return b"", 0
-    size = WINDOW
-    following = piece.following(len(data), size)
-    more = _carried(following, cells, delimiter)
-    while more == len(following) == size < LONGEST:  # the row goes on
-        size *= 4
+    for size in SIZES:
         following = piece.following(len(data), size)
         more = _carried(following, cells, delimiter)
+        if more < size:  # else the row goes on
+            break
     return data[before:] + following[:more], before
 
 
