@@ -350,6 +350,15 @@ def test_the_session_is_the_callers_again_afterwards(spark):
     spark.conf.set(key, before)
 
 
+def test_a_run_broadcasts_no_table_that_it_joins(spark):
+    """What it joins grows with the patients: a broadcast table lies whole in the driver's heap."""
+    with settled(spark):
+        joined = spark.range(9).join(spark.range(9), "id")
+        assert joined.count() == 9
+        plan = joined._jdf.queryExecution().executedPlan().toString()
+    assert "SortMergeJoin" in plan and "Broadcast" not in plan
+
+
 def test_lines_of_a_ranged_file_are_each_read_once(tmp_path):
     file = tmp_path / "lines.txt"
     lines = [b"x" * n for n in (0, 5, 17, 3, 0, 40, 1)]

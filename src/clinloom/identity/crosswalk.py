@@ -23,6 +23,7 @@ from clinloom.identity.names import MARK, plain, texts
 from clinloom.identity.names import pairs as parted
 from clinloom.identity.subjects import hashed
 from clinloom.spark import shuffle, workers
+from clinloom.spark.session import setting
 from clinloom.store import Pending, Stored, TableWriter
 from clinloom.store.stored import of_files as stored
 from clinloom.store.stored import stream
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FEW = 200_000  # links that the driver resolves by itself
+EACH = 500_000  # links in a partition where Spark does, at most
 HOLDERS = 10  # records that one identifier may belong to: more, and it is no patient's
 ROUNDS = 40  # of spreading labels; each about doubles how far one has spread
 ROWS = 1 << 18  # of an earlier crosswalk that are looked at together
@@ -101,25 +103,46 @@ def resolve(
 ) -> Crosswalk:
     """Find who is who from the links in slices, so many of them; say who moved.
 
-    ``before``: the crosswalk of an earlier run, by which subjects keep their names. Raises
-    DataError if two identifiers' hashes are the same (about 1 in 10^7 for 10^6 patients).
+    ``parts``: partitions that keep the cluster busy; many links go into more. ``before``: the
+    crosswalk of an earlier run, by which subjects keep their names. Raises DataError if two
+    identifiers' hashes are the same (about 1 in 10^7 for 10^6 patients).
     """
     if links <= FEW:
-        rows, shared = few(shuffle.gathered(slices, LINKS), _streamed(before))
-        own, true = (rows.column(n).to_numpy() for n in ("own", "subject_id"))
-        if len(np.unique(own)) < len(own):
-            raise DataError(TWICE, mend="report this at once")
-        order = np.argsort(own)
-        order = order[own[order] != true[order]]
-        files: tuple[Address, ...] = ()
-        if len(order):
-            files = (out.scratch("moved") / "moved.parquet",)
-            with TableWriter(files[0], MOVED) as writer:
-                writer.write(pa.table({"own": own[order], "true": true[order]}))
-        record = pc.starts_with(rows.column("identifier"), RECORD).to_numpy(zero_copy_only=False)
-        merged = int(record.sum()) - len(np.unique(true[record]))
-        known = shuffle.held(spark, rows.drop_columns(["own"]), CROSSWALK, buckets=buckets)
-        return Crosswalk(known, files, merged, shared)
+        return _by_driver(spark, slices, out, buckets=buckets, before=before)
+    parts = max(parts, links // EACH)
+    with setting(spark, "spark.sql.shuffle.partitions", str(parts)):
+        return _by_spark(spark, slices, out, buckets=buckets, parts=parts, before=before)
+
+
+def _by_driver(
+    spark: SparkSession, slices: DataFrame, out: Pending, *, buckets: int, before: Stored | None
+) -> Crosswalk:
+    rows, shared = few(shuffle.gathered(slices, LINKS), _streamed(before))
+    own, true = (rows.column(n).to_numpy() for n in ("own", "subject_id"))
+    if len(np.unique(own)) < len(own):
+        raise DataError(TWICE, mend="report this at once")
+    order = np.argsort(own)
+    order = order[own[order] != true[order]]
+    files: tuple[Address, ...] = ()
+    if len(order):
+        files = (out.scratch("moved") / "moved.parquet",)
+        with TableWriter(files[0], MOVED) as writer:
+            writer.write(pa.table({"own": own[order], "true": true[order]}))
+    record = pc.starts_with(rows.column("identifier"), RECORD).to_numpy(zero_copy_only=False)
+    merged = int(record.sum()) - len(np.unique(true[record]))
+    known = shuffle.held(spark, rows.drop_columns(["own"]), CROSSWALK, buckets=buckets)
+    return Crosswalk(known, files, merged, shared)
+
+
+def _by_spark(
+    spark: SparkSession,
+    slices: DataFrame,
+    out: Pending,
+    *,
+    buckets: int,
+    parts: int,
+    before: Stored | None,
+) -> Crosswalk:
     pairs = shuffle.unpacked(slices, LINKS, _pairs, PAIRS)
     pairs, shared = _believed(pairs)
     if before is not None:
@@ -133,7 +156,7 @@ def resolve(
     total = dict.fromkeys(COUNTS, 0) if found is None else found.to_pylist()[0]
     if frame.select("own").distinct().count() < total["rows"]:
         raise DataError(TWICE, mend="report this at once")
-    files = ()
+    files: tuple[Address, ...] = ()
     if total["moved"]:
         moved = frame.where("own <> subject_id").selectExpr("own", "subject_id AS true")
         moved = moved.repartitionByRange(max(1, total["moved"] // MOST), "own")

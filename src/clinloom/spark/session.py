@@ -25,6 +25,9 @@ SETTINGS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.shuffle.partitions": "8",
+    # What a run joins grows with its patients; a broadcast table would lie whole in the driver.
+    "spark.sql.autoBroadcastJoinThreshold": "-1",
+    "spark.sql.adaptive.autoBroadcastJoinThreshold": "-1",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",  # blocks are compressed already
 }
 LANES = 8  # tasks of the driver side by side, at most
@@ -39,7 +42,6 @@ STARTED = {  # for a session that is started here
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.codegen.cache.maxEntries": "1000",
-    "spark.sql.autoBroadcastJoinThreshold": "64m",
 }
 ALONE = {  # and on this machine alone
     "spark.shuffle.compress": "false",  # slices are packed already, and no network is spared
