@@ -1,32 +1,24 @@
-"""Storages for tests, each a server on loopback: moto's S3, Azurite, HDFS, an imitated Google.
+"""Empty places in the storages: the clusters' own servers, and an imitated Google.
 
-Each counts the bytes that it answers, by a proxy between: what a test says was fetched was fetched.
+A proxy between counts the bytes that a server answers: what a test says was fetched was fetched.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from tests.clusters import buckets
+from tests.clusters.hadoop import USER, Hadoop
 from tests.clusters.imitation import Bucket, serve
 
 from clinloom import files
-
-AZURITE = "azurite@3.37.0"
-# Azurite's published development account; it opens nothing else.
-ACCOUNT = "devstoreaccount1"
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @dataclass
@@ -49,22 +41,23 @@ class Wire:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _listener: socket.socket | None = None
 
-    def start(self) -> Wire:
-        """Listen on a port of its own."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
+    @classmethod
+    @contextmanager
+    def to(cls, url: str) -> Iterator[Wire]:
+        """Listen on a port of its own while the server at ``url`` is needed."""
+        wire = cls(target=urlsplit(url).port or 0)
+        wire._listener = socket.create_server(("127.0.0.1", 0))
+        wire.port = wire._listener.getsockname()[1]
+        threading.Thread(target=wire._accept, daemon=True).start()
+        try:
+            yield wire
+        finally:
+            wire._listener.close()
 
     def reset(self) -> None:
         """Count from nothing."""
         with self._lock:
             self.answered, self.requests = 0, []
-
-    def stop(self) -> None:
-        """Take no more connections."""
-        if self._listener:
-            self._listener.close()
 
     def _accept(self) -> None:
         while True:
@@ -97,11 +90,6 @@ class Wire:
                     pass
 
 
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
-
-
 @contextmanager
 def environment(**names: str) -> Iterator[None]:
     """Variables that hold only inside."""
@@ -118,36 +106,19 @@ def environment(**names: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[Wire]:
+def moto(s3_server: buckets.S3) -> Iterator[Wire]:
     """moto's S3 behind a counting proxy."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    wire = Wire(target=server.get_host_and_port()[1]).start()
-    yield wire
-    wire.stop()
-    server.stop()
+    with Wire.to(s3_server.endpoint) as wire:
+        yield wire
 
 
 @pytest.fixture
-def s3(moto: Wire, request: pytest.FixtureRequest) -> Iterator[Server]:
+def s3(moto: Wire, s3_server: buckets.S3) -> Iterator[Server]:
     """An empty bucket of S3."""
-    import boto3
-
-    bucket = f"test-{abs(hash(request.node.nodeid)):x}"
-    where = f"http://127.0.0.1:{moto.port}"
-    names = {"TEST_KEY": "AKIATESTTESTTESTTEST", "TEST_SECRET": "canary-secret"}
+    bucket = s3_server.bucket("test")
+    names = {"TEST_KEY": buckets.ACCESS_KEY, "TEST_SECRET": buckets.SECRET_KEY}
     with environment(**names):
-        client = boto3.client(
-            "s3",
-            endpoint_url=where,
-            region_name="us-east-1",
-            aws_access_key_id=names["TEST_KEY"],
-            aws_secret_access_key=names["TEST_SECRET"],
-        )
-        client.create_bucket(Bucket=bucket)
-        given = {"endpoint_url": where, "region": "us-east-1"}
+        given = {"endpoint_url": f"http://127.0.0.1:{moto.port}", "region": buckets.REGION}
         options = {"s3": given | {"key": "env:TEST_KEY", "secret": "env:TEST_SECRET"}}
         files.use(options)
         moto.reset()
@@ -155,67 +126,22 @@ def s3(moto: Wire, request: pytest.FixtureRequest) -> Iterator[Server]:
         files.use({})
 
 
-def _azurite(folder: Path) -> list[str]:
-    """The command that starts Azurite, installed where it is not yet."""
-    if not shutil.which("npm"):
-        pytest.skip("npm is not installed: Azurite cannot be fetched")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "clinloom-azurite"
-    program = cache / "node_modules" / ".bin" / "azurite-blob"
-    if not program.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--silent", AZURITE]
-        if subprocess.run(install, cwd=cache, capture_output=True).returncode:
-            pytest.skip("the package registry does not answer: Azurite cannot be fetched")
-    where = ["--blobHost", "127.0.0.1", "--location", str(folder)]
-    return [str(program), "--skipApiVersionCheck", "--silent", *where]
-
-
 @pytest.fixture(scope="session")
-def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+def azurite(azure_server: buckets.Azure) -> Iterator[Wire]:
     """Azurite's blobs behind a counting proxy."""
-    port = _free()
-    command = _azurite(tmp_path_factory.mktemp("azurite"))
-    process = subprocess.Popen([*command, "--blobPort", str(port)], stdout=subprocess.DEVNULL)
-    wire = Wire(target=port).start()
-    try:
-        _answers(f"http://127.0.0.1:{port}/", process)
+    with Wire.to(f"http://{azure_server.endpoint}") as wire:
         yield wire
-    finally:
-        wire.stop()
-        process.kill()  # it holds nothing, and would wait for connections that are kept alive
-        process.wait(10)
-
-
-def _answers(url: str, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2)  # noqa: S310 - on loopback
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("the server did not start")
 
 
 @pytest.fixture
-def azure(azurite: Wire, request: pytest.FixtureRequest) -> Iterator[Server]:
+def azure(azurite: Wire, azure_server: buckets.Azure) -> Iterator[Server]:
     """An empty container of Azure Blob Storage."""
-    from azure.storage.blob import BlobServiceClient
-
-    container = f"test-{abs(hash(request.node.nodeid)):x}"
-    told = (
-        f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
-        f"BlobEndpoint=http://127.0.0.1:{azurite.port}/{ACCOUNT};"
-    )
-    with environment(TEST_CONNECTION=told):
-        with BlobServiceClient.from_connection_string(told) as client:
-            client.create_container(container)
+    root = files.address(azure_server.container("test"))
+    through = buckets.Azure(f"127.0.0.1:{azurite.port}")
+    with environment(TEST_CONNECTION=through.connection):
         options = {"abfs": {"connection_string": "env:TEST_CONNECTION"}}
         files.use(options)
         azurite.reset()
-        root = files.address(f"abfs://{container}@{ACCOUNT}.dfs.core.windows.net")
         yield Server(root, options, azurite)
         files.use({})
 
@@ -223,20 +149,19 @@ def azure(azurite: Wire, request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def google() -> Iterator[tuple[Wire, dict[str, Bucket]]]:
     """The imitation of Google Cloud Storage behind a counting proxy."""
-    buckets: dict[str, Bucket] = {}
-    server = serve(buckets)
-    wire = Wire(target=server.server_address[1]).start()
-    yield wire, buckets
-    wire.stop()
+    made: dict[str, Bucket] = {}
+    server = serve(made)
+    with Wire.to(f"http://127.0.0.1:{server.server_address[1]}") as wire:
+        yield wire, made
     server.shutdown()
 
 
 @pytest.fixture
 def gs(google: tuple[Wire, dict[str, Bucket]], request: pytest.FixtureRequest) -> Iterator[Server]:
     """An empty bucket of Google Cloud Storage."""
-    wire, buckets = google
+    wire, made = google
     bucket = f"test-{abs(hash(request.node.nodeid)):x}"
-    buckets[bucket] = Bucket()
+    made[bucket] = Bucket()
     options = {"gs": {"anon": True, "endpoint_url": f"http://127.0.0.1:{wire.port}"}}
     files.use(options)
     wire.reset()
@@ -244,30 +169,12 @@ def gs(google: tuple[Wire, dict[str, Bucket]], request: pytest.FixtureRequest) -
     files.use({})
 
 
-@pytest.fixture(scope="session")
-def name_node() -> Iterator[tuple[str, Path]]:
-    """HDFS alone, a NameNode and a DataNode: its address and its configuration."""
-    from tests.clusters import hadoop
-    from tests.clusters.daemons import Daemons, free_ports, started
-
-    def start(daemons: Daemons) -> tuple[str, Path]:
-        conf, ports = daemons.folder / "conf", free_ports(hadoop.PORTS)
-        hadoop.write_configuration(daemons.folder, conf, ports)
-        hadoop.start_hdfs(daemons, hadoop.java(daemons.folder))
-        hadoop.await_hdfs(daemons, ports[1])
-        return f"hdfs://127.0.0.1:{ports[0]}", conf
-
-    with started("hdfs", start) as made:
-        yield made
-
-
 @pytest.fixture
-def hdfs(name_node: tuple[str, Path], request: pytest.FixtureRequest) -> Iterator[Server]:
+def hdfs(hadoop: Hadoop, request: pytest.FixtureRequest) -> Iterator[Server]:
     """An empty folder of HDFS."""
-    at, conf = name_node
-    options = {"hdfs": {"config_dir": str(conf)}}
-    with environment(HADOOP_USER_NAME="clinloom"):
+    options = {"hdfs": {"config_dir": str(hadoop.conf_dir)}}
+    with environment(HADOOP_USER_NAME=USER):
         files.use(options)
-        root = files.folder(f"{at}/test-{abs(hash(request.node.nodeid)):x}")
+        root = files.folder(f"{hadoop.address}/test-{abs(hash(request.node.nodeid)):x}")
         yield Server(root, options, None)
         files.use({})

@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.clusters.stores import KEY, Server, azure, azurite, google, gs, hdfs, moto, name_node, s3
+from tests.clusters import buckets
+from tests.clusters.stores import Server, azure, azurite, google, gs, hdfs, moto, s3
 
 from clinloom import files
 from clinloom.errors import StoreError, UsageError
 from clinloom.files._drivers import _ordered
 
 pytestmark = pytest.mark.cluster
-__all__ = ["azure", "azurite", "google", "gs", "hdfs", "moto", "name_node", "s3"]
+__all__ = ["azure", "azurite", "google", "gs", "hdfs", "moto", "s3"]
 
 
 @pytest.fixture(params=["s3", "azure", "gs", "hdfs"])
@@ -328,8 +329,8 @@ def test_a_forked_worker_opens_its_own_or_is_told(store: Server):
 
 def test_what_goes_to_workers_holds_no_secret(store: Server):
     told = pickle.dumps((files.settings(), store.root))
-    for secret in (b"canary-secret", KEY.encode(), b"AKIATEST"):
-        assert secret not in told
+    for secret in (buckets.ACCESS_KEY, buckets.SECRET_KEY, buckets.ACCOUNT_KEY):
+        assert secret.encode() not in told
 
 
 def test_who_may_not_is_told_so_without_a_secret(s3: Server, monkeypatch):

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tests.clusters import sparks, typed
 from tests.clusters.buckets import S3
 from tests.clusters.standalone import Standalone
 from tests.hospital import STUDY, clinloom, sets, small
@@ -203,36 +204,47 @@ def kill_executor(bucket: Bucket, running: Running, *, after: str | None, wrote:
     os.kill(bucket.cluster.executors()[-1], signal.SIGKILL)
 
 
-def test_executors_that_die_cost_no_row(bucket: Bucket, local: Path):
+def test_whatever_dies_costs_no_row_and_no_whole_stage(bucket: Bucket, local: Path):
+    """Executors in the middle of acquisition, features and training; after features the driver."""
     with bucket.run(bucket.address("killed"), SPECULATION) as running:
-        for after, stage, wrote in (
-            (None, "acquire", "tables/acquired/"),
-            ("cohort", "features", "tables/dataset/"),
-            ("train/logistic_regression", "train/decision_tree", ".scratch/"),  # a fold's tree
-        ):
-            kill_executor(bucket, running, after=after, wrote=f"killed/{wrote}")
+        for after, stage in ((None, "acquire"), ("cohort", "features")):
+            table = {"acquire": "acquired", "features": "dataset"}[stage]
+            kill_executor(bucket, running, after=after, wrote=f"killed/tables/{table}/")
             assert stage not in running.ended()
-        running.finish()
+        running.wait_for(lambda: "features" in running.ended())
+        running.kill()
+        done = running.ended()
+    assert "train/decision_tree" not in done
+    with bucket.run(bucket.address("killed"), SPECULATION) as running:
+        grows = "killed/.scratch/"  # a fold's tree
+        kill_executor(bucket, running, after="train/logistic_regression", wrote=grows)
+        assert "train/decision_tree" not in running.ended()
+        stages = running.finish()
+    assert [stage["stage"] for stage in stages if stage["reused"]] == done
     assert_same(bucket, "killed", local)
     left = orphans(bucket, "killed")
     swept = clinloom("sweep", bucket.address("killed"), "--json", **bucket.server.env)
     assert json.loads(swept.stdout)["files"] == len(left)
     assert orphans(bucket, "killed") == []
     assert_same(bucket, "killed", local)
-
-
-def test_a_driver_that_dies_goes_on_after_its_last_stage(bucket: Bucket, local: Path):
-    with bucket.run(bucket.address("resumed")) as running:
-        running.wait_for(lambda: "features" in running.ended())
-        running.kill()
-        done = running.ended()
-    assert "train/decision_tree" not in done
-    with bucket.run(bucket.address("resumed")) as running:
-        stages = running.finish()
-    assert [stage["stage"] for stage in stages if stage["reused"]] == done
-    assert_same(bucket, "resumed", local)
-    with bucket.run(bucket.address("resumed", scheme="s3a")) as running:  # the same place
-        again = running.finish()
+    again = submitted(bucket, bucket.address("killed", scheme="s3a"))  # the same place
     assert len(again) == len(stages) and all(stage["reused"] for stage in again)
-    clinloom("sweep", bucket.address("resumed"), **bucket.server.env)
-    assert orphans(bucket, "resumed") == []
+
+
+def submitted(bucket: Bucket, out: str) -> list[dict[str, Any]]:
+    """The stages of a run by spark-submit, as the page of clusters shows it."""
+    env = bucket.cluster.client(bucket.server.settings) | bucket.server.env
+    env.pop("CLINLOOM_SPARK_MASTER")
+    named = {
+        "spark://host:7077": bucket.cluster.address,
+        "PYTHONPATH=…": f"PYTHONPATH={sparks.TREE}",
+        "study.yaml": str(STUDY),
+        "s3://bucket/out": out,
+    }
+    command = typed.shown("A standalone master", "spark-submit")
+    more = ["--json", *sets(small(bucket.address("data")))]
+    done = typed.typed(command, named, more, env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stderr.splitlines() if line.startswith('{"stage"')]
+    assert json.loads(done.stdout)["report"] == f"{out}/report.html"  # the result alone
+    return [json.loads(line) for line in lines]

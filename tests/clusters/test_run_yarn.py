@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.clusters import sparks
+from tests.clusters import sparks, typed
 from tests.clusters.hadoop import USER, Hadoop
 from tests.hospital import STUDY, clinloom, sets, small
 
@@ -62,10 +62,15 @@ HERE = {"python": sys.executable}
 def test_a_study_on_yarn_is_the_local_one(
     hadoop: Hadoop, there: str, local: Path, tmp_path: Path, monkeypatch, mode: str, more
 ):
-    out = f"{hadoop.address}/out-{mode}"
-    command = ["run", STUDY, "--out", out, "--on", "yarn", "--json", *sets(small(there))]
-    command += ["--platform", options(tmp_path, mode, **more)]
-    done = clinloom(*command, **environment(hadoop))
+    out = f"hdfs:///studies/{mode}"
+    site = ["--platform", str(options(tmp_path, mode, **more))]
+    env = {**os.environ, **environment(hadoop)}
+    named = {"study.yaml": str(STUDY), "hdfs:///studies/readmission": out}
+    asked = typed.typed(typed.shown("YARN", "clinloom doctor"), {}, site, env)
+    assert asked.returncode == 0, asked.stdout
+    run = typed.shown("YARN", "clinloom run")
+    done = typed.typed(run, named, [*site, "--json", *sets(small(there))], env)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
     assert json.loads(done.stdout)["report"] == f"{out}/report.html"  # the result and no more
     progress = [json.loads(line) for line in done.stderr.splitlines() if line[:1] == "{"]
     stages = [line["stage"] for line in progress if "stage" in line]

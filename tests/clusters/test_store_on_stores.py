@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
-from tests.clusters.stores import Server, azure, azurite, hdfs, moto, name_node, s3
+from tests.clusters.stores import Server, azure, azurite, hdfs, moto, s3
 
 from clinloom import files
 from clinloom.errors import StoreError
@@ -20,7 +20,7 @@ from clinloom.store import Pending, Store, finished, holding, lease
 from clinloom.tables import COUNTS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-__all__ = ["azure", "azurite", "hdfs", "moto", "name_node", "s3"]
+__all__ = ["azure", "azurite", "hdfs", "moto", "s3"]
 
 HOLDER = """
 import json, sys

@@ -18,8 +18,8 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 LIMIT = 512 << 20  # bytes of the driver: its JVM's heap, and the anonymous memory of its Python
-PATIENTS, EVENTS = 60_000, 250
-NOTES, TEXT = 25, 7000  # a patient's notes, of so many bytes each: 11 GB in memory
+PATIENTS, EVENTS = 60_000, 100
+NOTES, TEXT = 25, 7140  # a patient's notes, of so many bytes each: 11 GB in memory
 STUDY = """
 name: large
 sources:
