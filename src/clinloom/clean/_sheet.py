@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from clinloom import events
+from clinloom.clean._simultaneous import in_order
 from clinloom.events import Flags, Floats, Ints
 from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REFUSED, REJECTED
 
@@ -217,7 +218,7 @@ class Sheet:
         return {"events": self._events(), "rejected": self._rejected(), "ledger": self._ledger()}
 
     def _events(self) -> pa.Table:
-        rows = self.ordered()
+        rows = in_order(self, self.ordered())
         whole = len(rows) == self.rows and bool((rows == np.arange(self.rows)).all())
         ascending = whole or len(rows) < 2 or bool((rows[1:] > rows[:-1]).all())
         table = pa.table({name: self._current(name) for name in EVENTS.arrow.names})
