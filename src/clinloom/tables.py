@@ -265,6 +265,7 @@ VOCABULARY = Table(
         Column("family", _string, "feature family", nullable=False),
         Column("code", _string, "code", nullable=False),
         Column("rows", _long, "training rows", nullable=False),
+        Column("timed", _long, "of these, rows that saw it with a time", nullable=False),
     ),
 )
 DATASET = Table(
