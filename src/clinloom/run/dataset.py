@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -142,6 +142,8 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         seen = found.get("vocabulary", VOCABULARY.empty)
         classes = found.get("classes", COUNTS.empty)
         listed = features.resolve(study.features, seen, _training(classes))
+        for line in written_twice(seen.column("code").to_pylist()):
+            work.progress.note(line)
         out.write(FLOW, found["flow"])
         out.write(COUNTS, classes, name="classes")
         out.write(VOCABULARY, seen)
@@ -160,6 +162,18 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
     if not feature_list(made):
         _tell_no_feature(made["vocabulary"].read(), training)
     return made
+
+
+def written_twice(codes: Iterable[str]) -> Iterator[str]:
+    """A line where codes differ in a ``.0`` at the end: a number, perhaps, in two forms."""
+    known = set(codes)
+    pairs = sorted(c for c in known if c.endswith(".0") and c.removesuffix(".0") in known)
+    if pairs:
+        yield (
+            f"{pairs[0].removesuffix('.0')} and {pairs[0]} are two codes, and so are"
+            f" {len(pairs):,} in all that differ in `.0` alone; where they are one number, write"
+            " {column:number} in their `code`"
+        )
 
 
 def extent(events: Tables) -> int | None:
