@@ -173,6 +173,22 @@ LEDGER = Table(
         Column("count", _long, "how many", nullable=False),
     ),
 )
+UNITS = Table(
+    "units",
+    "in which units the numbers of each code came, and what became of each: one unit a code",
+    (
+        Column("code", _string, "the events' code", nullable=False),
+        Column("unit", _string, "as the sources write it; null: none was told"),
+        Column("events", _long, "how many numbers, before cleaning", nullable=False),
+        Column("canonical", _string, "the code's unit; null: of several none is trusted"),
+        Column(
+            "action",
+            _string,
+            "kept, respelled, converted, assumed, or refused as unknown_unit or several_units",
+            nullable=False,
+        ),
+    ),
+)
 CROSSWALK = Table(
     "crosswalk",
     "the only link from source identifiers to subjects; it stays in the guarded store",
@@ -249,6 +265,7 @@ VOCABULARY = Table(
         Column("family", _string, "feature family", nullable=False),
         Column("code", _string, "code", nullable=False),
         Column("rows", _long, "training rows", nullable=False),
+        Column("timed", _long, "of these, rows that saw it with a time", nullable=False),
     ),
 )
 DATASET = Table(

@@ -12,8 +12,12 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 
 from clinloom import plugins
+from clinloom.clean._canonical import Canonical, canonical, settled, unconverted
 from clinloom.clean._sheet import Sheet
 from clinloom.study import RuleModel
+from clinloom.tables import UNITS
+
+__all__ = ["Rule", "canonical", "clean", "rules", "unconverted", "units_of"]
 
 
 class Rule(Protocol):
@@ -42,20 +46,39 @@ def _default(name: str) -> RuleModel:
     return dict(rules())[name].Options()
 
 
+def units_of(
+    counts: pa.Table, options: Mapping[str, RuleModel], learned: Canonical | None = None
+) -> pa.Table:
+    """UNITS: what cleaning is to make of each unit of each code.
+
+    ``counts``: how many numbers (``events``) each ``code`` has in each ``unit`` ("": in none), in
+    all of the data; ``learned``: the units of codes as other data told them, none: as these do.
+    """
+    chosen: Any = options.get("units") or _default("units")
+    return settled(counts, chosen, learned) if chosen.enabled else UNITS.empty
+
+
 def clean(
-    acquired: pa.Table, options: Mapping[str, RuleModel], refused: pa.Table | None = None
+    acquired: pa.Table,
+    options: Mapping[str, RuleModel],
+    refused: pa.Table | None = None,
+    learned: Canonical | None = None,
 ) -> dict[str, pa.Table]:
     """Clean the events of whole patients.
 
     ``acquired`` (ACQUIRED columns) is sorted by subject_id, time (nulls first), code. ``options``
     maps a rule's name to its Options; a rule that is not named runs with its defaults. ``refused``
     (REFUSED): what the sources refused of these patients, which may withdraw what they told.
+    ``learned``: :func:`canonical` units of codes that no vocabulary knows; without them, numbers of
+    such codes stay as they are.
 
-    Answers ``events`` (EVENTS, totally ordered: subject_id, time, code, numeric_value, text_value,
-    record_id, nulls first), ``rejected`` (REJECTED) and ``ledger`` (LEDGER, counts that add up
-    over chunks of patients). String columns that come dictionary-encoded stay so.
+    Answers ``events`` (EVENTS), ``rejected`` (REJECTED) and ``ledger`` (LEDGER, counts that add up
+    over chunks of patients). Events are totally ordered: by subject_id, time and code; then what
+    has no number, by text_value and record_id; then numbers, of which the last counts: those of the
+    record that tells more codes at that moment later, then by record_id. String columns that come
+    dictionary-encoded stay so.
     """
-    sheet = Sheet(acquired, refused)
+    sheet = Sheet(acquired, refused, learned)
     if sheet.rows:
         for name, rule in rules():
             chosen = options.get(name) or _default(name)

@@ -6,6 +6,7 @@ that what was refused can be shown as it was. Nothing is copied for a rule that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from clinloom import events
+from clinloom.clean._simultaneous import in_order
 from clinloom.events import Flags, Floats, Ints
 from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REFUSED, REJECTED
 
@@ -22,11 +24,18 @@ STAGE = "clean"
 class Sheet:
     """Acquired events under the rules: what is kept, what changed, what was refused and why.
 
-    ``refused`` (REFUSED): what the sources refused of the same patients.
+    ``refused`` (REFUSED): what the sources refused of the same patients; ``units``: of codes that
+    no vocabulary knows, the unit that was learned, None where several came and none is trusted.
     """
 
-    def __init__(self, acquired: pa.Table, refused: pa.Table | None = None):
+    def __init__(
+        self,
+        acquired: pa.Table,
+        refused: pa.Table | None = None,
+        units: Mapping[str, str | None] | None = None,
+    ):
         self.rows = acquired.num_rows
+        self.units = units or {}
         self.refused = REFUSED.empty if refused is None else refused
         self.kept: Flags = np.ones(self.rows, bool)
         self._acquired = acquired
@@ -209,7 +218,7 @@ class Sheet:
         return {"events": self._events(), "rejected": self._rejected(), "ledger": self._ledger()}
 
     def _events(self) -> pa.Table:
-        rows = self.ordered()
+        rows = in_order(self, self.ordered())
         whole = len(rows) == self.rows and bool((rows == np.arange(self.rows)).all())
         ascending = whole or len(rows) < 2 or bool((rows[1:] > rows[:-1]).all())
         table = pa.table({name: self._current(name) for name in EVENTS.arrow.names})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from clinloom.clean._sheet import Sheet
@@ -13,25 +16,38 @@ from clinloom.study import Codes, RuleModel
 REQUIRES: str | None = None
 ORDER = 50
 IMAGES = ("IMAGE//*",)
+# A row that is called by where it stands (CSV: its byte; Parquet: its number) has no name.
+KIND = re.compile("[^/]+/[^/]+")
+PLACE = re.compile(r"[^#]*@\d+|(?i:.*[.](parquet|pq)([.]gz)?)?#\d+")
 
 
 class Options(RuleModel):
     """Whether repeated facts are removed."""
 
     distinct: Codes = Field(
-        default=("ENCOUNTER//*",),
-        description="codes or patterns of which two records of one source are two facts, though"
-        " they say the same",
+        default=(
+            "ENCOUNTER//*",
+            "RXNORM//*",
+            "ATC//*",
+            "NDC//*",
+            "CVX//*",
+            "MEDICATION//*",
+            "Medication*/*",
+            "Immunization/*",
+        ),
+        description="codes, records (as FHIR's `MedicationAdministration/*`) or patterns of which"
+        " two records of one source are two facts, though they say the same: a second dose; rows"
+        " that have no identifier of their own but their place in a file are one",
     )
 
 
 def apply(sheet: Sheet, options: Options) -> None:
-    """Remove rows whose subject, time, code, value and text were there; ledger `duplicate`.
+    """Remove rows whose subject, time, code, value, unit and text were there; ledger `duplicate`.
 
     Records and sources may differ: two exports of one hospital tell the same measurement twice.
-    Two encounters that begin at one moment are two all the same (``distinct``), as far as one
-    source tells them. What is measured on images is the same only of one image: the slices and
-    views of a moment may agree in a number, and each is a fact.
+    Two encounters that begin at one moment, or two doses, are two all the same (``distinct``), as
+    far as one source tells them. What is measured on images is the same only of one image: the
+    slices and views of a moment may agree in a number, and each is a fact.
     """
     rows = sheet.ordered()
     before, after = rows[:-1], rows[1:]
@@ -49,9 +65,12 @@ def apply(sheet: Sheet, options: Options) -> None:
     places = np.unique(np.concatenate([near, near + 1]))
     run = np.concatenate([[0], np.cumsum(~same)])[places]
     text, _ = coded(sheet.column("text_value").take(pa.array(rows[places])))
+    unit = sheet.unit[0][rows[places]]
     image = _images(sheet, rows[places])
-    order = np.lexsort((places, image, text, run))
-    again = (np.diff(run[order]) == 0) & (np.diff(text[order]) == 0) & (np.diff(image[order]) == 0)
+    order = np.lexsort((places, image, unit, text, run))
+    again = np.ones(len(order) - 1, bool)
+    for key in (run, text, unit, image):
+        again &= np.diff(key[order]) == 0
     alike = rows[places[order]]
     again = np.concatenate([[False], again])
     again &= ~_records(sheet, alike, again, options.distinct)
@@ -66,20 +85,32 @@ def _records(sheet: Sheet, rows: Ints, again: Flags, distinct: Codes) -> Flags:
     own = np.zeros(len(rows), bool)
     code, codes = sheet.code
     used, place = np.unique(code[rows], return_inverse=True)
-    at = np.flatnonzero(matching([codes[n] for n in used.tolist()], distinct)[place])
+    told = matching([codes[n] for n in used.tolist()], distinct)[place]
+    record = sheet.column("record_id").take(pa.array(rows)).cast(pa.string())
+    at = np.flatnonzero(told | _of_kinds(record, distinct))
     if not len(at):
         return own
-    some = rows[at]
-    record, names = coded(sheet.column("record_id").take(pa.array(some)))
-    fact = np.cumsum(~again[at])
-    _, first = np.unique(fact, return_index=True)
-    source = sheet.source[0][some]
-    mine = source == source[first][fact - fact[0]]
-    _, new = np.unique(fact * (len(names) + 1) + record, return_index=True)
+    position, names = coded(record.take(pa.array(at)))
+    named = np.array([PLACE.fullmatch(name) is None for name in names], bool)
+    position = np.where(looked_up(named, position), position, -1)
+    fact = np.cumsum(~again) - 1
+    source = sheet.source[0][rows]
+    mine = source[at] == source[np.flatnonzero(~again)][fact[at]]
+    _, new = np.unique(fact[at] * (len(names) + 1) + position, return_index=True)
     fresh = np.zeros(len(at), bool)
     fresh[new] = True
     own[at] = fresh & mine
     return own
+
+
+def _of_kinds(record: pa.Array, patterns: Codes) -> Flags:
+    """Which records (n,) are of the kinds, ``Kind/*``, that are among the patterns."""
+    kinds = [".*".join(map(re.escape, p.split("*"))) for p in patterns if KIND.fullmatch(p)]
+    if not kinds:
+        return np.zeros(len(record), bool)
+    found = pc.match_substring_regex(record, f"^({'|'.join(kinds)})$").fill_null(False)
+    flags: Flags = found.to_numpy(zero_copy_only=False)
+    return flags
 
 
 def _images(sheet: Sheet, rows: Ints) -> Ints:

@@ -1,27 +1,41 @@
-"""One unit a code: values in other units are converted, values in unknown units refused."""
+"""One unit a code: values in other units are converted; those that nothing converts are refused.
+
+A code that the vocabulary knows has its unit there. Any other has the one in which most of its
+numbers came, in all of the data that were learned from; a patient who is scored alone years later
+is read by the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_serializer
 
-from clinloom import events
+from clinloom.clean._canonical import (
+    ASSUMED,
+    CONVERTED,
+    KEPT,
+    RESPELLED,
+    SEVERAL,
+    UNKNOWN,
+    decision,
+    quantities,
+)
 from clinloom.clean._sheet import Sheet
+from clinloom.events import Ints
 from clinloom.study import Model, RuleModel
-from clinloom.vocabulary.quantities import BY_CODE, Quantity, plain
 
 REQUIRES: str | None = None
 ORDER = 30
 
-RESPELLED, CONVERTED, ASSUMED, UNKNOWN = 1, 2, 3, 4
 LEDGER = (
     (RESPELLED, "unit_spelling", "respelled"),
     (CONVERTED, "mixed_units", "converted"),
     (ASSUMED, "absent_unit", "assumed"),
 )
+REFUSALS = ((UNKNOWN, "unknown_unit"), (SEVERAL, "several_units"))
+TABULATED = 1 << 22  # pairs of a quantity and a unit, up to which a table of all is made
 
 
 class Convert(Model):
@@ -50,28 +64,34 @@ class Options(RuleModel):
     absent: Literal["assumed", "rejected"] = Field(
         default="assumed", description="a number without a unit: assumed canonical, or refused"
     )
+    several: Literal["commonest", "rejected"] = Field(
+        default="commonest",
+        description="a code that came in units of which nothing tells how they convert: numbers in"
+        " the commonest and what converts to it are kept and the others refused, or all of them"
+        " are; the report and the command line say which",
+    )
 
 
 def apply(sheet: Sheet, options: Options) -> None:
     """Convert to the canonical unit of the code.
 
     Ledger: `mixed_units` converted, `unit_spelling` respelled, `absent_unit` assumed. Refused:
-    `unknown_unit`. Only numbers of codes that have a canonical unit are looked at.
+    `unknown_unit`; `several_units` where it was the data that told the code's unit. Only numbers
+    of codes that have a canonical unit are looked at.
     """
     position, codes = sheet.code
-    quantity_of, quantities = _quantities(codes, options.convert)
-    if not quantities:
+    quantity_of, found = quantities(codes, options.convert, sheet.units)
+    if not found:
         return
     quantity = quantity_of[position]
     rows = np.flatnonzero((quantity >= 0) & (sheet.value == sheet.value))
     unit, units = sheet.unit
-    pair = quantity[rows] * (len(units) + 1) + unit[rows] + 1
-    size = len(quantities) * (len(units) + 1)
-    action, factor, offset = np.zeros(size, np.int8), np.ones(size), np.zeros(size)
-    for number in np.flatnonzero(np.bincount(pair, minlength=size)).tolist():
-        which, at = divmod(number, len(units) + 1)
+    width = len(units) + 1
+    used, pair = _used(quantity[rows] * width + unit[rows] + 1, len(found) * width)
+    action, factor, offset = np.zeros(len(used), np.int8), np.ones(len(used)), np.zeros(len(used))
+    for number, (which, at) in enumerate(zip(*divmod(used, width), strict=True)):
         name = units[at - 1] if at else None
-        action[number], factor[number], offset[number] = _decision(quantities[which], name, options)
+        action[number], factor[number], offset[number] = decision(found[which], name, options)
     if not action.any():
         return
     done = action[pair]
@@ -80,18 +100,25 @@ def apply(sheet: Sheet, options: Options) -> None:
         value = sheet.value[rows[converted]]
         by = pair[converted]
         sheet.set_value(rows[converted], _rounded(value * factor[by] + offset[by]))
-    sheet.reject(rows[done == UNKNOWN], "unknown_unit")
-    renamed = np.flatnonzero((done > 0) & (done < UNKNOWN))
+    for what, reason in REFUSALS:
+        sheet.reject(rows[done == what], reason)
+    renamed = np.flatnonzero((done > KEPT) & (done < UNKNOWN))
     if len(renamed):
-        canonical = [q.unit for q in quantities]
+        canonical = [q.unit for q in found]
         sheet.set_unit(rows[renamed], quantity[rows[renamed]], canonical)
-    ledger = (
-        ("unit_spelling", "respelled"),
-        ("mixed_units", "converted"),
-        ("absent_unit", "assumed"),
-    )
-    for number, (rule, what) in enumerate(ledger, start=1):
-        sheet.note(rows[done == number], rule=rule, action=what)
+    for what, rule, told in LEDGER:
+        sheet.note(rows[done == what], rule=rule, action=told)
+
+
+def _used(pair: Ints, size: int) -> tuple[Ints, Ints]:
+    """The distinct numbers below ``size``, and each one's place among them."""
+    if size > TABULATED:
+        used, place = np.unique(pair, return_inverse=True)
+        return used, place
+    used = np.flatnonzero(np.bincount(pair, minlength=size))
+    table = np.zeros(size, np.int64)
+    table[used] = np.arange(len(used))
+    return used, table[pair]
 
 
 def _rounded(value: np.ndarray) -> np.ndarray:
@@ -101,40 +128,3 @@ def _rounded(value: np.ndarray) -> np.ndarray:
         scale = 10.0**places
         rounded = np.round(value * scale) / scale
     return np.where((places >= 0) & (places <= 22), rounded, value)
-
-
-def _decision(quantity: Quantity, unit: str | None, options: Options) -> tuple[int, float, float]:
-    """What happens to values of ``quantity`` in ``unit``: action, factor, offset."""
-    if unit is None or not unit.strip():
-        return (ASSUMED if options.absent == "assumed" else UNKNOWN), 1.0, 0.0
-    found = quantity.conversion(unit)
-    if found is None:
-        return UNKNOWN, 1.0, 0.0
-    if unit == quantity.unit:
-        return 0, 1.0, 0.0
-    return (RESPELLED if found == (1.0, 0.0) else CONVERTED), *found
-
-
-def _quantities(
-    codes: Sequence[str], convert: tuple[Convert, ...]
-) -> tuple[np.ndarray, list[Quantity]]:
-    """For each code the position of its quantity (-1: none) in the list of quantities."""
-    found: list[Quantity | None] = [BY_CODE.get(code) for code in codes]
-    for own in convert:
-        fits = events.matching(codes, (own.code,))
-        made: dict[int, Quantity] = {}
-        for at in np.flatnonzero(fits).tolist():
-            before = found[at]
-            if id(before) not in made:
-                made[id(before)] = _extended(before, own)
-            found[at] = made[id(before)]
-    distinct = list({id(q): q for q in found if q is not None}.values())
-    place = {id(q): number for number, q in enumerate(distinct)}
-    return np.array([place.get(id(q), -1) for q in found], np.int64), distinct
-
-
-def _extended(quantity: Quantity | None, own: Convert) -> Quantity:
-    """The quantity with the study's conversion; another canonical unit starts afresh."""
-    kept = quantity.conversions if quantity and plain(quantity.unit) == plain(own.to) else {}
-    conversions = {**kept, plain(own.from_): (own.factor, own.offset), plain(own.to): (1.0, 0.0)}
-    return Quantity(own.to, conversions)

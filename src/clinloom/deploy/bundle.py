@@ -1,7 +1,8 @@
 """The bundle: a model with its study, its features and its evidence, ready to score.
 
-``bundle.json`` (study, features, evidence, and the names of the other parts), the scorer (arrays)
-and the same model as a saved ``PipelineModel``. Loading and predicting need no Spark.
+``bundle.json`` (study, features, the units that were learned, evidence, and the names of the other
+parts), the scorer (arrays) and the same model as a saved ``PipelineModel``. Loading and predicting
+need no Spark.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def publish(
     features: Sequence[Feature],
     evidence: Mapping[str, Any],
     check: Callable[[], None],
+    units: Mapping[str, str | None] | None = None,
     spark: Callable[[Address], None] | None = None,
 ) -> None:
     """Put a bundle at an address in one step: ``bundle.json`` comes last and names the rest.
@@ -66,6 +68,7 @@ def publish(
         "parts": parts,
         "study": study,
         "features": [feature.to_dict() for feature in features],
+        "units": dict(units or {}),
         **evidence,
     }
     try:
@@ -133,6 +136,12 @@ class Bundle:
         """The feature list, in the order of the scorer's columns."""
         return [Feature.from_dict(f) for f in self.document["features"]]
 
+    @property
+    def units(self) -> Mapping[str, str | None]:
+        """The unit in which the model knows each code that no vocabulary does; None: in none."""
+        learned: Mapping[str, str | None] = self.document.get("units", {})
+        return learned
+
     def predict(self, events: Any, at: Any = None) -> pa.Table:
         """Clean, find the moments, compute features and score: plain Python, one patient or many.
 
@@ -155,7 +164,7 @@ class Bundle:
 
         ``events``: as for :meth:`predict`.
         """
-        return cleaning.clean(_acquired(events), self.resolved.clean)
+        return cleaning.clean(_acquired(events), self.resolved.clean, learned=self.units)
 
     def risks(self, cleaned: pa.Table, index: pa.Table) -> pa.Table:
         """Score the moments of ``index`` (INDEX) from clean events of whole patients (EVENTS).

@@ -16,7 +16,7 @@ from clinloom import events as ev
 from clinloom import plugins
 from clinloom.features._feature import Feature, widest
 from clinloom.features._grid import Grid
-from clinloom.features._past import Past
+from clinloom.features._past import Past, Seen
 from clinloom.study import Model
 from clinloom.tables import FEATURES, VOCABULARY
 
@@ -43,7 +43,11 @@ class Family(Protocol):
         """The patterns of the codes that the family may use."""
 
     def names(self, options: Any, vocabulary: Sequence[str]) -> list[str]:
-        """The names of its features of these codes."""
+        """The names of its features of these codes.
+
+        Where a family has ``untimed``, of the same arguments, that names the features of codes
+        which are only told without a time.
+        """
 
     def fill(self, past: Past, grid: Grid, out: ev.Floats) -> None:
         """Write the grid's features of every index row into ``out`` (rows, features)."""
@@ -70,16 +74,20 @@ def vocabulary(events: pa.Table, index: pa.Table, options: Mapping[str, Model]) 
     add up over chunks of patients.
     """
     past = Past(events, index)
-    found: list[tuple[str, str, int]] = []
+    found: list[tuple[str, str, int, int]] = []
     for name, chosen in sorted(options.items()):
         family = _family(name)
         codes = _candidates(past.codes, family, chosen)
         span = widest(getattr(chosen, "windows", (None,)))
-        rows = np.zeros(len(codes), np.int64)
+        rows, timed = np.zeros((2, len(codes)), np.int64)
         for seen in past.before(codes, span, numeric=family.NUMERIC, static=family.STATIC):
-            rows += _distinct(seen.row, seen.code, (seen.height, len(codes)))
-        found += [(name, c, n) for c, n in zip(codes, rows.tolist(), strict=True) if n]
-    columns = list(zip(*sorted(found), strict=True)) or [(), (), ()]
+            here = _distinct(seen, len(codes))
+            rows += here
+            known = seen.age > 0
+            timed += here if known.all() else _distinct(seen.where(known), len(codes))
+        counts = zip(codes, rows.tolist(), timed.tolist(), strict=True)
+        found += [(name, code, n, dated) for code, n, dated in counts if n]
+    columns = list(zip(*sorted(found), strict=True)) or [(), (), (), ()]
     arrays = [pa.array(c, f.type) for c, f in zip(columns, VOCABULARY.arrow, strict=True)]
     return pa.table(arrays, schema=VOCABULARY.arrow)
 
@@ -90,15 +98,14 @@ def _candidates(codes: Sequence[str], family: Family, options: Model) -> list[st
     return sorted({codes[at] for at in np.flatnonzero(fits).tolist()})
 
 
-def _distinct(row: ev.Ints, code: ev.Ints, shape: tuple[int, int]) -> ev.Ints:
-    """In how many rows each code stands."""
-    height, width = shape
-    if height * width <= CODES_DENSE:
-        seen = np.zeros(shape, bool)
-        seen[row, code] = True
-        counts: ev.Ints = seen.sum(axis=0, dtype=np.int64)
+def _distinct(seen: Seen, width: int) -> ev.Ints:
+    """In how many rows each of ``width`` codes stands."""
+    if seen.height * width <= CODES_DENSE:
+        there = np.zeros((seen.height, width), bool)
+        there[seen.row, seen.code] = True
+        counts: ev.Ints = there.sum(axis=0, dtype=np.int64)
         return counts
-    return np.bincount(np.unique(row * width + code) % width, minlength=width)
+    return np.bincount(np.unique(seen.row * width + seen.code) % width, minlength=width)
 
 
 def resolve(
@@ -107,20 +114,27 @@ def resolve(
     """The feature list: every family's features of the codes that enough training rows have.
 
     ``vocabulary_counts``: :func:`vocabulary` over all chunks, summed. Order: families as the study
-    names them, then code, statistic, window.
+    names them, then code, statistic, window; a family's codes that are only told without a time
+    come last.
     """
     rows: dict[str, dict[str, int]] = {name: {} for name in options}
-    listed = (vocabulary_counts.column(name).to_pylist() for name in ("family", "code", "rows"))
-    for family, code, count in zip(*listed, strict=True):
+    timed: set[tuple[str, str]] = set()
+    listed = (vocabulary_counts.column(name).to_pylist() for name in VOCABULARY.arrow.names)
+    for family, code, count, dated in zip(*listed, strict=True):
         if family in rows:
             rows[family][code] = rows[family].get(code, 0) + count
+            timed |= {(family, code)} if dated else set()
     out: list[Feature] = []
     for name, chosen in options.items():
         family = _family(name)
         least = max(1.0, getattr(chosen, "min_rows", 0) * training_rows)
         kept = [(-count, code) for code, count in rows[name].items() if count >= least]
         kept = sorted(kept)[: getattr(chosen, "max_codes", None)]
-        named = family.names(chosen, sorted(code for _, code in kept))
+        codes = sorted(code for _, code in kept)
+        alike = getattr(family, "untimed", None)
+        never = [code for code in codes if alike and (name, code) not in timed]
+        named = family.names(chosen, sorted(set(codes) - set(never)))
+        named += alike(chosen, never) if alike else []
         out += [Feature.named(n, modality=family.MODALITY) for n in named]
     return out
 

@@ -97,6 +97,14 @@ def listed(
     return [f"{family}|{code}|{s}|{w}" for code in codes for s in statistics for w in spans]
 
 
+def one_each(
+    family: str, codes: Iterable[str], statistics: Sequence[str], windows: Sequence[Span]
+) -> list[str]:
+    """The names of the features of codes that have one number, whatever the moment."""
+    telling = [s for s in ("last", "mean", "min", "max", "count") if s in statistics]
+    return listed(family, codes, telling[:1], (widest(windows),))
+
+
 def widest(windows: Iterable[Span]) -> Span:
     """The window that holds all others."""
     spans = list(windows)

@@ -38,6 +38,11 @@ class Seen:
     value: Floats
     at: Ints
 
+    def where(self, keep: Flags) -> Seen:
+        """Some of the events, for the same index rows."""
+        parts = (part[keep] for part in (self.row, self.code, self.age, self.value, self.at))
+        return Seen(self.rows, *parts)
+
     @property
     def height(self) -> int:
         """How many index rows the block has."""

@@ -1,12 +1,14 @@
 """Summaries of events on dense accumulators: (window, row, code).
 
-Every event falls into one bin, the narrowest window that holds it; bins are accumulated once and
+A fact without a time holds at every moment: it is in every window, as old as nothing. Every event
+falls into one bin, the narrowest window that holds it; bins are accumulated once and
 then merged from the narrowest window to the widest, so a window more costs next to nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 
@@ -29,7 +31,7 @@ def fill_counts(past: Past, grid: Grid, out: Floats) -> None:
 
 def fill_numbers(past: Past, grid: Grid, out: Floats) -> None:
     """Statistics of numeric values before the index time; NaN where there is none (count: 0)."""
-    for seen in past.before(grid.codes, grid.span, numeric=True, cells=grid.cells):
+    for seen in past.before(grid.codes, grid.span, numeric=True, static=True, cells=grid.cells):
         bins = Bins(seen, grid)
         for statistic in grid.statistics:
             grid.put(out[seen.rows], statistic, SUMMARY[statistic](bins))
@@ -39,7 +41,7 @@ class Bins:
     """A block's events in their bins, and what is accumulated there."""
 
     def __init__(self, seen: Seen, grid: Grid):
-        self.seen = seen
+        self.seen, self.grid = seen, grid
         self.shape = (len(grid.windows), seen.height, len(grid.codes))
         layer = seen.height * len(grid.codes)
         self.size = layer * len(grid.windows)
@@ -49,6 +51,17 @@ class Bins:
             self.key += np.multiply(seen.age > narrower, layer, dtype=np.int64)
         self.alone = np.bincount(self.key, minlength=self.size).reshape(self.shape)
         self.count = _widened(self.alone)
+
+    @cached_property
+    def timed(self) -> Bins:
+        """Of those events that have a time."""
+        known = self.seen.age > 0
+        return self if known.all() else Bins(self.seen.where(known), self.grid)
+
+    @cached_property
+    def untimed(self) -> Bins:
+        """Of those that have none."""
+        return Bins(self.seen.where(self.seen.age == 0), self.grid)
 
     def total(self, weights: Floats) -> Floats:
         """The sum in each bin."""
@@ -93,6 +106,14 @@ def _extreme(fold: np.ufunc, start: float) -> Callable[[Bins], Floats]:
 
 
 def _last(bins: Bins) -> Floats:
+    """The latest number; where the window holds none that has a time, one that has none."""
+    out = _latest(bins.timed)
+    if bins.timed is not bins:
+        np.copyto(out, _latest(bins.untimed), where=bins.timed.count == 0)
+    return out
+
+
+def _latest(bins: Bins) -> Floats:
     def put(flat: Floats) -> None:
         flat[bins.key] = bins.seen.value  # in order of time: the last one stays
 
@@ -108,6 +129,7 @@ def _slope(bins: Bins) -> Floats:
     Sums of squares are centred in each bin and merged pairwise (Chan, Golub and LeVeque, 1979).
     Times are counted from the bin's last event, so that equal times are exactly 0 apart.
     """
+    bins = bins.timed
     seen, key = bins.seen, bins.key
     origin = np.zeros(bins.size, np.int64)
     origin[key] = seen.age

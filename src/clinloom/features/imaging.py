@@ -2,7 +2,8 @@
 
 A patient's features are one image's: `last` chooses the latest image of each modality and body part
 and takes all of its measurements, so that no row describes an image that does not exist. The other
-statistics are aggregates over all images of the span, measurement by measurement.
+statistics are aggregates over all images of the span, measurement by measurement. An image without
+a date, where the study lets it be one, is in every span; `last` is it where no other was known.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from clinloom.events import Floats, Ints
-from clinloom.features._feature import Windows, listed
+from clinloom.events import Flags, Floats, Ints
+from clinloom.features._feature import Windows, listed, one_each
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past, Seen
 from clinloom.features._summaries import SUMMARY, Bins
@@ -23,7 +24,7 @@ from clinloom.study import Codes, Model
 REQUIRES: str | None = None
 MODALITY = "images"
 NUMERIC = True
-STATIC = False
+STATIC = True  # where the study lets an image have no date
 EXCLUDED: tuple[str, ...] = ()
 COLUMNS = ("record_id", "source")  # of the events, beside those that every family reads
 
@@ -59,14 +60,21 @@ def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     return listed("imaging", vocabulary, options.statistics, options.windows)
 
 
+def untimed(options: Options, vocabulary: Sequence[str]) -> list[str]:
+    """The features of codes that are only measured on images without a date."""
+    return one_each("imaging", vocabulary, options.statistics, options.windows)
+
+
 def fill(past: Past, grid: Grid, out: Floats) -> None:
     """Write the features of ``grid`` into ``out`` (rows, features)."""
     kinds = _kinds(grid.codes)
-    for seen in past.before(grid.codes, grid.span, numeric=True, cells=grid.cells):
+    for seen in past.before(grid.codes, grid.span, numeric=True, static=True, cells=grid.cells):
         bins = Bins(seen, grid)
         for statistic in grid.statistics:
             if statistic == "last":
-                made = _latest(bins, kinds, past.records(seen.at))
+                made, has = _latest(bins.timed, kinds, past)
+                if bins.timed is not bins:
+                    np.copyto(made, _latest(bins.untimed, kinds, past)[0], where=~has)
             else:
                 made = SUMMARY[statistic](bins)
             grid.put(out[seen.rows], statistic, made)
@@ -79,12 +87,14 @@ def _kinds(codes: Sequence[str]) -> Ints:
     return np.array([number[prefix] for prefix in prefixes], np.int64)
 
 
-def _latest(bins: Bins, kinds: Ints, record: Ints) -> Floats:
-    """The values of each row's latest image of each kind (windows, rows, codes); NaN: it has none.
+def _latest(bins: Bins, kinds: Ints, past: Past) -> tuple[Floats, Flags]:
+    """The values of each row's latest image of each kind, NaN: it has none; and whether there is
+    one (windows, rows, codes).
 
-    ``kinds`` (codes,); ``record`` (n,) of the block's events, which ascend in time in each row.
+    ``kinds`` (codes,); the block's events ascend in time in each row.
     """
     seen: Seen = bins.seen
+    record = past.records(seen.at)
     windows, height, _ = bins.shape
     count = int(kinds.max()) + 1
     window = bins.key // (height * len(kinds))  # the narrowest that holds the event
@@ -103,4 +113,4 @@ def _latest(bins: Bins, kinds: Ints, record: Ints) -> Floats:
     for wider in range(1, windows):
         np.copyto(made[wider], made[wider - 1], where=has[wider - 1][:, kinds])
         has[wider] |= has[wider - 1]
-    return made
+    return made, has[:, :, kinds]

@@ -1,4 +1,8 @@
-"""Laboratory results and vital signs: summaries of a code's values over spans before the index."""
+"""Laboratory results and vital signs: summaries of a code's values over spans before the index.
+
+A number without a time is in every span, but for `slope`; `last` is it where no other was known. A
+code that is only told so gives one feature, for all spans and statistics would say the same.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from clinloom.events import Floats
-from clinloom.features._feature import Windows, listed
+from clinloom.features._feature import Windows, listed, one_each
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past
 from clinloom.features._summaries import fill_numbers
@@ -17,7 +21,7 @@ from clinloom.study import MICROSECONDS, Codes, Model
 REQUIRES: str | None = None
 MODALITY = "records"
 NUMERIC = True  # only events with a number are candidates
-STATIC = False  # facts without a time are not measurements
+STATIC = True  # a number without a time, such as an age, holds at every moment
 EXCLUDED: tuple[str, ...] = ("IMAGE//*",)  # what is measured on images belongs to `imaging`
 
 
@@ -48,6 +52,11 @@ def candidates(options: Options) -> Sequence[str]:
 def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     """The features of the codes that were seen."""
     return listed("measurements", vocabulary, options.statistics, options.windows)
+
+
+def untimed(options: Options, vocabulary: Sequence[str]) -> list[str]:
+    """The features of codes that are only told without a time."""
+    return one_each("measurements", vocabulary, options.statistics, options.windows)
 
 
 def fill(past: Past, grid: Grid, out: Floats) -> None:

@@ -104,6 +104,7 @@ RULES = {
     "recorded_early": "condition recorded before it began",
     "reference_server": "reference that names a server, taken as the source's own",
     "released_early": "result released before it was made",
+    "several_units": "unit that nothing converts to the one in which most numbers came",
     "shared_identifier": "identifier of implausibly many records, not used to join",
     "superseded": "earlier version of a record",
     "text_like_number": "text of digits that is no number as it stands, kept as text",

@@ -14,7 +14,7 @@ from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Unit
 from clinloom.identity import crosswalk, names, sharing
-from clinloom.run.sums import added, counted, summed
+from clinloom.run.sums import MEASURED, added, counted, measured, summed
 from clinloom.run.work import Tables, Work
 from clinloom.sources import framed, load
 from clinloom.spark import shuffle, workers
@@ -100,10 +100,12 @@ def _read_all(
         made = _alone(work.spark, sources, units, out, buckets)
     ledger = made.get("ledger", LEDGER.empty)
     _tell_empty(sources, ledger)
+    out.write(MEASURED, _measured(ledger))
     lines = [*mostly_refused(sources, ledger), *sharing.mingled(ledger)]
     for text in (*lines, *sharing.apart(_systems(sources, ledger), ledger).values()):
         work.progress.note(text)
-    told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), pa.array([EVENTS_OF, TOLD_BY]))))
+    passing = pa.array([EVENTS_OF, TOLD_BY, UNIT_OF])
+    told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), passing)))
     out.write(LEDGER, summed([told]), name="acquisition_ledger")
     out.write(COUNTS, made.get("counts", COUNTS.empty), name="acquisition_counts")
 
@@ -227,6 +229,8 @@ def _rows(
 # Rows of the ledger on their way, that the driver takes out again.
 EVENTS_OF = "events of a source"
 TOLD_BY = "systems that a source tells"
+UNIT_OF = "units of a code"  # the unit is the action
+MOST_UNITS = 1 << 17  # codes in their units that are kept, the commonest, where a column is garbage
 
 
 def read(
@@ -241,12 +245,14 @@ def read(
     naming = _namings(sources)[name]
     count = 0
     reasons: Counter[str] = Counter()
+    units: Counter[tuple[str, str]] = Counter()
     systems: dict[str, None] = {}
     for parcel in load(options.type).read(unit["units"], options, name):
         systems |= dict.fromkeys(names.systems(parcel))
         made = names.named(parcel, naming)
         if "events" in made:
             count += made["events"].num_rows
+            units += measured(made["events"])
         if "rejected" in made:
             reasons += tally(made["rejected"].column("reason"))
         if alone and "links" in made:
@@ -261,7 +267,20 @@ def read(
         {"source": name, "code": system, "rule": TOLD_BY, "action": "", "count": 1}
         for system in systems
     ]
+    rows += [
+        {"source": name, "code": code, "rule": UNIT_OF, "action": unit, "count": n}
+        for (code, unit), n in units.most_common(MOST_UNITS)
+    ]
     yield {"ledger": LEDGER.rows(rows)}
+
+
+def _measured(ledger: pa.Table) -> pa.Table:
+    """MEASURED, from what the sources' kernels counted."""
+    rows = ledger.filter(pc.equal(ledger.column("rule"), UNIT_OF))
+    found = rows.group_by(["code", "action"]).aggregate([("count", "sum")])
+    order = [("count_sum", "descending"), ("code", "ascending"), ("action", "ascending")]
+    found = found.select(["code", "action", "count_sum"]).sort_by(order)[:MOST_UNITS]
+    return found.rename_columns(MEASURED.arrow.names).cast(MEASURED.arrow)
 
 
 def _namings(sources: Mapping[str, SourceModel]) -> dict[str, names.Naming]:

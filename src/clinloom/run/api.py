@@ -56,7 +56,7 @@ def run(
         rows = dataset.build_features(work, study, events, cohort, features)
         models = train.train(work, study, rows, features)
         evaluation = judge.evaluate(work, study, rows, features, models)
-        judge.bundle(work, study, rows, features, models, evaluation)
+        judge.bundle(work, study, events, features, models, evaluation)
         record.tell(work, study)
     finally:
         work.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from clinloom.tables import (
     LINKAGE,
     REFUSED,
     REJECTED,
+    UNITS,
     VOCABULARY,
 )
 
@@ -42,17 +43,30 @@ NEEDED = features.columns(())  # of the events: what vocabularies read
 FOLLOWED = [*NEEDED, "earlier"]  # and what the cohort reads
 
 
-def clean(work: Work, study: Study, acquired: Tables) -> Tables:
-    """Clean every patient's events; count each change, keep each refusal."""
+def clean(
+    work: Work, study: Study, acquired: Tables, learned: Mapping[str, str | None] | None = None
+) -> Tables:
+    """Clean every patient's events; count each change, keep each refusal.
+
+    ``learned``: the units of a bundle's codes (see :func:`units`); none: the data tell them.
+    """
 
     def do(out: Pending) -> None:
+        told = cleaning.units_of(acquired["acquisition_units"].read(), study.clean, learned)
+        out.write(UNITS, told)
+        for line in cleaning.unconverted(told):
+            work.progress.note(line)
         found = workers.by_patient(
             work.spark,
             {
                 "acquired": (acquired["acquired"], ACQUIRED),
                 "refused": (acquired["acquisition_rejected"], REFUSED),
             },
-            partial(cleaned, options=study.clean),
+            partial(
+                cleaned,
+                options=study.clean,
+                learned=cleaning.canonical(told) if learned is None else learned,
+            ),
             out=out,
             tables={"events": EVENTS, "rejected": REJECTED, "linkage": LINKAGE},
             merges={"ledger": summed, "counts": added, "reach": reached},
@@ -74,18 +88,27 @@ def clean(work: Work, study: Study, acquired: Tables) -> Tables:
     return work.step(
         "clean",
         do,
-        options=plain(study.clean),
+        options=[plain(study.clean), learned],
         inputs={"acquire": work.keys["acquire"]},
         uses=[("clean", name) for name in study.clean],
         counts="events",
     )
 
 
+def units(events: Tables) -> dict[str, str | None]:
+    """The unit that the data told of each code that no vocabulary knows."""
+    return cleaning.canonical(events["units"].read())
+
+
 def cleaned(
-    acquired: pa.Table, refused: pa.Table, *, options: Mapping[str, Any]
+    acquired: pa.Table,
+    refused: pa.Table,
+    *,
+    options: Mapping[str, Any],
+    learned: Mapping[str, str | None],
 ) -> dict[str, pa.Table]:
     """The cleaning kernel for whole patients, and what their sources had refused already."""
-    made = cleaning.clean(acquired, options, refused)
+    made = cleaning.clean(acquired, options, refused, learned)
     before = refused.select(REJECTED.arrow.names).cast(REJECTED.arrow)
     rejected = [made["rejected"], before]
     out = {**made, "rejected": pa.concat_tables(rejected)}
@@ -119,6 +142,8 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         seen = found.get("vocabulary", VOCABULARY.empty)
         classes = found.get("classes", COUNTS.empty)
         listed = features.resolve(study.features, seen, _training(classes))
+        for line in written_twice(seen.column("code").to_pylist()):
+            work.progress.note(line)
         out.write(FLOW, found["flow"])
         out.write(COUNTS, classes, name="classes")
         out.write(VOCABULARY, seen)
@@ -137,6 +162,18 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
     if not feature_list(made):
         _tell_no_feature(made["vocabulary"].read(), training)
     return made
+
+
+def written_twice(codes: Iterable[str]) -> Iterator[str]:
+    """A line where codes differ in a ``.0`` at the end: a number, perhaps, in two forms."""
+    known = set(codes)
+    pairs = sorted(c for c in known if c.endswith(".0") and c.removesuffix(".0") in known)
+    if pairs:
+        yield (
+            f"{pairs[0].removesuffix('.0')} and {pairs[0]} are two codes, and so are"
+            f" {len(pairs):,} in all that differ in `.0` alone; where they are one number, write"
+            " {column:number} in their `code`"
+        )
 
 
 def extent(events: Tables) -> int | None:

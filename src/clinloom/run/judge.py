@@ -20,6 +20,7 @@ from clinloom.evaluate import METRICS, Judged, Rows
 from clinloom.features import Feature
 from clinloom.learn.risks import Risks
 from clinloom.run import train
+from clinloom.run.dataset import units
 from clinloom.run.predict import predict
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
@@ -161,7 +162,7 @@ def _metrics(found: npt.NDArray[np.float64], block: range) -> pa.Table:
 def bundle(
     work: Work,
     study: Study,
-    dataset: Tables,
+    events: Tables,
     features: Sequence[Feature],
     models: Mapping[str, Tables],
     found: Mapping[str, Any],
@@ -177,6 +178,7 @@ def bundle(
             scorer=train.scorer(models, selected),
             study=study.portable(),
             features=features,
+            units=units(events),
             evidence={
                 "selected": selected,
                 "study_hash": study.hash,

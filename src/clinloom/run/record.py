@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from clinloom import __version__, files
+from clinloom.clean import unconverted
 from clinloom.evaluate import FEWEST
 from clinloom.files import Address
 from clinloom.report import render as page
@@ -18,6 +19,7 @@ from clinloom.run.work import Work
 from clinloom.store import Pending, finished
 from clinloom.store.layout import REPORT
 from clinloom.study import Study
+from clinloom.tables import UNITS
 
 LEDGERS = ("ledger", "preparation_ledger")
 LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
@@ -87,7 +89,10 @@ def gather(root: Address) -> dict[str, Any]:
         "ledger": [row for name in LEDGERS for row in tables[name].read().to_pylist()],
         "rejected": rejected(counts),
         "leakage": json.loads(tables["leakage"].text("audit.json")),
-        "warnings": warnings(metrics, counted["split"]["test"]),
+        "warnings": [
+            *warnings(metrics, counted["split"]["test"]),
+            *unconverted(tables["units"].read() if "units" in tables else UNITS.empty),
+        ],
     }
 
 

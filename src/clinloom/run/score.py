@@ -62,7 +62,7 @@ def score(
     work = Work(study, store, progress=progress, spark=spark)
     try:
         acquired = acquire(work, study)
-        events = dataset.clean(work, study, acquired)
+        events = dataset.clean(work, study, acquired, loaded.units)
         scored = predict(work, study, events, acquired, bundle=loaded)
         rows = _write(study, scored, target)
         flow = scored["flow"].read().to_pylist()

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.events import DAY, STATIC, column, patients, subjects, times, timestamps
+from clinloom.events import (
+    DAY,
+    STATIC,
+    coded,
+    column,
+    numbers,
+    patients,
+    subjects,
+    times,
+    timestamps,
+)
 from clinloom.tables import COUNTS, EXTENT, FLOW, LEDGER, TIME, VOCABULARY, Column, Table
 
 REACH = Table(
@@ -21,6 +32,16 @@ REACH = Table(
     ),
     ("day",),
 )
+MEASURED = Table(
+    "acquisition_units",
+    "in which units the numbers of each code came: what one unit a code is found from",
+    (
+        Column("code", pa.string(), "the events' code", False),
+        Column("unit", pa.string(), "as the sources write it; empty: none was told", False),
+        Column("events", pa.int64(), "how many numbers", False),
+    ),
+)
+PAIRS = 1 << 20  # codes in all units, up to which a table of them is made
 LEAST, FEW = 20, 1000  # patients, from which on one may be an outlier, and 1 in so many
 APART = 730 * DAY  # after everybody else
 
@@ -88,6 +109,33 @@ def ending(reach: pa.Table) -> tuple[pa.Table, int]:
     end = int(apart[0]) if len(apart) else len(last) - 1
     beyond = int(seen[end + 1]) if len(apart) else 0
     return pa.table([timestamps(last[end : end + 1])], schema=EXTENT.arrow), beyond
+
+
+def measured(events: pa.Table) -> Counter[tuple[str, str]]:
+    """How many numbers there are of each code in each unit; "": in none.
+
+    ``events``: code, numeric_value and, where there are any, unit.
+    """
+    value = numbers(column(events, "numeric_value"))
+    rows = np.flatnonzero(value == value)
+    code, codes = coded(column(events, "code"))
+    unit, units = np.full(len(code), -1, np.int32), list[str]()
+    if "unit" in events.column_names:
+        unit, units = coded(column(events, "unit"))
+    width = len(units) + 1
+    pair = code[rows].astype(np.int64) * width + unit[rows] + 1
+    if len(codes) * width <= PAIRS:
+        counts = np.bincount(pair, minlength=1)
+        found = np.flatnonzero(counts)
+        counts = counts[found]
+    else:
+        found, counts = np.unique(pair, return_counts=True)
+    return Counter(
+        {
+            (codes[at // width], units[at % width - 1] if at % width else ""): n
+            for at, n in zip(found.tolist(), counts.tolist(), strict=True)
+        }
+    )
 
 
 def counted(name: str, rows: pa.Table) -> pa.Table:

@@ -12,19 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-Conversion = tuple[float, float]  # canonical = value * factor + offset
+from clinloom.vocabulary.ucum import Conversion, converted
 
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """A kind of quantity: its canonical UCUM unit, and a conversion for each unit that is read."""
+    """A kind of quantity: its canonical UCUM unit, and how others convert: canonical = value *
+    factor + offset. Units whose parts tell it need no entry."""
 
     unit: str
     conversions: Mapping[str, Conversion]
 
     def conversion(self, unit: str) -> Conversion | None:
         """How a value in ``unit`` becomes canonical; None where the unit is unknown."""
-        return self.conversions.get(plain(unit))
+        return self.conversions.get(plain(unit)) or converted(unit, self.unit)
 
 
 @lru_cache(maxsize=4096)

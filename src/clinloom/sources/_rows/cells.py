@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-ANSWERS = (("true", "yes", "y", "t", "1"), ("false", "no", "n", "f", "0"))
+ANSWERS = (("true", "yes", "y", "t", "1", "1.0"), ("false", "no", "n", "f", "0", "0.0"))
 NO_NUMBER = pa.array(["nan", "-nan", "+nan"])
 COMPARED = r"^(?P<mark><=|>=|<|>|≤|≥)\s*(?P<rest>\S.*)$"
 LIKE = r"^[<>=~≤≥]*\s*[+-]?[0-9][0-9.,' ]*$"  # of digits alone, and yet no number
@@ -69,12 +69,16 @@ def empty(column: pa.Array) -> pa.Array | None:
 def words(column: pa.Array) -> pa.DictionaryArray:
     """The column as a dictionary of texts without outer blanks; empty ones are null.
 
-    Whole numbers that a null made floating (identifiers in Parquet) lose their ``.0``.
+    Of a column of numbers (Parquet) each is written in one way: what a null made floating loses its
+    ``.0``, and NaN is a null.
     """
     if not pa.types.is_dictionary(column.type):
         if pa.types.is_floating(column.type):
-            column = _whole(column)
-        column = column.cast(pa.string()).dictionary_encode()
+            column = _whole(pc.if_else(pc.is_nan(column), None, column))
+        written = column.cast(pa.string())
+        if pa.types.is_decimal(column.type):
+            written = numbers(written)
+        column = written.dictionary_encode()
     values = pc.utf8_trim_whitespace(column.dictionary.cast(pa.string()))
     distinct = values.dictionary_encode()
     blank = pc.equal(distinct.dictionary, "")
@@ -82,10 +86,16 @@ def words(column: pa.Array) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(indices.take(column.indices), distinct.dictionary)
 
 
+def numbers(texts: pa.Array) -> pa.Array:
+    """Texts, of which numbers are written in one way: 1, 1.0, 01 and +1 are 1; 1.50 is 1.5."""
+    plain = pc.replace_substring_regex(texts, r"^[+]?(-?)0*([0-9]+)(?:[.]0*)?$", r"\1\2")
+    return pc.replace_substring_regex(plain, r"^[+]?(-?)0*([0-9]+[.][0-9]*?)0+$", r"\1\2")
+
+
 def parts(column: pa.Array, missing: Sequence[str] = ()) -> pa.DictionaryArray:
     """The column as names of patients or parts of codes: ``missing`` tokens are null.
 
-    Nothing else is changed: 250 and 250.0 are two codes of ICD-9.
+    Nothing else is changed of texts: 250 and 250.0 are two codes of ICD-9.
     """
     coded = words(column)
     absent = pc.is_in(coded.dictionary, pa.array(missing, pa.string()))

@@ -94,7 +94,10 @@ class When(Model):
 class Said(Model):
     """One event that each row of a wide table tells."""
 
-    code: str = Field(description="the code; {column} is replaced by the row's cell")
+    code: str = Field(
+        description="the code; {column} is replaced by the row's cell, {column:number} by its"
+        " number, of which 1 and 1.0 are one"
+    )
     value: str | None = Field(default=None, description="column of its value, a number or a text")
     text: str | None = Field(default=None, description="column of its value, always a text")
     unit: str | None = Field(default=None, description="UCUM unit")

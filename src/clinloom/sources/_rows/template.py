@@ -1,4 +1,8 @@
-"""Codes made from a row's cells: ``SITE//{localization}``."""
+"""Codes made from a row's cells: ``SITE//{localization}``, ``GRADE//{grade:number}``.
+
+Text stays as it is, for 250 and 250.0 are two codes of ICD-9. Where a column holds numbers, which
+one file writes as 1 and another, for want of some, as 1.0, ``:number`` writes each in one way.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.sources._parcel import WORD, word
+from clinloom.sources._rows.cells import numbers
+
+NUMBER = "number"
 
 
 def columns_of(template: str) -> list[str]:
     """The columns that a template names. Raises ValueError where its braces do not fit."""
-    names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+    parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    if any(form not in ("", NUMBER) or conversion for *_, form, conversion in parts):
+        raise ValueError("in a code a column stands as {grade}, or {grade:number}")
+    names = [str(name) for _, name, *_ in parts]
     if any(not name or set(name) & set("[]") for name in names):
         raise ValueError("a code names columns in braces, as SITE//{localization}")
     return list(dict.fromkeys(names))
@@ -38,9 +48,10 @@ def _joined(
     distinct: bool,
 ) -> pa.Array:
     pieces: list[str | pa.Array] = []
-    for literal, name, *_ in parts:
+    for literal, name, form, _ in parts:
         pieces.append(literal)
         if name is not None:
             cell = cells[name]
-            pieces.append(cell.dictionary if distinct else cell.dictionary.take(cell.indices))
+            written = numbers(cell.dictionary) if form == NUMBER else cell.dictionary
+            pieces.append(written if distinct else written.take(cell.indices))
     return pc.binary_join_element_wise(*pieces, "")
