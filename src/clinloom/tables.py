@@ -229,6 +229,17 @@ INDEX = Table(
     ),
     ("subject_id", "prediction_time"),
 )
+STRATA = Table(
+    "strata",
+    "how many patients each salt of the split's and the folds' hashes would put where",
+    (
+        Column("division", _string, "split or fold", False),
+        Column("salt", _long, "by which hash", False),
+        Column("part", _long, "of the split 0: train, 1: test; of the folds their number", False),
+        Column("positive", _long, "1: patients who ever had the outcome, 0: the others", False),
+        Column("subjects", _long, "patients", False),
+    ),
+)
 STRADDLING = "outcome that may lie before"  # steps at FLOW's end, which leave nobody out
 COMPETING = "competing event"
 OUTCOME = "outcome"

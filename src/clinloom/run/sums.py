@@ -9,7 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.events import DAY, STATIC, column, patients, subjects, times, timestamps
-from clinloom.tables import COUNTS, EXTENT, FLOW, LEDGER, TIME, VOCABULARY, Column, Table
+from clinloom.tables import (
+    COUNTS,
+    EXTENT,
+    FLOW,
+    LEDGER,
+    STRATA,
+    TIME,
+    VOCABULARY,
+    Column,
+    Table,
+)
 
 REACH = Table(
     "reach",
@@ -56,6 +66,11 @@ def flowed(parts: Sequence[pa.Table]) -> pa.Table:
 def voiced(parts: Sequence[pa.Table]) -> pa.Table:
     """VOCABULARY with each family's code once."""
     return totals(parts, VOCABULARY, by=["family", "code"])
+
+
+def divided(parts: Sequence[pa.Table]) -> pa.Table:
+    """STRATA with each salt's part and stratum once."""
+    return totals(parts, STRATA, by=["division", "salt", "part", "positive"])
 
 
 def reached(parts: Sequence[pa.Table]) -> pa.Table:
