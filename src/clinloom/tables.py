@@ -173,6 +173,7 @@ LEDGER = Table(
         Column("count", _long, "how many", nullable=False),
     ),
 )
+ASSUMED_ZONE = "assumed_zone"  # the ledger's rule that counts times of which nobody tells the zone
 CROSSWALK = Table(
     "crosswalk",
     "the only link from source identifiers to subjects; it stays in the guarded store",

@@ -43,9 +43,7 @@ def uniform(subject: Ints, *, seed: int, salt: int = 0) -> Floats:
     return drawn
 
 
-def assign(
-    index: pa.Table, split: Split, *, seed: int, within: int = 0, salt: int = 0
-) -> pa.Table:
+def assign(index: pa.Table, split: Split, *, seed: int, within: int = 0, salt: int = 0) -> pa.Table:
     """``index`` (INDEX, whole patients) with its ``split``: train, test, or null for neither.
 
     By random: patients, in the proportion train : test (weights; they need not sum to 1). By

@@ -17,7 +17,17 @@ from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
 from clinloom.identity import linkage
-from clinloom.run.sums import added, counted, divided, ending, flowed, reach, reached, summed, voiced
+from clinloom.run.sums import (
+    added,
+    counted,
+    divided,
+    ending,
+    flowed,
+    reach,
+    reached,
+    summed,
+    voiced,
+)
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
 from clinloom.spark.patients import Input, patients

@@ -7,11 +7,13 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from clinloom import __version__, files
 from clinloom.evaluate import FEWEST
 from clinloom.files import Address
+from clinloom.report import doubts
 from clinloom.report import render as page
 from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
@@ -78,16 +80,21 @@ def gather(root: Address) -> dict[str, Any]:
         model.update(curves[name])
     counted = json.loads(tables["counted"].text("summary.json"))
     counts = tables["counts"].read().to_pylist()
+    ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
+    given = sources(counts, record["kinds"])
     return {
         **record,
         **metrics,
         **counted,
-        "sources": sources(counts, record["kinds"]),
+        "sources": given,
         "flow": tables["flow"].read().to_pylist(),
-        "ledger": [row for name in LEDGERS for row in tables[name].read().to_pylist()],
+        "ledger": ledger,
         "rejected": rejected(counts),
         "leakage": json.loads(tables["leakage"].text("audit.json")),
-        "warnings": warnings(metrics, counted["split"]["test"]),
+        "warnings": [
+            *doubtful(given, rejected(counts), ledger),
+            *warnings(metrics, counted["split"]["test"]),
+        ],
     }
 
 
@@ -110,6 +117,19 @@ def rejected(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["table"] == "rejected"
     ]
     return sorted(found, key=lambda row: -row["count"])
+
+
+def doubtful(
+    given: list[dict[str, Any]], refusals: list[dict[str, Any]], ledger: list[dict[str, Any]]
+) -> Iterator[str]:
+    """What a reader should know of the sources before any number made from them."""
+    for source in given:
+        mine = [row for row in refusals if row["source"] == source["name"]]
+        reasons: Counter[str] = Counter()
+        for row in mine:
+            reasons[row["reason"]] += row["count"]
+        yield from doubts.refused(source["name"], source["images"] or source["events"], reasons)
+    yield from doubts.of_ledger([source["name"] for source in given], ledger)
 
 
 def warnings(metrics: dict[str, Any], counted: dict[str, int]) -> list[str]:

@@ -15,7 +15,7 @@ from clinloom.sources._rows.cells import Measured, empty, equals, measured, part
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.mapping import Coded, Mapping, PatientIn, Said
 from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import TimeSpec, dated, times
+from clinloom.sources._time import TimeSpec, assumed, dated, times, zoneless
 from clinloom.study import Codes
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
@@ -205,8 +205,9 @@ def _events(
 
     Where a file's name is the patient's identifier, it is no part of ``record_id``.
     """
-    when = times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
-    when = dated(when, cells["code"], spec.zone)
+    told = rows.columns[spec.column] if spec.column else None
+    when = dated(times(spec, told, rows.count), cells["code"], spec.clock)
+    refused.zoneless += assumed(zoneless(spec, told), cells["code"])
     telling = isinstance(options.patient, PatientIn) and options.patient.file_name
     record = _records(rows, mark, telling=telling)
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})
