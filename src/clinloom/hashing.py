@@ -48,7 +48,7 @@ def xxhash64(numbers: npt.NDArray[np.int64], *, seed: int) -> Words:
 
 def _xxh64(numbers: Words, seed: Words) -> Words:
     """XXH64 of the eight bytes of each number."""
-    z = (seed + P5 + np.uint64(8)) ^ (_turned(numbers * P2, 31) * P1)
+    z: Words = (seed + P5 + np.uint64(8)) ^ (_turned(numbers * P2, 31) * P1)
     z = _turned(z, 27) * P1 + P4
     z = (z ^ (z >> np.uint64(33))) * P2
     z = (z ^ (z >> np.uint64(29))) * P3

@@ -136,9 +136,10 @@ def warnings(metrics: dict[str, Any], counted: dict[str, int]) -> list[str]:
     """What a careful reader should be told first; ``counted``: the test rows and their outcomes."""
     with_it, without = counted["positive"], counted["rows"] - counted["positive"]
     if min(with_it, without) < FEWEST:
+        what = "have" if with_it < FEWEST else "have not"
         return [
-            f"Of the test rows {with_it} have the outcome and {without} have not: too few to judge"
-            " a model by, so no result is shown. More patients, or a larger test share, give more."
+            f"Fewer than {FEWEST} test rows {what} the outcome: too few to judge a model by, so no"
+            " result is shown. More patients, or a larger test share, give more."
         ]
     out = []
     test = metrics["models"][metrics["selected"]]["test"]
@@ -152,7 +153,7 @@ def warnings(metrics: dict[str, Any], counted: dict[str, int]) -> list[str]:
     for least, what in ((with_it, "outcomes"), (without, "rows without the outcome")):
         if least < 100:
             out.append(
-                f"The test rows hold {least} {what}; fewer than 100 give wide intervals"
+                f"The test rows hold fewer than 100 {what}, which gives wide intervals"
                 " (Collins et al., Stat Med 2016)."
             )
     return out

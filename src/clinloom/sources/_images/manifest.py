@@ -70,7 +70,7 @@ class Manifest:
                 names, patients = self.names(some), _texts(some.column(self.patient))
                 lists = names.to_pylist(), patients.to_pylist(), self.times(some)
                 told = zip(*lists, self._labelled(some), self._zoneless(some), strict=True)
-                found = (Row(n or "", who or None, *when, *of) for n, who, when, *of in told)
+                found = (Row(n or "", w or None, *at, of, bare) for n, w, at, of, bare in told)
                 out.update(zip(mine.tolist(), found, strict=True))
             if ends[1] == len(numbers):
                 return out
