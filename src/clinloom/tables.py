@@ -174,6 +174,16 @@ LEDGER = Table(
     ),
 )
 ASSUMED_ZONE = "assumed_zone"  # the ledger's rule that counts times of which nobody tells the zone
+DISPLAYS = Table(
+    "displays",
+    "what the sources call codes, where enough patients bear witness: for the report",
+    (
+        Column("code", _string, "vocabulary//code", nullable=False),
+        Column("display", _string, "what people call it", nullable=False),
+    ),
+    ("code",),
+)
+CALLED = "display of a code"  # the ledger's rule on its way: action is what a source calls a code
 CROSSWALK = Table(
     "crosswalk",
     "the only link from source identifiers to subjects; it stays in the guarded store",

@@ -26,6 +26,7 @@ def view(record: Record) -> dict[str, Any]:
     model = models.get(selected) or {}
     split = _split(record.get("split") or {})
     study = record.get("study") or {}
+    displays = record.get("displays") or {}
     return {
         "title": study.get("title") or study.get("name") or "Clinloom study",
         "description": study.get("description") or "",
@@ -38,11 +39,11 @@ def view(record: Record) -> dict[str, Any]:
         "flow": _flow(record.get("flow") or [], split["total"]),
         "split": split,
         "comparison": performance.comparison(models, selected) if models else None,
-        "panels": performance.panels(models, selected),
+        "panels": performance.panels(models, selected, displays),
         "modalities": _modalities(record.get("modalities") or {}) if shown else None,
-        "table1": _table1(record.get("table1") or []),
+        "table1": _table1(record.get("table1") or [], displays),
         "sources": _sources(record.get("sources") or []),
-        "ledger": _ledger(record.get("ledger") or []),
+        "ledger": _ledger(record.get("ledger") or [], displays),
         "rejected": _rejected(record.get("rejected") or [], record.get("sources") or []),
         "leakage": _leakage(record.get("leakage")),
         "run": _run(record, model),
@@ -175,13 +176,18 @@ def _modalities(found: Record) -> Any:
     return forest(rows, measure="AUROC") if len(rows) > 1 else None
 
 
-def _table1(rows: Sequence[Record]) -> dict[str, Any] | None:
+def _table1(
+    rows: Sequence[Record], displays: names.Displays = names.NO_DISPLAYS
+) -> dict[str, Any] | None:
     if not rows:
         return None
     sizes = rows[0] if rows[0]["name"] == SIZE else None
     shown = rows[1:] if sizes else rows
     known = int((sizes or {}).get("known", len(shown)))
     left = f"{len(shown)} of {count(known)} characteristics, those with the fewest missing."
+    told = names.features([row["feature"] for row in shown if "feature" in row], displays)
+    if len(told) == len(shown):
+        shown = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
     return {"sizes": sizes, "rows": shown, "left": left if known > len(shown) else ""}
 
 
@@ -197,7 +203,9 @@ def _sources(sources: Sequence[Record]) -> list[dict[str, str]]:
     ]
 
 
-def _ledger(ledger: Sequence[Record]) -> list[dict[str, str]]:
+def _ledger(
+    ledger: Sequence[Record], displays: names.Displays = names.NO_DISPLAYS
+) -> list[dict[str, str]]:
     """What was changed, by rule and action, with the codes that it befell most."""
     codes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for entry in ledger:
@@ -209,20 +217,21 @@ def _ledger(ledger: Sequence[Record]) -> list[dict[str, str]]:
             "key": name,
             "action": sentence(action.replace("_", " ")),
             "count": disclosure.told(found.total()),
-            "codes": _most(found),
+            "codes": _most(found, displays),
         }
         for (name, action), found in rows
     ]
 
 
-def _most(found: Counter[str]) -> str:
+def _most(found: Counter[str], displays: names.Displays) -> str:
     """The codes with the most; a last one is left out where the rest of the total were few."""
     told = [(code, n) for code, n in found.most_common() if code]
     top = [(code, n) for code, n in told[:TOP_CODES] if n >= FEW]
     while top and disclosure.small(found.total() - sum(n for _, n in top)):
         top.pop()
     shown = [
-        f"{(names.feature if '|' in code else names.code)(code)} {count(n)}" for code, n in top
+        f"{(names.feature if '|' in code else names.code)(code, displays)} {count(n)}"
+        for code, n in top
     ]
     rest = len(told) - len(shown)
     more = f"{rest} more" if shown else f"{rest} codes"

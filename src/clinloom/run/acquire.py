@@ -17,7 +17,7 @@ from clinloom.identity import crosswalk, names, sharing
 from clinloom.report import doubts
 from clinloom.run.sums import added, counted, summed
 from clinloom.run.work import Tables, Work
-from clinloom.sources import framed, load
+from clinloom.sources import displays, framed, load
 from clinloom.spark import shuffle, workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
@@ -26,8 +26,10 @@ from clinloom.store.stored import opened
 from clinloom.study import SourceModel, Study, without_places
 from clinloom.tables import (
     ACQUIRED,
+    CALLED,
     COUNTS,
     CROSSWALK,
+    DISPLAYS,
     IMAGES,
     LEDGER,
     LINKS,
@@ -105,6 +107,8 @@ def _read_all(
     lines += sharing.mingled(ledger)
     for text in (*lines, *sharing.apart(_systems(sources, ledger), ledger).values()):
         work.progress.note(text)
+    called = ledger.filter(pc.equal(ledger.column("rule"), CALLED))
+    out.write(DISPLAYS, displays(called.to_pylist()))
     told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), pa.array(ON_THEIR_WAY))))
     out.write(LEDGER, summed([told]), name="acquisition_ledger")
     out.write(COUNTS, made.get("counts", COUNTS.empty), name="acquisition_counts")
@@ -230,7 +234,7 @@ def _rows(
 EVENTS_OF = "events of a source"
 IMAGES_OF = "images of a source"
 TOLD_BY = "systems that a source tells"
-ON_THEIR_WAY = (EVENTS_OF, IMAGES_OF, TOLD_BY)
+ON_THEIR_WAY = (EVENTS_OF, IMAGES_OF, TOLD_BY, CALLED)
 
 
 def read(

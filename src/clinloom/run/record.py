@@ -82,11 +82,13 @@ def gather(root: Address) -> dict[str, Any]:
     counts = tables["counts"].read().to_pylist()
     ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
     given = sources(counts, record["kinds"])
+    called = tables["displays"].read().to_pylist()
     return {
         **record,
         **metrics,
         **counted,
         "sources": given,
+        "displays": {row["code"]: row["display"] for row in called},
         "flow": tables["flow"].read().to_pylist(),
         "ledger": ledger,
         "rejected": rejected(counts),

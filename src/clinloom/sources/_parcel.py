@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from clinloom.files import FileUnit
+from clinloom.sources._displays import Displays
 from clinloom.tables import ASSUMED_ZONE, LEDGER, PARCEL_LINKS, PARCEL_REJECTED
 
 STAGE = "acquire"
@@ -23,6 +24,7 @@ class Refusals:
     def __init__(self, source: str):
         self.source = source
         self.zoneless = 0  # times of which nobody tells the zone
+        self.displays = Displays()
         self._rows: list[dict[str, Any]] = []
         self._tables: list[pa.Table] = []
 
@@ -65,8 +67,8 @@ class Refusals:
         return {"rejected": pa.concat_tables(tables)} if tables else {}
 
     def last(self) -> dict[str, pa.Table]:
-        """The last parcel: what is left, and the ledger of times without a zone."""
-        told = zones(self.source, self.zoneless)
+        """The last parcel: what is left, and what was counted all along."""
+        told = zones(self.source, self.zoneless) + self.displays.rows(self.source)
         return {**self.take(), **({"ledger": LEDGER.rows(told)} if told else {})}
 
 

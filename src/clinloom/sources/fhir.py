@@ -262,6 +262,7 @@ class _Reader:
             if patient is None:
                 raise Refused("no_patient")
             self.whose.seen(patient)
+            self.names.patient = patient
             if kind == "Patient":
                 self.whose.identities(resource, patient, pointed)
                 self._told(resource, person(resource, patient))
@@ -315,7 +316,7 @@ class _Reader:
             for rule, counts in told:
                 ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items()]
             ledger += [self._counted(*row) for row in self.whose.counts()]
-            ledger += zones(self.source, self.zoneless)
+            ledger += zones(self.source, self.zoneless) + self.names.displays.rows(self.source)
         if ledger:
             out["ledger"] = LEDGER.rows(ledger)
         return {**out, **links(*self.whose.fresh()), **self.refused.take()}

@@ -99,6 +99,8 @@ def _long(
     if coded.prefix:
         prefixed = pc.binary_join_element_wise(coded.prefix, code.dictionary, "")
         code = pa.DictionaryArray.from_arrays(code.indices, prefixed)
+    if coded.display is not None:
+        refused.displays.take(code, parts(rows.columns[coded.display], options.missing), patient)
     number, text, like = _nothing(rows.count)
     if options.value is not None:
         cells = rows.columns[options.value]
@@ -172,6 +174,8 @@ def _wide(
         text = texts(rows.columns[said.text], options.missing)
     cells = {name: parts(rows.columns[name], options.missing) for name in columns_of(said.code)}
     code = filled(said.code, cells, rows.count)
+    if said.display is not None:
+        refused.displays.tell(said.code, said.display)
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
     fact["unit"] = word(said.unit, rows.count)
     made = _events(rows, mark, fact, said.time or options.time or STATIC, options, refused)
