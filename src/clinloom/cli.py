@@ -114,6 +114,8 @@ def validate(args: argparse.Namespace) -> Any:
                 f"{one.events:,} events of {len(one.codes):,} codes in {one.extent},"
                 f" {one.refused.total():,} records refused"
             )
+    else:
+        notes += run.unzoned(study)
     lines = {"note" if len(notes) == 1 else f"note {n}": text for n, text in enumerate(notes, 1)}
     return {**found, **({"notes": notes} if args.json else lines)}
 

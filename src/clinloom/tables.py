@@ -189,6 +189,17 @@ UNITS = Table(
         ),
     ),
 )
+ASSUMED_ZONE = "assumed_zone"  # the ledger's rule that counts times of which nobody tells the zone
+DISPLAYS = Table(
+    "displays",
+    "what the sources call codes, where enough patients bear witness: for the report",
+    (
+        Column("code", _string, "vocabulary//code", nullable=False),
+        Column("display", _string, "what people call it", nullable=False),
+    ),
+    ("code",),
+)
+CALLED = "display of a code"  # the ledger's rule on its way: action is what a source calls a code
 CROSSWALK = Table(
     "crosswalk",
     "the only link from source identifiers to subjects; it stays in the guarded store",
@@ -244,6 +255,17 @@ INDEX = Table(
         Column("split", _string, "train, test, or null: in neither"),
     ),
     ("subject_id", "prediction_time"),
+)
+STRATA = Table(
+    "strata",
+    "how many patients each salt of the split's and the folds' hashes would put where",
+    (
+        Column("division", _string, "split or fold", False),
+        Column("salt", _long, "by which hash", False),
+        Column("part", _long, "of the split 0: train, 1: test; of the folds their number", False),
+        Column("positive", _long, "1: patients who ever had the outcome, 0: the others", False),
+        Column("subjects", _long, "patients", False),
+    ),
 )
 STRADDLING = "outcome that may lie before"  # steps at FLOW's end, which leave nobody out
 COMPETING = "competing event"

@@ -73,10 +73,10 @@ def test_a_condition_is_known_when_it_is_recorded_and_happened_at_its_onset(tmp_
 def test_a_condition_without_a_recording_is_counted_and_may_have_a_delay(tmp_path):
     given = resource("Condition", code=concept("E11.9", ICD), onsetDateTime="2019")
     begin, end = dt.datetime(2019, 1, 1, tzinfo=UTC), dt.datetime(2019, 12, 31, tzinfo=UTC) + END
-    found = read(tmp_path, given)
+    found = read(tmp_path, given, zone="UTC")
     assert times(found) == [("ICD10CM//E11.9", end, begin)]
     assert told(found) == [("ICD10CM//E11.9", "no_recording", "timed_by_onset", 1)]
-    found = read(tmp_path, given, delays={"ICD10CM//*": "30d"})
+    found = read(tmp_path, given, delays={"ICD10CM//*": "30d"}, zone="UTC")
     assert times(found) == [("ICD10CM//E11.9", end + dt.timedelta(days=30), begin)]
     assert told(found) == [("ICD10CM//E11.9", "no_recording", "timed_by_delay", 1)]
 
@@ -114,7 +114,7 @@ def test_a_result_of_a_day_that_is_released_within_it_is_known_then(tmp_path):
 
 
 def test_a_concept_in_several_systems_is_an_event_in_each_that_is_known(tmp_path):
-    found = read(tmp_path, resource("Condition", code=BOTH, recordedDate="2024-03-05"))
+    found = read(tmp_path, resource("Condition", code=BOTH, recordedDate="2024-03-05"), zone="UTC")
     rows = [(e["code"], e["record_id"]) for e in found["events"]]
     assert rows == [("SNOMED//44054006", "Condition/r1"), ("ICD10CM//E11.9", "Condition/r1")]
     assert told(found) == [("OWN//DM2", "other_coding", "left_out", 1)]
@@ -122,7 +122,7 @@ def test_a_concept_in_several_systems_is_an_event_in_each_that_is_known(tmp_path
 
 def test_a_study_may_keep_one_coding_by_the_order_of_its_systems(tmp_path):
     given = resource("Condition", code=BOTH, recordedDate="2024-03-05")
-    found = read(tmp_path, given, prefer=("ICD10CM", "SNOMED"), codings="first")
+    found = read(tmp_path, given, prefer=("ICD10CM", "SNOMED"), codings="first", zone="UTC")
     assert [e["code"] for e in found["events"]] == ["ICD10CM//E11.9"]
     assert told(found) == [
         ("SNOMED//44054006", "other_coding", "left_out", 1),
@@ -150,7 +150,7 @@ def test_fields_that_are_not_read_are_counted(tmp_path):
         reasonCode=[concept("2", SNOMED)],
     )
     over = resource("Condition", code=concept(), recordedDate="2024", abatementDateTime="2024-03")
-    found = read(tmp_path, stay, stay, over)
+    found = read(tmp_path, stay, stay, over, zone="UTC")
     assert told(found) == [
         ("Encounter.type", "not_read", "left_out", 2),
         ("Encounter.reasonCode", "not_read", "left_out", 2),

@@ -119,7 +119,7 @@ def test_a_late_result_is_counted(tmp_path):
     late = observation(effectiveDateTime="2024-03-01", issued="2024-03-02T00:00:01Z")
     punctual = observation(effectiveDateTime="2024-03-01", issued="2024-03-02T00:00:00Z")
     unissued = observation(effectiveDateTime="2024-03-01")
-    found = read(tmp_path, late, late, punctual, unissued)
+    found = read(tmp_path, late, late, punctual, unissued, zone="UTC")
     assert told(found) == [
         ("LOINC//2160-0", "late_result", "timed_by_release", 2),
         ("LOINC//2160-0", "no_release", "timed_by_sample", 1),

@@ -258,7 +258,7 @@ def test_the_fullest_rows_are_chosen_and_small_groups_hide():
     values[:, 2] = np.nan
     size, row = table_one(["a|X//1|last|all", "a|X//2|last|all", "a|X//3|last|all"], values, label,
                           limit=1)  # fmt: skip
-    assert (size["overall"], size["without"], size["with"]) == ("hidden", "97", "<5")
+    assert (size["overall"], size["without"], size["with"]) == ("100", "hidden", "<5")
     assert row["name"] == "X 2, last" and row["with"] == "<5 known"
     assert len(table_one(["a"], np.zeros((0, 1)), np.zeros(0, bool))) == 1
 

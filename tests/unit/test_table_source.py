@@ -645,7 +645,7 @@ WIDE = "id,day,age,sex,?,note\n7,2024-01-02,61,F,1.5,fine\n8,2024-01-02,?,M,,\n"
 
 def test_all_other_columns_may_be_events_at_once(tmp_path):
     made = {
-        "time": {"column": "day"},
+        "time": {"column": "day", "zone": "UTC"},
         "missing": "?",
         "columns": {"prefix": "X//", "without": "id"},
     }

@@ -1,30 +1,49 @@
 """Which patients train and which test: by hash or by calendar time, a patient never in both.
 
 By a hash the same patient falls on the same side whatever the order, the chunks and the other
-patients are.
+patients are. A salt says by which of a few hashes: the first that gives each side its share of the
+patients with the outcome and of those without. The salt is all that the whole input decides; while
+it stays, everybody's side does, also of who has an outcome later.
+(Restricted randomisation: Morgan and Rubin, Ann Stat 2012, 40(2):1263-1282)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinloom import events as ev
 from clinloom import hashing
-from clinloom.events import Floats, Ints
+from clinloom.events import Flags, Floats, Ints
 from clinloom.study import Split
-from clinloom.tables import INDEX
+from clinloom.tables import INDEX, STRATA
 
 FOLDS = 0x632BE59BD9B4E019  # keeps folds independent of the split
+STEP = 0x9E3779B97F4A7C15  # between the seeds of two salts
+SALTS = 64  # that are tried
+NEAR = 0.05  # of its share, or one patient: so far off a part may be
+SPLIT, FOLD = "split", "fold"
 
 
-def uniform(subject: Ints, *, seed: int) -> Floats:
-    """A number in [0, 1) for each subject (n,), the same for the same subject and seed."""
+class Salts(NamedTuple):
+    """By which hash patients are split, and by which training patients come into folds."""
+
+    split: int = 0
+    fold: int = 0
+
+
+def uniform(subject: Ints, *, seed: int, salt: int = 0) -> Floats:
+    """A number in [0, 1) for each subject (n,), the same for the same subject, seed and salt."""
+    seed ^= salt * STEP
     drawn: Floats = (hashing.words(subject, seed=seed) >> np.uint64(11)) * np.float64(2.0**-53)
     return drawn
 
 
-def assign(index: pa.Table, split: Split, *, seed: int, within: int = 0) -> pa.Table:
+def assign(index: pa.Table, split: Split, *, seed: int, within: int = 0, salt: int = 0) -> pa.Table:
     """``index`` (INDEX, whole patients) with its ``split``: train, test, or null for neither.
 
     By random: patients, in the proportion train : test (weights; they need not sum to 1). By
@@ -35,7 +54,7 @@ def assign(index: pa.Table, split: Split, *, seed: int, within: int = 0) -> pa.T
     """
     subject = ev.subjects(index)
     if split.by == "random":
-        train = uniform(subject, seed=seed) < split.train / (split.train + split.test)
+        train = uniform(subject, seed=seed, salt=salt) < _shares(split)[0]
         test = ~train
     else:
         assert split.cutoff is not None, "the study checks that it is there"  # noqa: S101
@@ -51,6 +70,75 @@ def assign(index: pa.Table, split: Split, *, seed: int, within: int = 0) -> pa.T
     return index.set_column(at, INDEX.arrow.field("split"), names.cast(pa.string()))
 
 
-def fold(subject: Ints, folds: int, seed: int) -> Ints:
-    """A fold, 0 to folds - 1, for each subject (n,); independent of the random split."""
-    return (uniform(subject, seed=seed ^ FOLDS) * folds).astype(np.int64)
+def _shares(split: Split) -> tuple[float, float]:
+    """Of all patients: those who train and those who test."""
+    train = split.train / (split.train + split.test)
+    return train, 1 - train
+
+
+def fold(subject: Ints, folds: int, seed: int, salt: int = 0) -> Ints:
+    """A fold, 0 to folds - 1, for each subject (n,); independent of the random split.
+
+    Spark gives the same (``run.train.with_fold``).
+    """
+    low = hashing.xxhash64(subject, seed=fold_seed(seed, salt)) & np.uint64(2**31 - 1)
+    return (low * np.float64(folds) / 2.0**31).astype(np.int64)
+
+
+def fold_seed(seed: int, salt: int) -> int:
+    """The seed of the folds' hash, a signed number of 64 bits."""
+    return hashing.signed(seed ^ FOLDS ^ (salt * STEP))
+
+
+def strata(index: pa.Table, split: Split, *, seed: int) -> pa.Table:
+    """How patients with and without an outcome would fall, for every salt, as STRATA.
+
+    ``index``: whole patients with their ``split``; of their folds the training patients count.
+    """
+    subject, row = np.unique(ev.subjects(index), return_inverse=True)
+    had = np.zeros(len(subject), np.int64)
+    had[row[_true(index.column("boolean_value"))]] = 1
+    trains = np.zeros(len(subject), bool)
+    trains[row[_true(pc.equal(index.column("split"), "train"))]] = True
+    learning, learned = subject[trains], had[trains]
+    made = []
+    for salt in range(SALTS):
+        if split.by == "random":
+            test = uniform(subject, seed=seed, salt=salt) >= _shares(split)[0]
+            made += _counted(SPLIT, salt, test.astype(np.int64), had)
+        made += _counted(FOLD, salt, fold(learning, split.folds, seed, salt), learned)
+    return STRATA.rows(made)
+
+
+def _true(flags: pa.ChunkedArray) -> Flags:
+    found: Flags = flags.fill_null(False).to_numpy().astype(bool)
+    return found
+
+
+def _counted(division: str, salt: int, part: Ints, had: Ints) -> list[dict[str, object]]:
+    counts = np.bincount(2 * part + had)
+    return [
+        {"division": division, "salt": salt, "part": n // 2, "positive": n % 2, "subjects": count}
+        for n, count in enumerate(counts.tolist())
+        if count
+    ]
+
+
+def salts(found: pa.Table, split: Split) -> Salts:
+    """The salts that divide patients evenly. ``found``: STRATA of all patients, added up."""
+    folds = [1 / split.folds] * split.folds
+    return Salts(_even(found, SPLIT, _shares(split)), _even(found, FOLD, folds))
+
+
+def _even(found: pa.Table, division: str, shares: Sequence[float]) -> int:
+    """The first salt by which each part has its share of both strata, else the nearest to it."""
+    counts = np.zeros((SALTS, len(shares), 2))
+    for row in found.to_pylist():
+        if row["division"] == division:
+            counts[row["salt"], row["part"], row["positive"]] = row["subjects"]
+    total = counts[0].sum(axis=0)
+    due = np.array(shares)[:, None] * total
+    off = (np.abs(counts - due) / np.maximum(1, NEAR * due)).max(axis=(1, 2))
+    bare = ((counts == 0) & (total >= len(shares))).sum(axis=(1, 2))
+    good = np.flatnonzero((bare == 0) & (off <= 1))
+    return int(good[0] if len(good) else np.lexsort((off, bare))[0])

@@ -7,6 +7,7 @@ need no Spark.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -119,6 +120,14 @@ class Bundle:
         """What tells this publication from others at the same address."""
         mark: str = self.document["parts"]["scorer"]
         return mark
+
+    @cached_property
+    def hash(self) -> str:
+        """A hash of its document and of its scorer: what scores, to the last bit."""
+        found = hashlib.sha256()
+        for name in (DOCUMENT, self.mark):
+            found.update(files.read(self.place / name))
+        return found.hexdigest()
 
     @property
     def study(self) -> Mapping[str, Any]:

@@ -6,10 +6,14 @@ import datetime as dt
 import getpass
 import json
 import os
+from typing import Any
 
 
-def line(*, action: str, what: str, rows: int | None = None) -> str:
-    """Who did what to which table, and when; a line of JSON. The store keeps it."""
+def line(*, action: str, what: str, rows: int | None = None, **told: Any) -> str:
+    """Who did what to which table, and when; a line of JSON. The store keeps it.
+
+    ``told``: what else is plain data and no patient's.
+    """
     return json.dumps(
         {
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
@@ -17,6 +21,7 @@ def line(*, action: str, what: str, rows: int | None = None) -> str:
             "action": action,
             "what": what,
             "rows": rows,
+            **told,
         }
     )
 

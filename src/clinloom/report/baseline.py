@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from clinloom.learn.sketch import Sketch
 from clinloom.report import names as words
-from clinloom.report.figures import FEW, MINUS, NONE, few, percent
+from clinloom.report.disclosure import HIDDEN, SMALL, cell, parts, small
+from clinloom.report.figures import FEW, MINUS, NONE, count, percent
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 SIZE = "n"  # the name of the first row: how many rows each column describes
-HIDDEN = "hidden"
 ALL_BUT_FEW = f"all but <{FEW}"
 PARTS = ("overall", "without", "with")
 
@@ -102,12 +102,15 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
 
     Numbers are told as median (Q1–Q3), characteristics of 0 and 1 as n (%) of the known. No count
     below 5 is shown, nor one that leaves fewer than 5 over, nor the total from which a hidden
-    count could be had. Counts are exact; quartiles are, while the summary holds every value.
+    count could be had, nor the share where it would tell of how few it is not known. Counts are
+    exact; quartiles are, while the summary holds every value.
     """
     without, with_ = (Group.merge(_groups(found, one)) for one in (False, True))
     groups = [Group.merge([without, with_]), without, with_]
     whole = groups[0].sketch
-    rows = [_size(dict(zip(PARTS, (group.sketch.rows for group in groups), strict=True)))]
+    sizes = [group.sketch.rows for group in groups]
+    sized = all(parts(sizes[1:]))
+    rows = [_size(sizes)]
     share = whole.known / whole.rows if whole.rows else np.zeros(len(names))
     full = np.argsort(-share, kind="stable")[:limit]
     chosen = np.array(sorted(int(at) for at in full if share[at] > 0), np.int64)
@@ -116,8 +119,10 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
     titles = words.features([names[at] for at in chosen])
     for number, (at, name) in enumerate(zip(chosen, titles, strict=True)):
         known = [int(group.sketch.known[at]) for group in groups]
+        lacking = [group.sketch.rows - n for group, n in zip(groups, known, strict=True)]
+        shares = sized and not any(map(small, lacking))
         if groups[0].zeros[at] + groups[0].ones[at] == known[0]:
-            cells = _counted([int(group.ones[at]) for group in groups], known)
+            cells = _counted([int(group.ones[at]) for group in groups], known, shares=shares)
         else:
             shown = [q[:, number] for q in quartiles]
             cells = _measured(shown, known, whole=not groups[0].broken[at])
@@ -125,33 +130,35 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
             {
                 "name": name,
                 **dict(zip(PARTS, cells, strict=True)),
-                "missing": _missing(1 - share[at]),
+                "missing": _missing(lacking[0], known[0]),
+                "feature": names[at],
             }
         )
     return rows
 
 
-def _size(sizes: dict[str, int]) -> dict[str, str]:
-    texts = {part: few(size) for part, size in sizes.items()}
-    if min(sizes["without"], sizes["with"]) < FEW <= sizes["overall"]:
-        texts["overall"] = HIDDEN
+def _size(sizes: Sequence[int]) -> dict[str, str]:
+    """How many rows each column describes; the flow and the split tell of all of them, too."""
+    shown = [sizes[0] >= FEW, *parts(sizes[1:])]
+    texts = dict(zip(PARTS, map(cell, sizes, shown), strict=True))
     return {"name": SIZE, **texts, "missing": ""}
 
 
-def _counted(ones: Sequence[int], known: Sequence[int]) -> list[str]:
+def _counted(ones: Sequence[int], known: Sequence[int], *, shares: bool) -> list[str]:
     """n (%) of each part; the first part is the sum of the others."""
-    cells = [_count(number, total) for number, total in zip(ones, known, strict=True)]
+    found = zip(ones, known, strict=True)
+    cells = [_count(number, total, share=shares) for number, total in found]
     if any("<" in cell for cell in cells[1:]) and "<" not in cells[0]:
         cells[0] = HIDDEN
     return cells
 
 
-def _count(number: int, total: int) -> str:
+def _count(number: int, total: int, *, share: bool) -> str:
     if number < FEW:
-        return few(number)
+        return SMALL
     if total - number < FEW:
         return ALL_BUT_FEW
-    return f"{number:,} ({percent(number / total)})"
+    return f"{number:,} ({percent(number / total)})" if share else count(number)
 
 
 def _measured(quartiles: Sequence[Floats], known: Sequence[int], *, whole: bool) -> list[str]:
@@ -179,7 +186,12 @@ def _quartiles(found: np.ndarray, decimals: int | None) -> str:
     return f"{median} ({low}{between}{high})"
 
 
-def _missing(share: float) -> str:
+def _missing(lacking: int, known: int) -> str:
+    if small(lacking):
+        return SMALL
+    if known < FEW:
+        return ALL_BUT_FEW
+    share = lacking / (lacking + known)
     if share <= 0:
         return "0%"
     return "<1%" if share < 0.01 else ">99%" if share > 0.99 else f"{100 * share:.0f}%"

@@ -17,11 +17,6 @@ def count(number: float | None) -> str:
     return NONE if number is None else f"{int(number):,}"
 
 
-def few(number: int) -> str:
-    """A count of patients, hidden where it is small."""
-    return f"<{FEW}" if number < FEW else f"{number:,}"
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """A number with as many decimals, and a proper minus."""
     if value is None or not math.isfinite(value):

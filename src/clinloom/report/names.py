@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from clinloom.tables import BIRTH, DEATH
 from clinloom.vocabulary.names import KNOWN
@@ -42,14 +43,23 @@ MODELS = {
 }
 
 
-def code(text: str) -> str:
-    """A code in words where they are known, else as it is; its answer after a colon."""
+Displays = Mapping[str, str]  # what the sources call codes
+NO_DISPLAYS: Displays = MappingProxyType({})
+
+
+def code(text: str, displays: Displays = NO_DISPLAYS) -> str:
+    """A code in words where they are known, or told by its source, else as it is.
+
+    An answer stands after a colon.
+    """
     asked, answered, answer = text.partition("=")
     if answered:
-        return f"{code(asked)}: {code(answer)}"
+        return f"{code(asked, displays)}: {code(answer, displays)}"
     vocabulary, _, rest = text.partition("//")
-    if vocabulary in KNOWN:
-        return KNOWN[vocabulary].get(rest, f"{vocabulary} {rest}")
+    if rest in KNOWN.get(vocabulary, ()):
+        return KNOWN[vocabulary][rest]
+    if text in displays:
+        return displays[text]
     if vocabulary == "IMAGE":
         return _image(rest)
     if vocabulary == "ENCOUNTER":
@@ -83,14 +93,14 @@ def _image(rest: str) -> str:
     return f"{where} {kind}: {words}"
 
 
-def feature(name: str) -> str:
+def feature(name: str, displays: Displays = NO_DISPLAYS) -> str:
     """A feature in words: ``measurements|LOINC//8867-4|last|24h`` is Heart rate, last in 24 h."""
     family, _, rest = name.partition("|")
     parts = rest.rsplit("|", 2)
     if len(parts) < 3:
         return name
     what, statistic, window = parts
-    words = code(what)
+    words = code(what, displays)
     told = statistic if family != "imaging" or statistic != "last" else "present"
     said = [STATISTICS.get(told, told)] if told not in ("present", "age") else []
     if words == "Age, years":
@@ -105,9 +115,9 @@ def _span(window: str) -> str:
     return f"{window[:-1]} {UNITS[window[-1]]}" if window[-1:] in UNITS else window
 
 
-def features(names: Sequence[str]) -> list[str]:
+def features(names: Sequence[str], displays: Displays = NO_DISPLAYS) -> list[str]:
     """The features in words, with the code where two would read alike."""
-    words = [feature(name) for name in names]
+    words = [feature(name, displays) for name in names]
     often = Counter(words)
     return [
         said if often[said] == 1 else f"{said} [{_code_of(name)}]"

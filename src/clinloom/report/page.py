@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clinloom.report import names, performance, summary
+from clinloom.report import disclosure, names, performance, summary
 from clinloom.report.baseline import SIZE
 from clinloom.report.charts import forest
-from clinloom.report.figures import FEW, count, moment, percent, seconds
+from clinloom.report.disclosure import cell
+from clinloom.report.figures import FEW, NONE, count, moment, percent, seconds
 from clinloom.report.words import GLOSSARY, rule, sentence
 from clinloom.tables import COMPETING, OUTCOME, STRADDLING
 
@@ -25,6 +26,7 @@ def view(record: Record) -> dict[str, Any]:
     model = models.get(selected) or {}
     split = _split(record.get("split") or {})
     study = record.get("study") or {}
+    displays = record.get("displays") or {}
     return {
         "title": study.get("title") or study.get("name") or "Clinloom study",
         "description": study.get("description") or "",
@@ -34,15 +36,15 @@ def view(record: Record) -> dict[str, Any]:
         "warnings": [*_alarm(record.get("leakage")), *(record.get("warnings") or [])],
         "sentences": summary.sentences(model, split),
         "pictures": summary.pictures(model, split["unit"]),
-        "flow": _flow(record.get("flow") or []),
+        "flow": _flow(record.get("flow") or [], split["total"]),
         "split": split,
         "comparison": performance.comparison(models, selected) if models else None,
-        "panels": performance.panels(models, selected),
+        "panels": performance.panels(models, selected, displays),
         "modalities": _modalities(record.get("modalities") or {}) if shown else None,
-        "table1": _table1(record.get("table1") or []),
+        "table1": _table1(record.get("table1") or [], displays),
         "sources": _sources(record.get("sources") or []),
-        "ledger": _ledger(record.get("ledger") or []),
-        "rejected": _rejected(record.get("rejected") or []),
+        "ledger": _ledger(record.get("ledger") or [], displays),
+        "rejected": _rejected(record.get("rejected") or [], record.get("sources") or []),
         "leakage": _leakage(record.get("leakage")),
         "run": _run(record, model),
         "glossary": GLOSSARY,
@@ -65,37 +67,55 @@ def _split(parts: Record) -> dict[str, Any]:
     total = {key: sum(part[key] for _, part in found) for key in ("subjects", "rows", "positive")}
     several = total["rows"] != total["subjects"]
     rows = [*found, ("Together", total)] if len(found) > 1 else found
+    outcomes, together = disclosure.divided(dict(found)) if found else (True, True)
+    sized = all(disclosure.parts([part["subjects"] for _, part in found]))
+    shown = [(sized, outcomes)] * len(found) + [(True, together)]
     return {
         "several": several,
         "unit": "prediction moments" if several else "patients",
         "total": total if found else None,
         "test": parts.get("test"),
+        "sized": sized,
+        "together": together,
         "rows": [
             {
                 "name": name,
-                "subjects": count(part["subjects"]),
-                "rows": count(part["rows"]),
-                "positive": count(part["positive"]),
-                "share": percent(part["positive"] / part["rows"] if part["rows"] else None),
+                "subjects": cell(part["subjects"], of_size),
+                "rows": cell(part["rows"], of_size),
+                "positive": cell(part["positive"], of_outcome),
+                "share": percent(part["positive"] / part["rows"])
+                if of_outcome and part["rows"]
+                else NONE,
             }
-            for name, part in rows
+            for (name, part), (of_size, of_outcome) in zip(rows, shown, strict=False)
         ],
     }
 
 
-def _flow(flow: Sequence[Record]) -> dict[str, Any] | None:
-    """The cohort's steps with who was left out at each, and how those who are left ended."""
+def _flow(flow: Sequence[Record], total: Record | None = None) -> dict[str, Any] | None:
+    """The cohort's steps with who was left out at each, and how those who are left ended.
+
+    ``total``: the split's patients and rows, of whom the page tells, too.
+    """
     if not flow:
         return None
     steps = [step for step in flow if step["name"] not in ENDS]
     last = steps[-1]
     key = "rows" if last["rows"] != last["subjects"] else "subjects"
+    shown = disclosure.chain([_counts(step) for step in (*steps, total or last)])
     out, before = [], None
-    for step in steps:
-        out.append({**_step(step), "left_out": _left_out(before, step)})
+    for step, seen in zip(steps, shown, strict=False):
+        both = bool(out) and seen and out[-1]["shown"]
+        out.append({**_step(step, seen), "left_out": _left_out(before, step, both)})
         before = step
     found = {step["name"]: step[key] for step in flow if step["name"] in ENDS}
-    return {"steps": out, "ends": _ends(found, last[key], key) if OUTCOME in found else []}
+    ends = _ends(found, last[key], key) if OUTCOME in found and out[-1]["shown"] else []
+    return {"steps": out, "ends": ends}
+
+
+def _counts(step: Record) -> tuple[int, int]:
+    """Patients and moments; where moments are not counted yet, patients alone."""
+    return step["subjects"], step["rows"] or step["subjects"]
 
 
 ENDS = (STRADDLING, COMPETING, OUTCOME)  # they leave nobody out: they are among the last step's
@@ -105,33 +125,39 @@ def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
     """Boxes of those with the outcome, with a competing event before it, and with neither."""
     outcome, competing = found[OUTCOME], found.get(COMPETING, 0)
     unsure = found.get(STRADDLING, 0)
-    note = f", {count(unsure)} of them perhaps before" if unsure else ""
+    all_but = disclosure.small(outcome - unsure)
+    number = f"all but {disclosure.SMALL}" if all_but else disclosure.told(unsure)
+    note = f", {number} of them perhaps before" if unsure else ""
     boxes = [(f"With the outcome{note}", "with", outcome)]
     if competing:
         boxes.append(("A competing event, such as death, first", "without", competing))
     boxes.append(("Without the outcome", "without", of - outcome - competing))
     unit = "prediction moments" if key == "rows" else "patients"
+    shown = disclosure.parts([n for *_, n in boxes])
     return [
         {
             "name": name,
             "kind": kind,
-            "count": f"{count(n)} {unit}",
-            "share": percent(n / of if of else None),
+            "count": f"{cell(n, seen)} {unit}",
+            "share": percent(n / of) if of and seen else "",
         }
-        for name, kind, n in boxes
+        for (name, kind, n), seen in zip(boxes, shown, strict=True)
     ]
 
 
-def _step(step: Record) -> dict[str, str]:
+def _step(step: Record, shown: bool) -> dict[str, Any]:
     name = "All patients" if step["name"] == "patients" else sentence(step["name"])
     rows = step["rows"] if step["rows"] not in (0, step["subjects"]) else None
-    moments = f"{count(rows)} prediction moments" if rows else ""
-    return {"name": name, "count": f"{count(step['subjects'])} patients", "moments": moments}
+    moments = f"{count(rows)} prediction moments" if rows and shown else ""
+    patients = f"{cell(step['subjects'], shown)} patients"
+    return {"name": name, "count": patients, "moments": moments, "shown": shown}
 
 
-def _left_out(before: Record | None, step: Record) -> str:
+def _left_out(before: Record | None, step: Record, shown: bool) -> str:
     if before is None:
         return ""
+    if not shown:
+        return "few left out: hidden, with what would tell how few"
     lost = before["subjects"] - step["subjects"]
     moments = before["rows"] - step["rows"]
     said = [f"{count(lost)} patients"] if lost > 0 else []
@@ -150,13 +176,18 @@ def _modalities(found: Record) -> Any:
     return forest(rows, measure="AUROC") if len(rows) > 1 else None
 
 
-def _table1(rows: Sequence[Record]) -> dict[str, Any] | None:
+def _table1(
+    rows: Sequence[Record], displays: names.Displays = names.NO_DISPLAYS
+) -> dict[str, Any] | None:
     if not rows:
         return None
     sizes = rows[0] if rows[0]["name"] == SIZE else None
     shown = rows[1:] if sizes else rows
     known = int((sizes or {}).get("known", len(shown)))
     left = f"{len(shown)} of {count(known)} characteristics, those with the fewest missing."
+    told = names.features([row["feature"] for row in shown if "feature" in row], displays)
+    if len(told) == len(shown):
+        shown = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
     return {"sizes": sizes, "rows": shown, "left": left if known > len(shown) else ""}
 
 
@@ -165,14 +196,16 @@ def _sources(sources: Sequence[Record]) -> list[dict[str, str]]:
         {
             "name": source["name"],
             "type": source.get("type") or "",
-            "events": count(source.get("events")),
-            "images": count(source.get("images")),
+            "events": disclosure.told(source.get("events")),
+            "images": disclosure.told(source.get("images")),
         }
         for source in sources
     ]
 
 
-def _ledger(ledger: Sequence[Record]) -> list[dict[str, str]]:
+def _ledger(
+    ledger: Sequence[Record], displays: names.Displays = names.NO_DISPLAYS
+) -> list[dict[str, str]]:
     """What was changed, by rule and action, with the codes that it befell most."""
     codes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for entry in ledger:
@@ -183,32 +216,47 @@ def _ledger(ledger: Sequence[Record]) -> list[dict[str, str]]:
             "rule": sentence(rule(name)),
             "key": name,
             "action": sentence(action.replace("_", " ")),
-            "count": count(found.total()),
-            "codes": _most(found),
+            "count": disclosure.told(found.total()),
+            "codes": _most(found, displays),
         }
         for (name, action), found in rows
     ]
 
 
-def _most(found: Counter[str]) -> str:
+def _most(found: Counter[str], displays: names.Displays) -> str:
+    """The codes with the most; a last one is left out where the rest of the total were few."""
     told = [(code, n) for code, n in found.most_common() if code]
+    top = [(code, n) for code, n in told[:TOP_CODES] if n >= FEW]
+    while top and disclosure.small(found.total() - sum(n for _, n in top)):
+        top.pop()
     shown = [
-        f"{(names.feature if '|' in code else names.code)(code)} {count(n)}"
-        for code, n in told[:TOP_CODES]
+        f"{(names.feature if '|' in code else names.code)(code, displays)} {count(n)}"
+        for code, n in top
     ]
     rest = len(told) - len(shown)
-    return " · ".join([*shown, f"{rest} more"] if rest > 0 else shown)
+    more = f"{rest} more" if shown else f"{rest} codes"
+    return " · ".join([*shown, more] if rest > 0 else shown)
 
 
-def _rejected(rejected: Sequence[Record]) -> list[dict[str, str]]:
+def _rejected(rejected: Sequence[Record], sources: Sequence[Record]) -> list[dict[str, str]]:
+    """What was refused; where a warning tells the sum of a source, no single part is hidden."""
+    read = {s["name"]: s.get("images") or s.get("events") or 0 for s in sources}
     ordered = sorted(rejected, key=lambda r: -r["count"])
+    of: dict[str, list[Record]] = defaultdict(list)
+    for entry in ordered:
+        of[entry.get("source") or ""].append(entry)
+    shown: dict[int, bool] = {}
+    for source, entries in of.items():
+        counts = [entry["count"] for entry in entries]
+        told = disclosure.parts(counts) if sum(counts) > read.get(source, 0) else counts
+        shown |= zip(map(id, entries), map(bool, told), strict=True)
     return [
         {
             "reason": sentence(rule(entry["reason"])),
             "key": entry["reason"],
             "source": entry.get("source") or "",
             "stage": entry.get("stage") or "",
-            "count": count(entry["count"]),
+            "count": disclosure.told(entry["count"]) if shown[id(entry)] else disclosure.HIDDEN,
         }
         for entry in ordered
     ]
@@ -250,7 +298,7 @@ def _run(record: Record, model: Record) -> dict[str, Any]:
         "stages": [
             {
                 "name": stage["name"].replace("_", " ").replace("/", ": "),
-                "rows": count(stage.get("rows")),
+                "rows": disclosure.told(stage.get("rows")),
                 "seconds": seconds(stage.get("seconds")),
                 "reused": bool(stage.get("reused")),
             }

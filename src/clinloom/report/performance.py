@@ -54,24 +54,26 @@ def metric(model: Model, name: str) -> Mapping[str, Any]:
     return (model.get("test") or {}).get(name) or {}
 
 
-def panels(models: Mapping[str, Model], selected: str) -> list[dict[str, Any]]:
+def panels(
+    models: Mapping[str, Model], selected: str, displays: names.Displays
+) -> list[dict[str, Any]]:
     """For each model its charts, the others thin behind; and what weighs in it."""
     return [
         {
             "title": title(name, model),
             "selected": name == selected,
             "charts": _charts(name, models),
-            "importance": _importance(model),
+            "importance": _importance(model, displays),
         }
         for name, model in models.items()
     ]
 
 
-def _importance(model: Model) -> Any:
+def _importance(model: Model, displays: names.Displays) -> Any:
     shown = (model.get("importance") or [])[:TOP]
     if not shown:
         return None
-    words = names.features([entry["feature"] for entry in shown])
+    words = names.features([entry["feature"] for entry in shown], displays)
     return bars([(said, entry["value"]) for said, entry in zip(words, shown, strict=True)])
 
 

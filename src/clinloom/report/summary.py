@@ -7,6 +7,7 @@ from typing import Any
 
 from clinloom.report import performance
 from clinloom.report.charts import hundred
+from clinloom.report.disclosure import HIDDEN, cell
 from clinloom.report.figures import count, interval, number, of_hundred, percent
 
 Record = Mapping[str, Any]
@@ -17,10 +18,12 @@ def tiles(title: str | None, model: Record, split: Record) -> list[dict[str, str
     out = []
     total, test = split["total"], split["test"]
     if total:
-        note = f"{count(test['subjects'])} of them for the test" if test else ""
+        note = f"{count(test['subjects'])} of them for the test" if test and split["sized"] else ""
         out.append(_tile("Patients", count(total["subjects"]), note))
-        share = percent(total["positive"] / total["rows"] if total["rows"] else None)
-        note = f"{count(total['positive'])} of {count(total['rows'])} {split['unit']}"
+        shown = split["together"] and total["rows"]
+        share = percent(total["positive"] / total["rows"]) if shown else HIDDEN
+        having = cell(total["positive"], bool(shown))
+        note = f"{having} of {count(total['rows'])} {split['unit']}"
         out.append(_tile("With the outcome", share, note))
     if title:
         folds = model.get("fold_auroc")

@@ -59,6 +59,7 @@ RULES = {
     "after_death": "fact long after the death",
     "ambiguous_in_manifest": "image that the manifest tells twice, differently",
     "ambiguous_date": "date that could be either of two days",
+    "assumed_zone": "time of which neither the data nor the study tells the zone",
     "answer": "answer that belongs to the code",
     "before_birth": "fact before the birth",
     "beyond_extent": "patient seen long after all others: not what the data reach to",

@@ -14,9 +14,10 @@ from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Unit
 from clinloom.identity import crosswalk, names, sharing
+from clinloom.report import doubts
 from clinloom.run.sums import MEASURED, added, counted, measured, summed
 from clinloom.run.work import Tables, Work
-from clinloom.sources import framed, load
+from clinloom.sources import displays, framed, load
 from clinloom.spark import shuffle, workers
 from clinloom.spark.session import cores
 from clinloom.spark.units import Spool
@@ -25,8 +26,10 @@ from clinloom.store.stored import opened
 from clinloom.study import SourceModel, Study, without_places
 from clinloom.tables import (
     ACQUIRED,
+    CALLED,
     COUNTS,
     CROSSWALK,
+    DISPLAYS,
     IMAGES,
     LEDGER,
     LINKS,
@@ -101,11 +104,13 @@ def _read_all(
     ledger = made.get("ledger", LEDGER.empty)
     _tell_empty(sources, ledger)
     out.write(MEASURED, _measured(ledger))
-    lines = [*mostly_refused(sources, ledger), *sharing.mingled(ledger)]
+    lines = [*mostly_refused(sources, ledger), *doubts.of_ledger(sources, ledger.to_pylist())]
+    lines += sharing.mingled(ledger)
     for text in (*lines, *sharing.apart(_systems(sources, ledger), ledger).values()):
         work.progress.note(text)
-    passing = pa.array([EVENTS_OF, TOLD_BY, UNIT_OF])
-    told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), passing)))
+    called = ledger.filter(pc.equal(ledger.column("rule"), CALLED))
+    out.write(DISPLAYS, displays(called.to_pylist()))
+    told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), pa.array(ON_THEIR_WAY))))
     out.write(LEDGER, summed([told]), name="acquisition_ledger")
     out.write(COUNTS, made.get("counts", COUNTS.empty), name="acquisition_counts")
 
@@ -228,9 +233,11 @@ def _rows(
 
 # Rows of the ledger on their way, that the driver takes out again.
 EVENTS_OF = "events of a source"
+IMAGES_OF = "images of a source"
 TOLD_BY = "systems that a source tells"
 UNIT_OF = "units of a code"  # the unit is the action
 MOST_UNITS = 1 << 17  # codes in their units that are kept, the commonest, where a column is garbage
+ON_THEIR_WAY = (EVENTS_OF, IMAGES_OF, TOLD_BY, UNIT_OF, CALLED)
 
 
 def read(
@@ -243,7 +250,7 @@ def read(
     name = unit["source"]
     options = sources[name]
     naming = _namings(sources)[name]
-    count = 0
+    count = images = 0
     reasons: Counter[str] = Counter()
     units: Counter[tuple[str, str]] = Counter()
     systems: dict[str, None] = {}
@@ -253,12 +260,17 @@ def read(
         if "events" in made:
             count += made["events"].num_rows
             units += measured(made["events"])
+        if "images" in made:
+            images += made["images"].num_rows
         if "rejected" in made:
             reasons += tally(made["rejected"].column("reason"))
         if alone and "links" in made:
             yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
         yield made
-    rows = [{"source": name, "rule": EVENTS_OF, "action": "", "count": count}]
+    rows = [
+        {"source": name, "rule": rule, "action": "", "count": n}
+        for rule, n in ((EVENTS_OF, count), (IMAGES_OF, images))
+    ]
     rows += [
         {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
         for reason, n in reasons.items()
@@ -330,23 +342,15 @@ def mostly_refused(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
     """A line for each source of which more was refused than read."""
     for name in sources:
         events, refused = _counts(name, ledger)
-        if sum(refused.values()) > events:
-            count, top = sum(refused.values()), _commonest(refused)
-            yield (
-                f"sources.{name}: {count:,} of {count + events:,} records were refused, mostly as"
-                f" {top}: does the mapping fit the files?"
-            )
+        images, _ = _counts(name, ledger, of=IMAGES_OF)
+        yield from doubts.refused(name, images or events, refused)
 
 
-def _counts(name: str, ledger: pa.Table) -> tuple[int, dict[str, int]]:
+def _counts(name: str, ledger: pa.Table, *, of: str = EVENTS_OF) -> tuple[int, dict[str, int]]:
     """How many events a source gave, and how many records it refused, by reason."""
-    rows = [row for row in ledger.to_pylist() if row["rule"] == EVENTS_OF and row["source"] == name]
+    rows = [row for row in ledger.to_pylist() if row["rule"] == of and row["source"] == name]
     found = {row["action"]: row["count"] for row in rows}
     return found.pop("", 0), found
-
-
-def _commonest(refused: Mapping[str, int]) -> str:
-    return max(sorted(refused), key=lambda reason: refused[reason])
 
 
 def _tell_empty(sources: Iterable[str], ledger: pa.Table) -> None:
@@ -357,7 +361,5 @@ def _tell_empty(sources: Iterable[str], ledger: pa.Table) -> None:
             continue
         mend = "does the mapping fit the files?"
         if refused:
-            mend = (
-                f"{sum(refused.values()):,} records were refused, mostly as {_commonest(refused)}"
-            )
+            mend = f"{sum(refused.values()):,} records were refused, {doubts.mostly(refused)}"
         raise SourceError("no event was found in this source", where=f"sources.{name}", mend=mend)

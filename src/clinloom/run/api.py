@@ -85,6 +85,11 @@ def apart(study: Study) -> list[str]:
     return acquire.apart(study)
 
 
+def unzoned(study: Study) -> list[str]:
+    """What is plain before the data are read of times whose zone nobody tells, a line each."""
+    return list(looking.zoneless(study))
+
+
 def look(study: Study) -> dict[str, looking.Seen]:
     """What the heads of the sources hold. Raises SourceError where one does not fit the study."""
     files.use({**files.settings(), **files.checked(study.storage)})

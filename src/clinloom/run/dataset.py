@@ -12,17 +12,27 @@ import pyarrow.compute as pc
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
-from clinloom import features
+from clinloom import features, files
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
 from clinloom.identity import linkage
-from clinloom.run.sums import added, counted, ending, flowed, reach, reached, summed, voiced
+from clinloom.run.sums import (
+    added,
+    counted,
+    divided,
+    ending,
+    flowed,
+    reach,
+    reached,
+    summed,
+    voiced,
+)
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
 from clinloom.spark.patients import Input, patients
 from clinloom.store import Pending
-from clinloom.study import Study
+from clinloom.study import Study, digest
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -35,6 +45,7 @@ from clinloom.tables import (
     LINKAGE,
     REFUSED,
     REJECTED,
+    STRATA,
     UNITS,
     VOCABULARY,
 )
@@ -129,16 +140,18 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
     Raises DataError where the cohort cannot answer the question; its tables stay, to be looked at.
     """
 
+    question = digest([plain(study.cohort), plain(study.split), study.seed])
+
     def do(out: Pending) -> None:
-        found = workers.by_patient(
-            work.spark,
-            {"events": (events["events"], EVENTS)},
-            partial(moments, study=study, data_end=extent(events)),
-            out=out,
-            tables={"index": INDEX},
-            columns={"events": FOLLOWED},
-            merges={"flow": flowed, "vocabulary": voiced, "classes": added},
-        )
+        kept = _salt(work, question)
+        found = _divided(work, study, events, out, kept or 0)
+        salts = splitting.salts(found.get("strata", STRATA.empty), study.split)
+        if kept is None and salts.split:
+            out.forget("index")
+            found = _divided(work, study, events, out, salts.split)
+            salts = splitting.salts(found["strata"], study.split)._replace(split=salts.split)
+        elif kept is not None:
+            salts = salts._replace(split=kept)
         seen = found.get("vocabulary", VOCABULARY.empty)
         classes = found.get("classes", COUNTS.empty)
         listed = features.resolve(study.features, seen, _training(classes))
@@ -149,6 +162,8 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         out.write(VOCABULARY, seen)
         text = json.dumps([feature.to_dict() for feature in listed])
         out.put("feature_list", "features.json", text)
+        sides = {**salts._asdict(), "question": question if not _lacking(classes) else None}
+        out.put("sides", "sides.json", json.dumps(sides))
 
     made = work.step(
         "cohort",
@@ -176,23 +191,55 @@ def written_twice(codes: Iterable[str]) -> Iterator[str]:
         )
 
 
+def _divided(
+    work: Work, study: Study, events: Tables, out: Pending, salt: int
+) -> dict[str, pa.Table]:
+    return workers.by_patient(
+        work.spark,
+        {"events": (events["events"], EVENTS)},
+        partial(moments, study=study, data_end=extent(events), salt=salt),
+        out=out,
+        tables={"index": INDEX},
+        columns={"events": FOLLOWED},
+        merges={"flow": flowed, "vocabulary": voiced, "classes": added, "strata": divided},
+    )
+
+
+def _salt(work: Work, question: str) -> int | None:
+    """The salt by which the output's patients were divided, where it answered this question."""
+    entry = work.store.manifest["stages"].get("cohort", {"tables": {}})
+    if "sides" not in entry["tables"]:
+        return None
+    held = work.store.stored("cohort", "sides")
+    if not files.exists(held.file("sides.json")):
+        return None
+    told = json.loads(held.text("sides.json"))
+    salt: int | None = told["split"] if told["question"] == question else None
+    return salt
+
+
 def extent(events: Tables) -> int | None:
     """The time of the last event of the whole input, in microseconds; None where none has one."""
     last: int | None = events["extent"].read().column("last").cast("int64")[0].as_py()
     return last
 
 
-def moments(events: pa.Table, *, study: Study, data_end: int | None) -> dict[str, pa.Table]:
+def moments(
+    events: pa.Table, *, study: Study, data_end: int | None, salt: int = 0
+) -> dict[str, pa.Table]:
     """The cohort kernel and the split for whole patients, and the codes that training rows saw."""
     found = cohorts.cohort(events, study.cohort, data_end=data_end)
     within = study.cohort.outcome.within
-    index = splitting.assign(found["index"], study.split, seed=study.seed, within=within)
+    split, seed = study.split, study.seed
+    index = splitting.assign(found["index"], split, seed=seed, within=within, salt=salt)
+    strata = {"strata": splitting.strata(index, split, seed=seed)} if split.stratify else {}
     training = index.filter(pc.equal(index.column("split"), "train"))
     return {
         "index": index,
         "flow": found["flow"],
         "classes": _classes(index),
         "vocabulary": features.vocabulary(events, training, study.features),
+        **strata,
     }
 
 
@@ -250,17 +297,24 @@ def answerable(classes: pa.Table, flow: pa.Table) -> int:
             where="cohort.outcome",
             mend="are its codes those of the events, and is `within` long enough?",
         )
-    for part in ("train", "test"):
-        having = counts.get((part, "True"), 0)
-        without = counts.get((part, "False"), 0)
-        if not having or not without:
-            raise DataError(
-                f"the {part} rows ({having + without:,}) hold a single class: {having:,} with the"
-                f" outcome, {without:,} without; of all {total:,} rows {positive:,} have it",
-                where="split",
-                mend="give it more patients, another share, seed or cutoff; see tables/index",
-            )
+    for part, having, without in _lacking(classes):
+        raise DataError(
+            f"the {part} rows ({having + without:,}) hold a single class: {having:,} with the"
+            f" outcome, {without:,} without; of all {total:,} rows {positive:,} have it",
+            where="split",
+            mend="give it more patients, another share, seed or cutoff; see tables/index",
+        )
     return _training(classes)
+
+
+def _lacking(classes: pa.Table) -> list[tuple[str, int, int]]:
+    """The sides that hold a single class, with their rows with the outcome and without."""
+    counts = {(row["stage"], row["reason"]): row["rows"] for row in classes.to_pylist()}
+    found = [
+        (part, counts.get((part, "True"), 0), counts.get((part, "False"), 0))
+        for part in ("train", "test")
+    ]
+    return [each for each in found if not all(each[1:])]
 
 
 def feature_list(cohort: Tables) -> list[Feature]:
@@ -289,13 +343,14 @@ def build_features(
         )
         out.put("leakage", "audit.json", json.dumps(audit(events, cohort, listed)))
 
-    return work.step(
+    made = work.step(
         "features",
         do,
         inputs={name: work.keys[name] for name in ("clean", "cohort")},
         uses=[("features", name) for name in study.features],
         counts="dataset",
     )
+    return {**made, "sides": cohort["sides"]}
 
 
 def integrate(

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel
 
 from clinloom import events as ev
 from clinloom.errors import nearest
 from clinloom.files import Unit
+from clinloom.report import doubts
 from clinloom.sources import framed, load
 from clinloom.study import SourceModel, Study
-from clinloom.tables import DEATH, tally
+from clinloom.tables import ASSUMED_ZONE, DEATH, LEDGER, tally
 
 EACH = 20  # units of each kind of name, such as Observation.*.ndjson
 ENOUGH = 16 << 20  # bytes of a kind, after which no more of it is read
@@ -34,6 +36,7 @@ UNITS = 4  # units of measurement that are told of a code
 class Seen:
     """What the head of a source holds.
 
+    ``zoneless``: how many times of which nobody tells the zone;
     ``codes``: by code, how many events, how many of them with a number, and their units;
     ``refused``: how many records, by reason; ``whole``: whether the head is all there is.
     """
@@ -42,6 +45,8 @@ class Seen:
     read: int = 0
     whole: bool = True
     events: int = 0
+    images: int = 0
+    zoneless: int = 0
     codes: dict[str, list[Any]] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -63,6 +68,9 @@ class Seen:
         """Count a parcel of the source's kernel."""
         if "rejected" in parcel:
             self.refused += tally(parcel["rejected"].column("reason"))
+        self.images += parcel["images"].num_rows if "images" in parcel else 0
+        for row in parcel.get("ledger", LEDGER.empty).to_pylist():
+            self.zoneless += row["count"] if row["rule"] == ASSUMED_ZONE else 0
         if "events" not in parcel:
             return
         events = parcel["events"]
@@ -160,15 +168,28 @@ def _named_by_default(where: str, pattern: str) -> bool:
 
 
 def notes(seen: Mapping[str, Seen]) -> Iterator[str]:
-    """A line for each source whose head gave nothing, or less than it refused."""
+    """A line for each source whose head gave nothing, less than it refused, or no zone of times."""
+    extent = " of those looked at"
     for name, one in seen.items():
-        refused = one.refused.total()
-        if not one.events:
-            top = f", mostly as {one.refused.most_common(1)[0][0]}" if refused else ""
-            yield f"sources.{name}: no event in what was looked at; {refused:,} refused{top}"
-        elif refused > one.events:
-            top = one.refused.most_common(1)[0][0]
+        if not one.events and not one.refused:
+            yield f"sources.{name}: no event in what was looked at"
+        yield from doubts.refused(name, one.images or one.events, one.refused, extent=extent)
+        yield from doubts.zoneless(name, one.zoneless, extent=extent)
+
+
+def zoneless(study: Study) -> Iterator[str]:
+    """A line for each source of which it is plain before it is read that nobody tells the zone."""
+    for name, options in study.sources.items():
+        if _local(options):
             yield (
-                f"sources.{name}: {refused:,} records of those looked at were refused, mostly as"
-                f" {top}, and {one.events:,} read"
+                f"sources.{name}: its `format` of times has no zone (%z), and `zone` is not told:"
+                " they will be taken as UTC"
             )
+
+
+def _local(part: Any) -> bool:
+    """Whether some time in a source's options is declared without a zone."""
+    if isinstance(part, BaseModel):
+        inner = any(_local(getattr(part, name)) for name in type(part).model_fields)
+        return inner or bool(getattr(part, "local", False))
+    return isinstance(part, tuple) and any(map(_local, part))

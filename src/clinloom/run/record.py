@@ -7,12 +7,14 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from clinloom import __version__, files
 from clinloom.clean import unconverted
 from clinloom.evaluate import FEWEST
 from clinloom.files import Address
+from clinloom.report import doubts
 from clinloom.report import render as page
 from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
@@ -80,16 +82,21 @@ def gather(root: Address) -> dict[str, Any]:
         model.update(curves[name])
     counted = json.loads(tables["counted"].text("summary.json"))
     counts = tables["counts"].read().to_pylist()
+    ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
+    given = sources(counts, record["kinds"])
+    called = tables["displays"].read().to_pylist()
     return {
         **record,
         **metrics,
         **counted,
-        "sources": sources(counts, record["kinds"]),
+        "sources": given,
+        "displays": {row["code"]: row["display"] for row in called},
         "flow": tables["flow"].read().to_pylist(),
-        "ledger": [row for name in LEDGERS for row in tables[name].read().to_pylist()],
+        "ledger": ledger,
         "rejected": rejected(counts),
         "leakage": json.loads(tables["leakage"].text("audit.json")),
         "warnings": [
+            *doubtful(given, rejected(counts), ledger),
             *warnings(metrics, counted["split"]["test"]),
             *unconverted(tables["units"].read() if "units" in tables else UNITS.empty),
         ],
@@ -117,13 +124,27 @@ def rejected(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["count"])
 
 
+def doubtful(
+    given: list[dict[str, Any]], refusals: list[dict[str, Any]], ledger: list[dict[str, Any]]
+) -> Iterator[str]:
+    """What a reader should know of the sources before any number made from them."""
+    for source in given:
+        mine = [row for row in refusals if row["source"] == source["name"]]
+        reasons: Counter[str] = Counter()
+        for row in mine:
+            reasons[row["reason"]] += row["count"]
+        yield from doubts.refused(source["name"], source["images"] or source["events"], reasons)
+    yield from doubts.of_ledger([source["name"] for source in given], ledger)
+
+
 def warnings(metrics: dict[str, Any], counted: dict[str, int]) -> list[str]:
     """What a careful reader should be told first; ``counted``: the test rows and their outcomes."""
     with_it, without = counted["positive"], counted["rows"] - counted["positive"]
     if min(with_it, without) < FEWEST:
+        what = "have" if with_it < FEWEST else "have not"
         return [
-            f"Of the test rows {with_it} have the outcome and {without} have not: too few to judge"
-            " a model by, so no result is shown. More patients, or a larger test share, give more."
+            f"Fewer than {FEWEST} test rows {what} the outcome: too few to judge a model by, so no"
+            " result is shown. More patients, or a larger test share, give more."
         ]
     out = []
     test = metrics["models"][metrics["selected"]]["test"]
@@ -137,7 +158,7 @@ def warnings(metrics: dict[str, Any], counted: dict[str, int]) -> list[str]:
     for least, what in ((with_it, "outcomes"), (without, "rows without the outcome")):
         if least < 100:
             out.append(
-                f"The test rows hold {least} {what}; fewer than 100 give wide intervals"
+                f"The test rows hold fewer than 100 {what}, which gives wide intervals"
                 " (Collins et al., Stat Med 2016)."
             )
     return out

@@ -20,12 +20,13 @@ from clinloom.files import Address
 from clinloom.run import dataset
 from clinloom.run.acquire import acquire
 from clinloom.run.progress import Progress
+from clinloom.run.record import rejected
 from clinloom.run.sums import flowed
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
 from clinloom.store import Pending, Store, TableWriter, attempt
 from clinloom.store.stored import stream
-from clinloom.study import Cohort, Study
+from clinloom.study import PLACES, Cohort, SourceModel, Study
 from clinloom.tables import CROSSWALK, EVENTS, FLOW, PREDICTIONS, SCORES, Table
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def score(
     ``follow_up`` has it, may not be known yet. Moments that are still to come are left out. The
     answer's ``patients`` tells how many each step of the cohort left.
 
+    Who scored what by which bundle, and when, is kept in the folder ``<out>.audit``, a file each
+    time, also where it fails.
+
     A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
     are addresses.
     """
@@ -58,20 +62,36 @@ def score(
     loaded = Bundle.load(bundle)
     study = _study(loaded.study, overrides)
     folder = target.parent / attempt(".scoring")
-    store = Store(folder, note=progress.note if progress else None)
+    trail = target.parent / f"{target.name}.audit"
+    store = Store(folder, note=progress.note if progress else None, trail=trail)
     work = Work(study, store, progress=progress, spark=spark)
     try:
+        given = {name: _given(source) for name, source in study.sources.items()}
+        store.audit("score", str(loaded.place), bundle=loaded.hash, sources=given)
+        store.keep_trail()
         acquired = acquire(work, study)
         events = dataset.clean(work, study, acquired, loaded.units)
+        refused = rejected(events["counts"].read().to_pylist())
+        store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
         scored = predict(work, study, events, acquired, bundle=loaded)
         rows = _write(study, scored, target)
         flow = scored["flow"].read().to_pylist()
+        store.audit("scored", str(target), rows)
+    except BaseException as error:
+        store.audit("failed", str(target), error=type(error).__name__)
+        raise
     finally:
         work.close()
         files.remove(folder)
     steps = {step["name"]: step["subjects"] for step in flow}
     told = {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
-    return {**told, "patients": steps}
+    return {**told, "patients": steps, "audit": str(trail)}
+
+
+def _given(source: SourceModel) -> dict[str, Any]:
+    """Which source it is: its kind and places."""
+    told = source.model_dump(mode="json")
+    return {key: told[key] for key in ("type", "table", *PLACES) if told.get(key)}
 
 
 def _storage(overrides: Sequence[str]) -> dict[str, files.Options]:

@@ -20,7 +20,17 @@ from clinloom.events import (
     times,
     timestamps,
 )
-from clinloom.tables import COUNTS, EXTENT, FLOW, LEDGER, TIME, VOCABULARY, Column, Table
+from clinloom.tables import (
+    COUNTS,
+    EXTENT,
+    FLOW,
+    LEDGER,
+    STRATA,
+    TIME,
+    VOCABULARY,
+    Column,
+    Table,
+)
 
 REACH = Table(
     "reach",
@@ -77,6 +87,11 @@ def flowed(parts: Sequence[pa.Table]) -> pa.Table:
 def voiced(parts: Sequence[pa.Table]) -> pa.Table:
     """VOCABULARY with each family's code once."""
     return totals(parts, VOCABULARY, by=["family", "code"])
+
+
+def divided(parts: Sequence[pa.Table]) -> pa.Table:
+    """STRATA with each salt's part and stratum once."""
+    return totals(parts, STRATA, by=["division", "salt", "part", "positive"])
 
 
 def reached(parts: Sequence[pa.Table]) -> pa.Table:

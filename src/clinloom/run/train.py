@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from clinloom import files
-from clinloom.cohort.split import FOLDS
+from clinloom.cohort.split import fold_seed
 from clinloom.deploy.scorer import Scorer, difference, held
 from clinloom.features import Feature
 from clinloom.learn.algorithm import algorithm
@@ -70,7 +70,8 @@ class Shared:
         if key not in self._held:
             table, spark = self.dataset["dataset"], self.work.spark
             parts = spread((table.rows or 0) * self.width * 8, cores(spark))
-            frame = with_fold(workers.read(spark, table, DATASET), self.study)
+            salt = json.loads(self.dataset["sides"].text("sides.json"))["fold"]
+            frame = with_fold(workers.read(spark, table, DATASET), self.study, salt)
             rows = training_rows(frame, _column("fold"), parts=parts)
             self._held[key] = Folds(rows, folds=self.study.split.folds, use=use, parts=parts)
         return self._held[key]
@@ -87,11 +88,12 @@ def _column(name: str) -> Any:
     return F.col(name)
 
 
-def with_fold(frame: Any, study: Study) -> Any:
-    """The dataset with each patient's fold: a hash, so the same whatever the others are."""
+def with_fold(frame: Any, study: Study, salt: int = 0) -> Any:
+    """The dataset with each patient's fold, as ``cohort.split.fold`` has it."""
     from pyspark.sql import functions as F
 
-    buckets = F.pmod(F.xxhash64(F.lit(study.seed ^ FOLDS), F.col("subject_id")), F.lit(2**31))
+    seed = F.lit(fold_seed(study.seed, salt)).cast("long")
+    buckets = F.pmod(F.xxhash64(seed, F.col("subject_id")), F.lit(2**31))
     return frame.withColumn("fold", F.floor(buckets * study.split.folds / F.lit(2.0**31)))
 
 

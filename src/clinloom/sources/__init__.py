@@ -25,10 +25,14 @@ import pyarrow as pa
 
 from clinloom import plugins
 from clinloom.files import Unit
+from clinloom.sources._displays import chosen as displays
 from clinloom.study import SourceModel
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+__all__ = ["Framed", "Source", "displays", "framed", "load"]
 
 
 class Source(Protocol):

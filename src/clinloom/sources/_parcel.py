@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from clinloom.files import FileUnit
-from clinloom.tables import PARCEL_LINKS, PARCEL_REJECTED
+from clinloom.sources._displays import Displays
+from clinloom.tables import ASSUMED_ZONE, LEDGER, PARCEL_LINKS, PARCEL_REJECTED
 
 STAGE = "acquire"
 WORD = pa.dictionary(pa.int32(), pa.string())  # a column of few distinct texts
@@ -22,6 +23,8 @@ class Refusals:
 
     def __init__(self, source: str):
         self.source = source
+        self.zoneless = 0  # times of which nobody tells the zone
+        self.displays = Displays()
         self._rows: list[dict[str, Any]] = []
         self._tables: list[pa.Table] = []
 
@@ -62,6 +65,17 @@ class Refusals:
         tables = [*self._tables, PARCEL_REJECTED.rows(self._rows)] if self._rows else self._tables
         self._rows, self._tables = [], []
         return {"rejected": pa.concat_tables(tables)} if tables else {}
+
+    def last(self) -> dict[str, pa.Table]:
+        """The last parcel: what is left, and what was counted all along."""
+        told = zones(self.source, self.zoneless) + self.displays.rows(self.source)
+        return {**self.take(), **({"ledger": LEDGER.rows(told)} if told else {})}
+
+
+def zones(source: str, count: int) -> list[dict[str, Any]]:
+    """The ledger's row of so many times of which nobody tells the zone, where there are any."""
+    told = {"source": source, "rule": ASSUMED_ZONE, "action": "taken_as_utc", "count": count}
+    return [told] if count else []
 
 
 def whole(piece: FileUnit, refused: Refusals) -> bytes | None:

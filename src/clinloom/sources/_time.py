@@ -30,6 +30,8 @@ UNITS: dict[int, Literal["D", "M", "Y"]] = {DATE: "D", len("2024-03"): "M", len(
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 YEAR_ONE = -62_135_596_800_000_000  # the first microsecond that Python's calendar knows
 YEAR_LAST = 253_402_300_799_999_999  # and the last
+ASSUMED = "UTC"  # the zone of times of which neither the data nor the study tell one
+OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"
 MICROSECONDS = {
     "days": 86_400_000_000,
     "hours": 3_600_000_000,
@@ -54,7 +56,10 @@ class TimeSpec(Model):
         description="the column counts from `origin`; one of a duration's type tells its own unit",
     )
     origin: dt.datetime | None = Field(default=None, description="what offsets count from")
-    zone: Zone = Field(default="UTC", description="IANA time zone of times that name none")
+    zone: Zone | None = Field(
+        default=None,
+        description="IANA time zone of times that name none; none: UTC, which is counted and said",
+    )
     at: dt.datetime | None = Field(default=None, description="the same moment for every event")
     static: bool = Field(default=False, description="true: known at all times, without a time")
     empty: Literal["refused", "static"] = Field(
@@ -80,6 +85,16 @@ class TimeSpec(Model):
     def due(self) -> bool:
         """Whether an event without a time is none."""
         return not self.static and self.empty == "refused"
+
+    @property
+    def local(self) -> bool:
+        """Whether the study says that times are written without a zone, and not of which."""
+        return self.zone is None and self.format is not None and "%z" not in self.format.lower()
+
+    @property
+    def clock(self) -> str:
+        """The zone of times that name none."""
+        return self.zone or ASSUMED
 
     @property
     def declared(self) -> bool:
@@ -112,11 +127,11 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
     """
     nothing = pa.nulls(rows, pa.string())
     if spec.at is not None:
-        return Times(pa.repeat(pa.scalar(utc(spec.at, spec.zone), TIME), rows), nothing)
+        return Times(pa.repeat(pa.scalar(utc(spec.at, spec.clock), TIME), rows), nothing)
     if spec.static or column is None:
         return Times(pa.nulls(rows, TIME), nothing)
     if spec.offset is not None and spec.origin is not None:
-        origin = (utc(spec.origin, spec.zone) - EPOCH) // dt.timedelta(microseconds=1)
+        origin = (utc(spec.origin, spec.clock) - EPOCH) // dt.timedelta(microseconds=1)
         if pa.types.is_duration(column.type):
             since = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
             return Times(pc.add(since, origin).cast(TIME), nothing)
@@ -125,13 +140,13 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
         scale = MICROSECONDS[spec.offset]
         return _each(column, lambda text: _plus(origin, _count(text, scale)))
     if pa.types.is_date(column.type):
-        begins = _stamps(column, spec.zone)
-        return Times(_ends(begins, "D", spec.zone), nothing, begins)
+        begins = _stamps(column, spec.clock)
+        return Times(_ends(begins, "D", spec.clock), nothing, begins)
     if pa.types.is_timestamp(column.type):
-        return Times(_stamps(column, spec.zone), nothing)
+        return Times(_stamps(column, spec.clock), nothing)
     if spec.format is not None:
-        return _formatted(column, spec.format, spec.zone)
-    return instants(column, zone=spec.zone, space=True)
+        return _formatted(column, spec.format, spec.clock)
+    return instants(column, zone=spec.clock, space=True)
 
 
 def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Times:
@@ -171,6 +186,40 @@ def dated(found: Times, code: pa.DictionaryArray, zone: str = "UTC") -> Times:
     return Times(pc.replace_with_mask(found.time, born, days), found.text, begin)
 
 
+def zoneless(spec: TimeSpec, column: pa.Array | None) -> pa.Array | None:
+    """Which cells tell a time or a date without its zone, where the study tells none either.
+
+    None: none of them. ``column``: the one that ``spec`` names, of any type.
+    """
+    if spec.zone is not None or spec.offset is not None or column is None:
+        return None
+    if pa.types.is_timestamp(column.type):
+        return column.is_valid() if column.type.tz is None else None
+    if pa.types.is_date(column.type):
+        return column.is_valid()
+    return unzoned(column) if spec.format is None or spec.local else None
+
+
+def unzoned(texts: pa.Array) -> pa.Array:
+    """Which of the texts, as sources write times, name no zone; null where there is none."""
+    if pa.types.is_dictionary(texts.type):
+        return unzoned(texts.dictionary).take(texts.indices)
+    trimmed = pc.utf8_trim_whitespace(texts.cast(pa.string()))
+    named = pc.ends_with(trimmed, "Z")
+    if not pc.all(named).as_py():
+        named = pc.or_(named, pc.match_substring_regex(trimmed, OFFSET))
+    return pc.if_else(pc.equal(trimmed, ""), False, pc.invert(named))
+
+
+def assumed(rows: pa.Array | None, code: pa.DictionaryArray) -> int:
+    """How many of these rows are of a zone that is assumed: a birth is a day in any zone."""
+    if rows is None:
+        return 0
+    if (birth := pc.index(code.dictionary, BIRTH).as_py()) >= 0:
+        rows = pc.and_(rows, pc.not_equal(code.indices, birth))
+    return pc.sum(rows).as_py() or 0
+
+
 def _ends(begins: pa.Array, unit: Literal["D", "M", "Y"], zone: str) -> pa.Array:
     """The ends of the periods; null where there is none."""
     ends = period_ends(begins.cast(pa.int64()).fill_null(0).to_numpy(), unit, zone)
@@ -195,7 +244,7 @@ def _cast(values: pa.Array, zone: str, space: bool) -> pa.Array | None:
 
 def _mixed(values: pa.Array, zone: str, space: bool) -> pa.Array:
     """Part by part: with an offset, without, and what is left one by one."""
-    offset = pc.match_substring_regex(values, r":.*(Z|[+-]\d\d(:?\d\d)?)$")
+    offset = pc.match_substring_regex(values, OFFSET)
     full = pc.match_substring_regex(values, r"^\d{4}-\d\d-\d\d")
     out = np.full(len(values), np.iinfo(np.int64).min)
     for part in (offset, pc.and_(full, pc.invert(offset)), pc.invert(pc.or_(full, offset))):

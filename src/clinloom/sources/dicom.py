@@ -38,8 +38,10 @@ class Options(FileSource):
         default="reject",
         description="an image without any date: refuse it, or take it as known at all times",
     )
-    zone: Zone = Field(
-        default="UTC", description="IANA time zone of images that name no TimezoneOffsetFromUTC"
+    zone: Zone | None = Field(
+        default=None,
+        description="IANA time zone of images that name no TimezoneOffsetFromUTC; none: UTC, which"
+        " is counted and said",
     )
     available_after: Duration = Field(
         default=0,

@@ -30,8 +30,8 @@ from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._fhir.versions import Versions
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
-from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
-from clinloom.sources._time import dated, instants
+from clinloom.sources._parcel import Refusals, first_byte, links, whole, word, zones
+from clinloom.sources._time import ASSUMED, assumed, dated, instants, unzoned
 from clinloom.study import MICROSECONDS, Codes, Duration, Zone
 from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
 
@@ -75,7 +75,10 @@ class Options(FileSource):
         description="by resource type, the statuses that tell a fact, in place of the usual ones;"
         " `Condition: [confirmed, provisional]` also takes provisional diagnoses",
     )
-    zone: Zone = Field(default="UTC", description="IANA time zone of times that name none")
+    zone: Zone | None = Field(
+        default=None,
+        description="IANA time zone of times that name none; none: UTC, which is counted and said",
+    )
     late_after: Duration = Field(
         default=24 * MICROSECONDS["h"],
         description="a result released this long after it was taken is counted in the ledger",
@@ -175,8 +178,9 @@ class _Reader:
         self.facts = statuses.Facts(options.statuses)
         self.refused = Refusals(source)
         self.medicines = Medicines(options, lambda piece: _of(piece, Refusals(source)))
-        self.versions = Versions(options.zone)
+        self.versions = Versions(options.zone or ASSUMED)
         self.events: list[Event] = []
+        self.zoneless = 0
         self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
         self.unread: Counter[str] = Counter()
         self.whose = Whose(options.identifiers, options.server)
@@ -258,6 +262,7 @@ class _Reader:
             if patient is None:
                 raise Refused("no_patient")
             self.whose.seen(patient)
+            self.names.patient = patient
             if kind == "Patient":
                 self.whose.identities(resource, patient, pointed)
                 self._told(resource, person(resource, patient))
@@ -311,6 +316,7 @@ class _Reader:
             for rule, counts in told:
                 ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items()]
             ledger += [self._counted(*row) for row in self.whose.counts()]
+            ledger += zones(self.source, self.zoneless) + self.names.displays.rows(self.source)
         if ledger:
             out["ledger"] = LEDGER.rows(ledger)
         return {**out, **links(*self.whose.fresh()), **self.refused.take()}
@@ -318,10 +324,12 @@ class _Reader:
     def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
         columns = [list(column) for column in zip(*self.events, strict=True)]
         patient, time, made, onset, code, number, text, unit, record = columns
-        text_of, zone = pa.string(), self.options.zone
-        coded = pa.array(code, text_of).dictionary_encode()
+        text_of, zone = pa.string(), self.options.zone or ASSUMED
+        coded, told = pa.array(code, text_of).dictionary_encode(), pa.array(time, text_of)
+        if self.options.zone is None:
+            self.zoneless += assumed(unzoned(told), coded)
         found = known(
-            dated(instants(pa.array(time, text_of), zone=zone), coded, zone),
+            dated(instants(told, zone=zone), coded, zone),
             coded,
             made=pa.array(made, text_of),
             onset=pa.array(onset, text_of),

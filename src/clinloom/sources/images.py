@@ -214,6 +214,7 @@ def _image(
                 "content": "image",
                 "time": row.time,
                 "time_text": row.time_text,
+                "zoneless": row.zoneless,
                 "rows": made["rows"],
                 "columns": made["columns"],
                 "file": piece.name,

@@ -135,6 +135,9 @@ def read(units: Iterable[pa.Table], options: Options, source: str) -> Iterator[d
         zeros = np.zeros(table.num_rows, np.int64)
         rows = Rows(cells, [options.name], zeros.astype(np.int32), zeros, key)
         yield from parcels(rows, "#", options, refused, seen)
+    left = refused.last()
+    if left:
+        yield left
 
 
 def _wanted(options: Options, header: Sequence[str] = ()) -> list[str]:

@@ -69,7 +69,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     seen: set[str] = set()
     for rows, mark in _rows(handed(units, options), options, refused):
         yield from parcels(rows, mark, options, refused, seen)
-    left = refused.take()
+    left = refused.last()
     if left:
         yield left
 

@@ -29,14 +29,25 @@ FENCES = 5  # tries to give a document a new version: an overtaken run replaces 
 
 
 class Store:
-    """The tables and the manifest under one output address. One run at a time may hold it."""
+    """The tables and the manifest under one output address. One run at a time may hold it.
 
-    def __init__(self, root: str | Address, *, note: Callable[[str], None] | None = None):
+    ``trail``: the folder of the audit trail, where the output itself is not to stay.
+    """
+
+    def __init__(
+        self,
+        root: str | Address,
+        *,
+        note: Callable[[str], None] | None = None,
+        trail: Address | None = None,
+    ):
         self.root = files.address(root)
+        self._trail_room = trail or self.root / layout.GUARDED_ROOM
         try:
             files.folder(self.root)
-            if self.root.local:
-                (self.root.path / layout.GUARDED_ROOM).mkdir(mode=0o700, exist_ok=True)
+            for room in (self.root / layout.GUARDED_ROOM, self._trail_room):
+                if room.local:
+                    room.path.mkdir(mode=0o700, exist_ok=True)
             self._lease = Lease(self.root, note=note)
             self._open()
         except OSError as error:
@@ -79,7 +90,7 @@ class Store:
     def close(self) -> None:
         """Keep the audit trail, and let another run have the output."""
         try:
-            self._keep_trail()
+            self.keep_trail()
         finally:
             self._lease.close()
 
@@ -88,7 +99,7 @@ class Store:
         entry = self.manifest["stages"].get(stage, {})
         if name not in entry.get("tables", {}):
             raise StoreError(f"there is no table '{name}' of stage '{stage}'", where=str(self.root))
-        self._audit("read", name, entry["tables"][name]["rows"])
+        self.audit("read", name, entry["tables"][name]["rows"])
         place = layout.home(self.root, name)
         return of_manifest(name, place, entry["key"], entry["tables"][name])
 
@@ -126,7 +137,7 @@ class Store:
     def _commit(self, stage: str, key: str, pending: Pending, seconds: float) -> None:
         tables = {name: _described(parts) for name, parts in pending.parts.items()}
         for name, table in tables.items():
-            self._audit("write", name, table["rows"])
+            self.audit("write", name, table["rows"])
         entry = {"key": key, "seconds": round(seconds, 3), "tables": tables}
         stages = {n: e for n, e in self.manifest["stages"].items() if n != stage}
         made = {**self.manifest, "stages": {**stages, stage: entry}}
@@ -136,7 +147,7 @@ class Store:
         if version is None:
             raise StoreError(BUSY, where=str(self.root), mend=MEND)
         self.manifest, self._version = made, version
-        self._keep_trail()
+        self.keep_trail()
 
     def _tidy(self, pending: Pending) -> None:
         """Take away what the manifest does not name, where this stage wrote."""
@@ -206,13 +217,14 @@ class Store:
     def _place(self) -> Address:
         return self.root / layout.MANIFEST
 
-    def _audit(self, action: str, what: str, rows: int | None) -> None:
-        self._trail.append(audit.line(action=action, what=what, rows=rows))
+    def audit(self, action: str, what: str, rows: int | None = None, **told: Any) -> None:
+        """Note who does what, for the trail that is kept with each commit and at the end."""
+        self._trail.append(audit.line(action=action, what=what, rows=rows, **told))
 
-    def _keep_trail(self) -> None:
-        """The trail of this run, whole: no store can append."""
+    def keep_trail(self) -> None:
+        """Write the trail of this run, whole: no store can append."""
         if self._trail:
-            place = self.root / layout.GUARDED_ROOM / self._trail_name
+            place = self._trail_room / self._trail_name
             files.write(place, ("\n".join(self._trail) + "\n").encode())
 
 

@@ -35,6 +35,10 @@ class Pending:
         self.place(name)
         self.parts[name] += parts
 
+    def forget(self, name: str) -> None:
+        """What was written of a table is none of it: it is done again."""
+        self.parts.pop(name, None)
+
     def write(self, table: Table, rows: pa.Table, *, name: str | None = None) -> None:
         """A small table, in one file; under another name where it is one of several."""
         name = name or table.name

@@ -54,6 +54,11 @@ class Split(Model):
     train: float = Field(default=0.7, gt=0, description="train's weight against test's")
     test: float = Field(default=0.3, gt=0, description="test's weight against train's")
     cutoff: dt.datetime | None = Field(default=None, description="by time: the test starts here")
+    stratify: bool = Field(
+        default=True,
+        description="each side of a random split, and each fold, has its share of the patients"
+        " with the outcome; false: by one hash, whatever they have",
+    )
     folds: int = Field(
         default=3, ge=2, le=20, description="parts of the training patients, for tuning"
     )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from clinloom.sources._displays import Displays
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.event import Refused
 from clinloom.sources._fhir.systems import short
@@ -32,6 +33,7 @@ class Names:
         self._systems, self._every = systems, every
         self._known: dict[tuple[str | None, str], _Coding] = {}
         self.left_out: Counter[str] = Counter()
+        self.displays, self.patient = Displays(), ""  # of whom the concept tells that is named next
 
     def codes(self, concept: r4.Concept | None) -> tuple[str, ...]:
         """``SYSTEM//code`` of each coding that is kept; of the same thing in several systems."""
@@ -43,7 +45,10 @@ class Names:
         coding = codings[0]
         if not coding.code:
             return ()
-        return (self._known.get((coding.system, coding.code)) or self._named(coding)).alone
+        known = self._known.get((coding.system, coding.code)) or self._named(coding)
+        if coding.display and known.name not in self.displays.settled:
+            self.displays.note(known.name, coding.display, self.patient)
+        return known.alone
 
     def due(self, concept: r4.Concept | None) -> tuple[str, ...]:
         """The codes. Raises Refused where there is none."""
@@ -70,7 +75,11 @@ class Names:
         return known
 
     def _several(self, codings: Sequence[r4.Coding]) -> tuple[str, ...]:
-        found = dict.fromkeys(self._named(coding) for coding in codings if coding.code)
+        named = [(self._named(coding), coding.display) for coding in codings if coding.code]
+        for coding, display in named:
+            if display and coding.name not in self.displays.settled:
+                self.displays.note(coding.name, display, self.patient)
+        found = dict.fromkeys(coding for coding, _ in named)
         kept = [coding for coding in found if coding.rank is not None]
         if not kept:
             kept = list(found)[:1]

@@ -53,6 +53,12 @@ def acquired(dataset: Any, zone: str, after: int = 0) -> tuple[int | None, str |
     return None, read.unread
 
 
+def zoned(dataset: Any) -> bool:
+    """Whether the image names the zone of its times: in any way that ``acquired`` reads."""
+    own = re.search(r"[+-]\d{4}$", text(dataset, "AcquisitionDateTime") or "")
+    return bool(own or text(dataset, "TimezoneOffsetFromUTC"))
+
+
 def _near(one: Told, other: Told) -> bool:
     return one.begin <= other.end + DAY and other.begin <= one.end + DAY
 

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from clinloom.errors import DataError
-from clinloom.sources._images.acquired import acquired
+from clinloom.sources._images.acquired import acquired, zoned
 from clinloom.sources._images.header import Refused, content, dataset, has_pixels, text
 from clinloom.sources._images.intensities import quantity
 from clinloom.sources._images.measured import coded
 from clinloom.sources._images.pixels import measurements
+from clinloom.sources._time import ASSUMED
 
 
 def examine(data: bytes, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -56,7 +57,7 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
 
 def _image(found: Any, kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
     """The instance's row of the images parcel, but its file. Raises Refused."""
-    time, time_text = acquired(found, told["zone"], told["after"])
+    time, time_text = acquired(found, told["zone"] or ASSUMED, told["after"])
     dated = time is not None or time_text is not None
     if kind == "image" and not dated and told["undated"] == "reject":
         raise Refused("no_time")
@@ -74,6 +75,7 @@ def _image(found: Any, kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
         "quantity": quantity(found) if kind == "image" else None,
         "time": time,
         "time_text": time_text,
+        "zoneless": dated and told["zone"] is None and not zoned(found),
         "rows": int(rows) if rows else None,
         "columns": int(columns) if columns else None,
     }

@@ -22,7 +22,7 @@ from clinloom.errors import SourceError
 from clinloom.files import address, random
 from clinloom.identity.subjects import hashed
 from clinloom.sources._rows.csv import check
-from clinloom.sources._time import TimeSpec, times
+from clinloom.sources._time import TimeSpec, times, zoneless
 
 BATCH = 1 << 16  # rows that are looked at at once
 LACK = "the manifest has"
@@ -33,7 +33,8 @@ Numbers = npt.NDArray[np.int64]
 class Row:
     """What a row says: of which file, whose it is, when (microseconds, or a text), and of what.
 
-    ``labels``: the manifest's, filled in; None where a cell is empty.
+    ``labels``: the manifest's, filled in; None where a cell is empty. ``zoneless``: whether nobody
+    tells the zone of its time.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Row:
     time: int | None
     time_text: str | None
     labels: tuple[str | None, ...] = ()
+    zoneless: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Manifest:
                 some = batch.take(pa.array(mine - begin))
                 names, patients = self.names(some), _texts(some.column(self.patient))
                 lists = names.to_pylist(), patients.to_pylist(), self.times(some)
-                told = zip(*lists, self._labelled(some), strict=True)
-                found = (Row(n or "", who or None, *when, of) for n, who, when, of in told)
+                told = zip(*lists, self._labelled(some), self._zoneless(some), strict=True)
+                found = (Row(n or "", w or None, *at, of, bare) for n, w, at, of, bare in told)
                 out.update(zip(mine.tolist(), found, strict=True))
             if ends[1] == len(numbers):
                 return out
@@ -131,6 +133,14 @@ class Manifest:
             return [()] * batch.num_rows
         filled = [_filled(label, batch).to_pylist() for label in self.labels]
         return list(zip(*filled, strict=True))
+
+    def _zoneless(self, batch: pa.RecordBatch) -> list[bool]:
+        """Whether nobody tells the zone of each row's time."""
+        spec = self.time
+        column = batch.column(spec.column) if spec is not None and spec.column else None
+        found = zoneless(spec, column) if spec is not None else None
+        none = [False] * batch.num_rows
+        return none if found is None else found.fill_null(False).to_pylist()
 
     def times(self, batch: pa.RecordBatch) -> list[tuple[int | None, str | None]]:
         """When each row's image was available: microseconds, else a text, else neither."""

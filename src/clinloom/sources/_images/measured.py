@@ -7,7 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from clinloom.sources._parcel import zones
 from clinloom.tables import (
+    LEDGER,
     PARCEL_EVENTS,
     PARCEL_IMAGES,
     PARCEL_LINKS,
@@ -55,6 +57,7 @@ class Measured:
         self._images: list[dict[str, Any]] = []
         self._measurements: list[Mapping[str, float]] = []
         self._rejected: list[dict[str, Any]] = []
+        self._zoneless = 0
 
     @property
     def full(self) -> bool:
@@ -65,9 +68,10 @@ class Measured:
         """An image, as a row of the images parcel, and its measurements.
 
         ``time`` is in microseconds since 1970 UTC or None; ``time_text`` a time that is still to
-        be read; ``system``, where it is told, the one of the patient's identifier. Without
-        measurements it is catalogued alone.
+        be read; ``system``, where it is told, the one of the patient's identifier; ``zoneless``:
+        whether nobody tells the zone of its time. Without measurements it is catalogued alone.
         """
+        self._zoneless += bool(image.get("zoneless"))
         self._images.append({**image, "source": self._source})
         self._measurements.append(measurements)
 
@@ -108,6 +112,8 @@ class Measured:
         if self._rejected:
             systems = [row["system"] for row in self._rejected]
             out["rejected"] = _of(PARCEL_REJECTED.rows(self._rejected), "system", systems)
+        if told := zones(self._source, self._zoneless):
+            out["ledger"] = LEDGER.rows(told)
         self._clear()
         return out
 

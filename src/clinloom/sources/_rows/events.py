@@ -15,7 +15,7 @@ from clinloom.sources._rows.cells import Measured, empty, equals, measured, part
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.mapping import Coded, Mapping, PatientIn, Said
 from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import TimeSpec, dated, times
+from clinloom.sources._time import TimeSpec, assumed, dated, times, zoneless
 from clinloom.study import Codes
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
@@ -99,6 +99,8 @@ def _long(
     if coded.prefix:
         prefixed = pc.binary_join_element_wise(coded.prefix, code.dictionary, "")
         code = pa.DictionaryArray.from_arrays(code.indices, prefixed)
+    if coded.display is not None:
+        refused.displays.take(code, parts(rows.columns[coded.display], options.missing), patient)
     number, text, like = _nothing(rows.count)
     if options.value is not None:
         cells = rows.columns[options.value]
@@ -172,6 +174,8 @@ def _wide(
         text = texts(rows.columns[said.text], options.missing)
     cells = {name: parts(rows.columns[name], options.missing) for name in columns_of(said.code)}
     code = filled(said.code, cells, rows.count)
+    if said.display is not None:
+        refused.displays.tell(said.code, said.display)
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
     fact["unit"] = word(said.unit, rows.count)
     made = _events(rows, mark, fact, said.time or options.time or STATIC, options, refused)
@@ -205,8 +209,9 @@ def _events(
 
     Where a file's name is the patient's identifier, it is no part of ``record_id``.
     """
-    when = times(spec, rows.columns[spec.column] if spec.column else None, rows.count)
-    when = dated(when, cells["code"], spec.zone)
+    told = rows.columns[spec.column] if spec.column else None
+    when = dated(times(spec, told, rows.count), cells["code"], spec.clock)
+    refused.zoneless += assumed(zoneless(spec, told), cells["code"])
     telling = isinstance(options.patient, PatientIn) and options.patient.file_name
     record = _records(rows, mark, telling=telling)
     made = pa.table({**cells, "time": when.time, "time_text": when.text, "record_id": record})

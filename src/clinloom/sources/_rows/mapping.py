@@ -43,6 +43,11 @@ class Coded(Model):
 
     column: str = Field(description="the column of codes")
     prefix: str = Field(default="", description="what to put before each, such as LOINC//")
+    display: str | None = Field(
+        default=None,
+        description="the column of what people call them; the report does, where at least 10"
+        " patients have the same",
+    )
 
 
 class When(Model):
@@ -98,6 +103,7 @@ class Said(Model):
         description="the code; {column} is replaced by the row's cell, {column:number} by its"
         " number, of which 1 and 1.0 are one"
     )
+    display: str | None = Field(default=None, description="what people call it, for the report")
     value: str | None = Field(default=None, description="column of its value, a number or a text")
     text: str | None = Field(default=None, description="column of its value, always a text")
     unit: str | None = Field(default=None, description="UCUM unit")
@@ -115,6 +121,12 @@ class Said(Model):
     def _plain(cls, code: str) -> str:
         columns_of(code)
         return code
+
+    @model_validator(mode="after")
+    def _one_code(self) -> Said:
+        if self.display is not None and columns_of(self.code):
+            raise ValueError("a `display` is of one code, and this one is made of columns")
+        return self
 
 
 class Every(Model):
@@ -181,7 +193,7 @@ class Mapping(SourceModel):
         """Every column that the mapping names, once."""
         named: list[str | None] = [self.value, self.unit, self.time.column if self.time else None]
         named += [self.patient if isinstance(self.patient, str) else None]
-        named += [self.code.column if self.code else None]
+        named += [self.code.column, self.code.display] if self.code else []
         for said in self.events:
             named += [said.value, said.text, said.when.column if said.when else None]
             named += [said.time.column if said.time else None, *columns_of(said.code)]

@@ -1,0 +1,77 @@
+"""Small counts: what could point at a patient is hidden, and what would give it away with it.
+
+One rule for the whole page. A count below 5 is not shown (of steps and changes, where nobody is
+meant, 0 is); nor is the least of the others, where the total is shown and a single hidden part
+could be had by subtraction; nor a share of either.
+(Hundepool et al., Statistical Disclosure Control, 2012, chapter 4: secondary suppression)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clinloom.report.figures import FEW, count
+
+HIDDEN = "hidden"
+SMALL = f"<{FEW}"
+
+
+def small(number: int) -> bool:
+    """Whether some are meant, and few."""
+    return 0 < number < FEW
+
+
+def told(number: int | None) -> str:
+    """A count of records, or of who is left out; hidden where it is small."""
+    return SMALL if number is not None and small(number) else count(number)
+
+
+def parts(numbers: Sequence[int]) -> list[bool]:
+    """Which parts of a total that is shown may be shown.
+
+    None below 5; and of those hidden there are two, and 5 together, or it is all of them.
+    """
+    shown = [number >= FEW for number in numbers]
+    while not all(shown) and any(shown):
+        hidden = [number for number, seen in zip(numbers, shown, strict=True) if not seen]
+        if len(hidden) > 1 and sum(hidden) >= FEW:
+            break
+        shown[min((n, at) for at, n in enumerate(numbers) if shown[at])[1]] = False
+    return shown
+
+
+def cell(number: int, shown: bool) -> str:
+    """A part's count."""
+    return count(number) if shown else SMALL if number < FEW else HIDDEN
+
+
+def chain(numbers: Sequence[Sequence[int]]) -> list[bool]:
+    """Which of counts that only fall, each of them several at once, may be shown.
+
+    No two that are shown one after the other differ by few. The last one stands elsewhere too, and
+    the first says of how many all others are: these stay before those between them.
+    """
+    *before, last = range(len(numbers))
+    kept = [last]
+    for at in reversed(before):
+        if at == 0 and not _near(numbers[at], numbers[last]):
+            while _near(numbers[at], numbers[kept[-1]]):
+                kept.pop()
+        if not _near(numbers[at], numbers[kept[-1]]):
+            kept.append(at)
+    return [at in kept and not any(map(small, found)) for at, found in enumerate(numbers)]
+
+
+def _near(one: Sequence[int], other: Sequence[int]) -> bool:
+    return any(small(a - b) for a, b in zip(one, other, strict=True))
+
+
+def divided(split: Mapping[str, Mapping[str, int]]) -> tuple[bool, bool]:
+    """Of parts with ``rows`` and ``positive``: whether their outcomes, and their sum, are shown.
+
+    All that is known of the parts is at stake: those with the outcome and those without.
+    """
+    having = [part["positive"] for part in split.values()]
+    lacking = [part["rows"] - part["positive"] for part in split.values()]
+    together = min(sum(having), sum(lacking)) >= FEW
+    return together and min(*having, *lacking, sum(having)) >= FEW, together

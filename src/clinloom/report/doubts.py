@@ -1,0 +1,44 @@
+"""What a reader must know of a source first, in one wording: of a look, a run and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from clinloom.report.words import RULES
+from clinloom.tables import ASSUMED_ZONE
+
+
+def refused(name: str, read: int, reasons: Mapping[str, int], *, extent: str = "") -> Iterator[str]:
+    """A line where a source had more refused than read; ``reasons``: how many, by reason.
+
+    ``read``: its images where it has any, else its events; ``extent``: of which records.
+    """
+    count = sum(reasons.values())
+    if count > read:
+        yield (
+            f"sources.{name}: {count:,} of {count + read:,} records{extent} were refused,"
+            f" {mostly(reasons)}: does the study fit the data?"
+        )
+
+
+def mostly(reasons: Mapping[str, int]) -> str:
+    """The commonest reason, with what it means."""
+    top = max(sorted(reasons), key=lambda reason: reasons[reason])
+    return f"mostly as {top}" + (f" ({RULES[top]})" if top in RULES else "")
+
+
+def zoneless(name: str, count: int, *, extent: str = "") -> Iterator[str]:
+    """A line where times of a source were read without anybody telling their zone."""
+    if count:
+        yield (
+            f"sources.{name}: {count:,} times{extent} name no zone and the study tells none: taken"
+            " as UTC; tell their `zone`, such as Europe/Berlin, or UTC where they are"
+        )
+
+
+def of_ledger(sources: Iterable[str], ledger: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines on zones of the sources whose ledger this is."""
+    rows = [row for row in ledger if row["rule"] == ASSUMED_ZONE]
+    for name in sources:
+        yield from zoneless(name, sum(row["count"] for row in rows if row["source"] == name))
