@@ -275,8 +275,24 @@ def test_identities_are_the_same_by_spark_and_without(spark, tmp_path, monkeypat
     moved = dict(
         zip(*(pa.concat_tables(tables).column(n).to_pylist() for n in ("own", "true")), strict=True)
     )
-    assert len(moved) == 3 + 30 + 2
-    assert all(moved[own] == one for own in named("Patient/2", "m", "z"))
+    assert len(moved) == 2 + 29 + 1  # those by which events name patients: links begin with them
+    assert all(moved[own] == one for own in named("Patient/2", "m"))
+
+
+def test_subjects_are_looked_up_once_for_many_slices():
+    """A slice each would read all that moved again: at ten times the patients a hundred times."""
+    asked = []
+
+    def true(rows: pa.Table) -> pa.Table:
+        asked.append(rows.num_rows)
+        return blocks.renamed(rows, iter([(np.array([3]), np.array([8]))]))
+
+    schema = pa.schema([pa.field("subject_id", pa.int64())])
+    cutter = blocks.Cutter(schema, 4, true)
+    for _ in range(100):
+        assert not list(cutter.add(pa.table({"subject_id": [1, 3, 4]}, schema=schema)))
+    cut = {bucket: rows for bucket, rows, _, _ in cutter.rest()}
+    assert cut == {1: 100, 0: 200} and asked == [300]
 
 
 @pytest.mark.parametrize("buckets", [1, 7])

@@ -53,7 +53,8 @@ class Crosswalk:
     """What is known of identities.
 
     ``known``: the crosswalk's rows as slices, to be clustered with the events; ``moved``: files of
-    subjects by their own identifiers (``own``, ascending) and their true subjects (``true``);
+    those identifiers by which events name patients (``own``, ascending) and that stand for another
+    subject (``true``);
     ``merged``: how many records turned out to be of a patient who had another; ``shared``: how many
     links were left out because of identifiers that more than HOLDERS records have.
     """
@@ -117,12 +118,13 @@ def resolve(
 def _by_driver(
     spark: SparkSession, slices: DataFrame, out: Pending, *, buckets: int, before: Stored | None
 ) -> Crosswalk:
-    rows, shared = few(shuffle.gathered(slices, LINKS), _streamed(before))
+    links = shuffle.gathered(slices, LINKS)
+    rows, shared = few(links, _streamed(before))
     own, true = (rows.column(n).to_numpy() for n in ("own", "subject_id"))
     if len(np.unique(own)) < len(own):
         raise DataError(TWICE, mend="report this at once")
     order = np.argsort(own)
-    order = order[own[order] != true[order]]
+    order = order[(own[order] != true[order]) & np.isin(own[order], _bearing(links))]
     files: tuple[Address, ...] = ()
     if len(order):
         files = (out.scratch("moved") / "moved.parquet",)
@@ -143,8 +145,8 @@ def _by_spark(
     parts: int,
     before: Stored | None,
 ) -> Crosswalk:
-    pairs = shuffle.unpacked(slices, LINKS, _pairs, PAIRS)
-    pairs, shared = _believed(pairs)
+    links = shuffle.unpacked(slices, LINKS, _pairs, PAIRS)
+    pairs, shared = _believed(links)
     if before is not None:
         pairs = _recalled(pairs, workers.read(spark, before, CROSSWALK))
     spread = _many(spark, pairs, out, parts)
@@ -156,12 +158,12 @@ def _by_spark(
     total = dict.fromkeys(COUNTS, 0) if found is None else found.to_pylist()[0]
     if frame.select("own").distinct().count() < total["rows"]:
         raise DataError(TWICE, mend="report this at once")
-    files: tuple[Address, ...] = ()
-    if total["moved"]:
-        moved = frame.where("own <> subject_id").selectExpr("own", "subject_id AS true")
-        moved = moved.repartitionByRange(max(1, total["moved"] // MOST), "own")
-        moved = moved.sortWithinPartitions("own")
-        files = tuple(shuffle.written(moved, MOVED, out.scratch("moved")))
+    bearing = workers.by_rows(links.select("patient").distinct(), _named, "own long")
+    moved = frame.where("own <> subject_id").join(bearing, "own", "left_semi")
+    moved = moved.selectExpr("own", "subject_id AS true")
+    moved = moved.repartitionByRange(max(1, total["moved"] // MOST), "own")
+    moved = moved.sortWithinPartitions("own")
+    files = tuple(shuffle.written(moved, MOVED, out.scratch("moved")))
     records = frame.where(f"identifier LIKE '{RECORD}%'").select("subject_id").distinct().count()
     known = shuffle.packed(frame.drop("own"), CROSSWALK, buckets=buckets)
     return Crosswalk(known, files, total["records"] - records, shared)
@@ -182,6 +184,16 @@ def _crosswalk(labelled: pa.Table) -> pa.Table:
     name, label = (plain(labelled.column(n).combine_chunks()) for n in ("patient", "label"))
     columns = [*parted(name), pa.array(hashed(label)), pa.array(hashed(name))]
     return pa.table(columns, names=WALKED.arrow.names)
+
+
+def _bearing(links: Sequence[pa.Table]) -> np.ndarray:
+    """The hashes of the identifiers by which events name patients: links begin with them."""
+    names = [pc.unique(part.column("patient")).cast(pa.string()) for part in links]
+    return hashed(plain(pa.concat_arrays([*names, pa.array([], pa.string())])))
+
+
+def _named(names: pa.Table) -> pa.Table:
+    return pa.table({"own": _bearing([names])})
 
 
 def anchors(crosswalk: pa.Table) -> pa.Array:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -67,10 +67,18 @@ def _place(rows: pa.Table) -> Ints:
 
 
 class Cutter:
-    """Collects rows of one table and hands them on as slices: a packed block of one bucket."""
+    """Collects rows of one table and hands them on as slices: a packed block of one bucket.
 
-    def __init__(self, schema: pa.Schema, buckets: int):
-        self.schema, self.buckets = schema, buckets
+    ``change``: what becomes of them first, many at once.
+    """
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        buckets: int,
+        change: Callable[[pa.Table], pa.Table] = lambda rows: rows,
+    ):
+        self.schema, self.buckets, self.change = schema, buckets, change
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
 
@@ -88,7 +96,7 @@ class Cutter:
     def rest(self) -> Iterator[tuple[int, int, int, bytes]]:
         """What is still held."""
         if self._rows:
-            whole = _telling(_joined(self._held))
+            whole = _telling(self.change(_joined(self._held)))
             most = max(1, ROW * whole.num_rows // max(whole.nbytes, 1))
             for bucket, part in cut(whole, self.buckets):
                 for begin in range(0, part.num_rows, most):

@@ -198,9 +198,12 @@ def cluster(
     schemas |= {kind: coded(table) for kind, (table, _) in (merges or {}).items()}
 
     def renamed(batches: Batches) -> Batches:
-        cutters = {kind: blocks.Cutter(schemas[kind], buckets) for kind in tables}
+        def true(rows: pa.Table) -> pa.Table:
+            return blocks.renamed(rows, _moved(moved))
+
+        cutters = {kind: blocks.Cutter(schemas[kind], buckets, true) for kind in tables}
         for kind, *_, block in receipts.of_slices(batches):
-            rows = blocks.renamed(blocks.opened(block, schemas[kind]), _moved(moved))
+            rows = blocks.opened(block, schemas[kind])
             yield from receipts.slices(kind, cutters[kind].add(rows), spots)
         for kind, cutter in cutters.items():
             yield from receipts.slices(kind, cutter.rest(), spots)
