@@ -580,7 +580,9 @@ def clean_oracle(rows):
             row["numeric_value"] = None
         if reason:
             refused.append((row["subject_id"], row["record_id"], reason))
-        else:
+        if reason == "several_units":  # of the number alone
+            row["numeric_value"] = None
+        if reason in (None, "several_units"):
             kept.append(row)
     kept.sort(key=order)
     seen, out = set(), []

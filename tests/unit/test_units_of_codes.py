@@ -123,7 +123,8 @@ def test_what_nothing_converts_is_refused_counted_and_told_with_units_and_number
     told = {"mg/dL": 1000, "mmol/L": 20}
     rows = [event(CODE, 5.0, "mg/dL", record_id="a"), event(CODE, 5.0, "mmol/L", record_id="b")]
     made = cleaned(*rows, told=told)
-    assert made["events"].column("record_id").to_pylist() == ["a"]
+    assert made["events"].column("record_id").to_pylist() == ["b", "a"]
+    assert made["events"].column("numeric_value").to_pylist() == [None, 5.0]  # the fact stays
     assert reasons(made) == ["several_units"]
     assert ledger(made) == [(CODE, "several_units", "rejected", 1)]
     (line,) = unconverted(learned(told))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,7 @@ def quantities(
 
     A known code's is the vocabulary's, any other's is ``learned``; the study's ``convert`` wins.
     """
-    units = {unit: _learned(unit) for unit in learned.values()}
+    units = {unit: _learned(unit) for unit in {learned[c] for c in codes if c in learned}}
     found = [BY_CODE.get(c, units[learned[c]] if c in learned else None) for c in codes]
     for own in convert:
         fits = events.matching(codes, (own.code,))
@@ -120,7 +120,7 @@ def _commonest(units: Counter[str | None], options: Options) -> str | None:
             alike.setdefault(spelled, Counter())[unit] += count
     if len(kinds) > 1 and options.several == "rejected":
         return None
-    kind = min(kinds.values(), key=lambda alike: _first(sum(alike.values(), Counter())))
+    kind = min(kinds.values(), key=lambda alike: _first(sum(alike.values(), Counter[str | None]())))
     most = min(kind.values(), key=_first)
     return min(most.items(), key=_rank)[0]
 
@@ -136,12 +136,12 @@ def canonical(units: pa.Table) -> dict[str, str | None]:
     return {code: unit for code, unit in listed if code not in BY_CODE}
 
 
-def unconverted(units: pa.Table, most: int = 10) -> Iterator[str]:
+def unconverted(units: pa.Table, most: int = 5) -> Iterator[str]:
     """A line for each code that came in several units of which nothing tells how they convert.
 
     At most ``most`` lines, those with the most numbers refused first, and one for the others.
     """
-    told: dict[str, list[dict[str, object]]] = {}
+    told: dict[str, list[dict[str, Any]]] = {}
     for row in units.to_pylist():
         told.setdefault(row["code"], []).append(row)
     refused = {

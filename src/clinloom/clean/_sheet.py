@@ -149,6 +149,14 @@ class Sheet:
             self._refused.append((rows, reason))
             self.note(rows, rule=reason, action="rejected")
 
+    def reject_numbers(self, rows: Ints, reason: str) -> None:
+        """Refuse the numbers of ``rows`` alone: the facts stay, without them."""
+        rows = rows[self.kept[rows]]
+        if len(rows):
+            self.set_value(rows, np.full(len(rows), np.nan))
+            self._refused.append((rows, reason))
+            self.note(rows, rule=reason, action="rejected")
+
     def remove(self, rows: Ints, *, rule: str) -> None:
         """Take ``rows`` out as redundant: counted, but nothing is lost by it."""
         self.kept[rows] = False

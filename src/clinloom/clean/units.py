@@ -19,6 +19,7 @@ from clinloom.clean._canonical import (
     RESPELLED,
     SEVERAL,
     UNKNOWN,
+    Learned,
     decision,
     quantities,
 )
@@ -68,7 +69,7 @@ class Options(RuleModel):
         default="commonest",
         description="a code that came in units of which nothing tells how they convert: numbers in"
         " the commonest and what converts to it are kept and the others refused, or all of them"
-        " are; the report and the command line say which",
+        " are; the facts stay, and the report and the command line say which",
     )
 
 
@@ -76,7 +77,8 @@ def apply(sheet: Sheet, options: Options) -> None:
     """Convert to the canonical unit of the code.
 
     Ledger: `mixed_units` converted, `unit_spelling` respelled, `absent_unit` assumed. Refused:
-    `unknown_unit`; `several_units` where it was the data that told the code's unit. Only numbers
+    `unknown_unit`. Where it was the data that told the code's unit, `several_units`; then only the
+    number is refused, and the fact stays: that a drug was given is true in any unit. Only numbers
     of codes that have a canonical unit are looked at.
     """
     position, codes = sheet.code
@@ -100,8 +102,10 @@ def apply(sheet: Sheet, options: Options) -> None:
         value = sheet.value[rows[converted]]
         by = pair[converted]
         sheet.set_value(rows[converted], _rounded(value * factor[by] + offset[by]))
+    learned = np.array([isinstance(q, Learned) for q in found])[quantity[rows]]
     for what, reason in REFUSALS:
-        sheet.reject(rows[done == what], reason)
+        sheet.reject(rows[(done == what) & ~learned], reason)
+        sheet.reject_numbers(rows[(done == what) & learned], reason)
     renamed = np.flatnonzero((done > KEPT) & (done < UNKNOWN))
     if len(renamed):
         canonical = [q.unit for q in found]

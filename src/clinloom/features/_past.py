@@ -40,8 +40,8 @@ class Seen:
 
     def where(self, keep: Flags) -> Seen:
         """Some of the events, for the same index rows."""
-        parts = (part[keep] for part in (self.row, self.code, self.age, self.value, self.at))
-        return Seen(self.rows, *parts)
+        row, code, age = self.row[keep], self.code[keep], self.age[keep]
+        return Seen(self.rows, row, code, age, self.value[keep], self.at[keep])
 
     @property
     def height(self) -> int:
