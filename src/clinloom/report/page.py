@@ -62,8 +62,8 @@ def _judged(record: Record) -> dict[str, Record]:
 
 def _split(parts: Record) -> dict[str, Any]:
     """The training and test patients, and their sum."""
-    shown = {"train": "Training", "test": "Test"}
-    found = [(title, parts[part]) for part, title in shown.items() if part in parts]
+    titles = {"train": "Training", "test": "Test"}
+    found = [(title, parts[part]) for part, title in titles.items() if part in parts]
     total = {key: sum(part[key] for _, part in found) for key in ("subjects", "rows", "positive")}
     several = total["rows"] != total["subjects"]
     rows = [*found, ("Together", total)] if len(found) > 1 else found
@@ -103,7 +103,8 @@ def _flow(flow: Sequence[Record], total: Record | None = None) -> dict[str, Any]
     last = steps[-1]
     key = "rows" if last["rows"] != last["subjects"] else "subjects"
     shown = disclosure.chain([_counts(step) for step in (*steps, total or last)])
-    out, before = [], None
+    out: list[dict[str, Any]] = []
+    before = None
     for step, seen in zip(steps, shown, strict=False):
         both = bool(out) and seen and out[-1]["shown"]
         out.append({**_step(step, seen), "left_out": _left_out(before, step, both)})

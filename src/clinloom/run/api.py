@@ -148,6 +148,15 @@ def score(
     )
 
 
+def _said(metric: Mapping[str, float | None]) -> str:
+    """A metric with its interval, as far as there are any."""
+    value, low, high = (metric[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "not told: too few test rows with or without the outcome"
+    between = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
+    return f"{value:.3f}{between}"
+
+
 DEMO = Path(__file__).parents[1] / "synth" / "study.yaml"
 
 
@@ -213,7 +222,7 @@ class Run:
         auroc = self.metrics["models"][selected]["test"]["auroc"]
         return {
             "selected": selected,
-            "auroc": f"{auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})",
+            "auroc": _said(auroc),
             "report": str(self.report),
             "bundle": str(self.out / "bundle"),
         }

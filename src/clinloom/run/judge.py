@@ -32,6 +32,9 @@ from clinloom.tables import RISKS, matrix
 
 ROWS = 1 << 16  # test rows that a worker reads at once
 SHOWN = 25  # features that a model's importance names
+WITHHELD: dict[str, dict[str, float | None]] = {  # of a handful: it would tell who they are
+    name: dict.fromkeys(("value", "low", "high")) for name in METRICS
+}
 
 
 def evaluate(
@@ -119,7 +122,7 @@ def _replicated(
     rows = found["drawn"].sort_by([("model", "ascending"), ("replicate", "ascending")])
     numbers = matrix(rows).reshape(len(judged), -1, len(METRICS))
     return {
-        name: evaluation.told(drawn, confidence=asked.confidence, few=one.few)
+        name: WITHHELD if one.few else evaluation.told(drawn, confidence=asked.confidence)
         for (name, one), drawn in zip(judged.items(), numbers, strict=True)
     }
 
