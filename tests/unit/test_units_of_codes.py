@@ -142,6 +142,15 @@ def test_what_nothing_converts_is_refused_counted_and_told_with_units_and_number
     assert actions(told, convert=own) == {"mg/dL": "kept", "mmol/L": "converted"}
 
 
+def test_annotations_are_units_where_they_are_all_there_is():
+    told = {"{tablet}": 9, "{puff}": 2, "{TABLET}": 1}
+    assert actions(told) == {
+        "{tablet}": "kept",
+        "{puff}": "several_units",
+        "{TABLET}": "respelled",
+    }
+
+
 def test_many_such_codes_are_told_in_a_few_lines():
     told = [counts({"kg": n, "furlong": n}, f"X//{n}") for n in range(1, 15)]
     lines = list(unconverted(units_of(pa.concat_tables(told), {}), most=3))

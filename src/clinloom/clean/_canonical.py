@@ -115,7 +115,7 @@ def _commonest(units: Counter[str | None], options: Options) -> str | None:
     read = {plain(unit): found.dimension for unit in units if unit and (found := reading(unit))}
     for unit, count in units.items():
         if unit is not None:
-            spelled = plain(unit) or unit
+            spelled = plain(unit)
             alike = kinds.setdefault(read.get(spelled, spelled), {})
             alike.setdefault(spelled, Counter())[unit] += count
     if len(kinds) > 1 and options.several == "rejected":

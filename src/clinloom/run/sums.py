@@ -131,9 +131,11 @@ def measured(events: pa.Table) -> Counter[tuple[str, str]]:
 
     ``events``: code, numeric_value and, where there are any, unit.
     """
+    if "numeric_value" not in events.column_names:
+        return Counter()
     value = numbers(column(events, "numeric_value"))
-    rows = np.flatnonzero(value == value)
     code, codes = coded(column(events, "code"))
+    rows = np.flatnonzero((value == value) & (code >= 0))
     unit, units = np.full(len(code), -1, np.int32), list[str]()
     if "unit" in events.column_names:
         unit, units = coded(column(events, "unit"))

@@ -32,12 +32,14 @@ class Quantity:
 def plain(unit: str) -> str:
     """A unit without the differences in spelling: case, brackets, annotations, signs, blanks.
 
+    One that is nothing but an annotation keeps it: {tablet} is not {puff}.
+
     >>> plain("mm[Hg]"), plain("µmol/L"), plain("x10^9/L"), plain("{beats}/min")
     ('mmhg', 'umol/l', '10*9/l', '/min')
     """
     text = re.sub(r"\{[^}]*\}|[\[\]\s.]", "", unit.casefold())
     text = text.replace("µ", "u").replace("μ", "u").replace("°", "deg").replace("^", "*")
-    return re.sub(r"^[x×](?=10)", "", text)
+    return re.sub(r"^[x×](?=10)", "", text) or unit.casefold()
 
 
 def _quantity(unit: str, conversions: Mapping[str, float | Conversion]) -> Quantity:
