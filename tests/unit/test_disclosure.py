@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinloom.report import baseline, disclosure, page, render
@@ -26,6 +26,7 @@ def part(rows: int, positive: int) -> dict[str, int]:
     return {"rows": rows, "subjects": rows, "positive": positive}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5))
 def test_no_hidden_part_of_a_total_can_be_had(numbers):
     shown = disclosure.parts(numbers)
@@ -37,6 +38,7 @@ def test_no_hidden_part_of_a_total_can_be_had(numbers):
         assert all(shown)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
 def test_no_two_counts_that_are_shown_of_those_that_fall_tell_of_few(drops):
     counts = [(n,) for n in itertools.accumulate([100, *(-d for d in drops)])]
