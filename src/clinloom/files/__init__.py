@@ -37,21 +37,39 @@ import pyarrow as pa
 
 from clinloom.files.address import Address, address
 from clinloom.files.options import Options, checked, named, settings, storages, use
-from clinloom.files.pieces import BROKEN, RANGE, FileUnit, Given, Piece, adjoined, cut, listing
+from clinloom.files.parts import FAULTS, Part, parted
+from clinloom.files.pieces import (
+    BROKEN,
+    PARQUET,
+    RANGE,
+    FileUnit,
+    Given,
+    Piece,
+    adjoined,
+    cut,
+    listing,
+)
 from clinloom.files.registry import Entry
 from clinloom.files.stores import store
 from clinloom.files.units import GROUP, Unit, fingerprint, groups
+from clinloom.files.unpacked import MOST, WHOLE, TooLarge
 
 __all__ = [
     "BROKEN",
+    "FAULTS",
     "GROUP",
+    "MOST",
+    "PARQUET",
     "RANGE",
+    "WHOLE",
     "Address",
     "Entry",
     "FileUnit",
     "Given",
     "Options",
+    "Part",
     "Piece",
+    "TooLarge",
     "Unit",
     "address",
     "adjoined",
@@ -67,6 +85,7 @@ __all__ = [
     "listed",
     "listing",
     "named",
+    "parted",
     "random",
     "read",
     "remove",

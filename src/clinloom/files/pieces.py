@@ -7,23 +7,35 @@ which open it themselves and fetch what they need. Bytes that are at hand are re
 
 from __future__ import annotations
 
-import gzip
+import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import translate
+from itertools import chain
 
 from clinloom.errors import SourceError
 from clinloom.files import archives
 from clinloom.files.address import Address, address
 from clinloom.files.registry import Entry
 from clinloom.files.stores import store
+from clinloom.files.unpacked import (
+    BLOCK,
+    MOST,
+    WHOLE,
+    TooLarge,
+    bounded,
+    gunzipped,
+    is_gzip,
+    joined,
+)
 
 RANGE = 32 << 20  # bytes of a large line-oriented file that one worker reads at once
 GAP = 256  # bytes between two members of an archive that are still fetched as one
 BROKEN = ""  # the member of an archive whose directory cannot be read
 LINE = 1 << 16  # bytes that are fetched at once in search of a line's end
+PARQUET = b"PAR1\x15"  # how a Parquet file begins: its mark, then a header's first field
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,8 @@ class Piece:
     """A file, an archive's member, or the lines of a file that start in ``[start, stop)``.
 
     ``record`` says where a member lies in its archive (first byte, end, checksum), ``run`` which
-    bytes around it a group fetches at once, ``stamp`` changes when the file is rewritten.
+    bytes around it a group fetches at once, ``stamp`` changes when the file is rewritten. A packed
+    file may unpack to ``most`` bytes, of which ``whole`` may be held at once.
     """
 
     name: str
@@ -43,17 +56,49 @@ class Piece:
     stamp: str = field(default="", compare=False)
     record: Sequence[int] | None = field(default=None, compare=False)
     run: Sequence[int] | None = field(default=None, compare=False)
+    whole: int = field(default=WHOLE, compare=False)
+    most: int = field(default=MOST, compare=False)
 
     def read(self) -> bytes:
-        """The bytes, decompressed where the name ends in .gz, cut at line ends where ranged."""
-        if self.member is not None:
-            found = (self.size, self.record, self.run, self.stamp)
-            data = archives.member(self.path, self.member, *found)
-        elif self.start is None:
-            data = _bytes(self.path)
-        else:
+        """The bytes, unpacked where they are of gzip, cut at line ends where ranged.
+
+        Raises TooLarge where a packed file is more than ``whole`` bytes.
+        """
+        if self.start is not None:
             return self._lines(self.start, self.stop or self.start)
-        return gzip.decompress(data) if self.name.endswith(".gz") else data
+        if self.member is None and not is_gzip(self.name, b""):
+            data = _bytes(self.path)
+            return joined(gunzipped([data]), self.whole) if is_gzip("", data) else data
+        return joined(replace(self, most=min(self.whole, self.most)).blocks(), self.whole)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The whole file, or member, as it unpacks. Raises TooLarge past ``most`` bytes."""
+        if self.member is not None and self.size > self.most:
+            raise TooLarge(f"it unpacks to more than {self.most} bytes")
+        packed = self._packed()
+        for first in packed:
+            found = chain([first], packed)
+            if is_gzip(self.name, first):
+                found = bounded(gunzipped(found), self.most)
+            yield from found
+
+    def _packed(self) -> Iterator[bytes]:
+        if self.member is None:
+            yield from archives.fetched(self.path, 0, self.size)
+        elif self.large:
+            yield from archives.blocks(self.path, self.member, self.size, self.record)
+        else:
+            found = (self.size, self.record, self.run, self.stamp)
+            yield archives.member(self.path, self.member, *found)
+
+    @property
+    def large(self) -> bool:
+        """Whether it is more than one worker reads at once."""
+        return self.size > RANGE
+
+    def begin(self, size: int) -> bytes:
+        """The first bytes of a file as it lies there, and no others."""
+        return _bytes(self.path, 0, size)
 
     def head(self) -> bytes:
         """The file's first line, without its line end."""
@@ -93,6 +138,7 @@ class Given:
     name: str
     data: bytes = field(repr=False)
     stamp: str = field(default="", compare=False)
+    whole: int = field(default=WHOLE, compare=False)
 
     @property
     def size(self) -> int:
@@ -105,8 +151,10 @@ class Given:
         return None
 
     def read(self) -> bytes:
-        """The bytes, decompressed where the name ends in .gz."""
-        return gzip.decompress(self.data) if self.name.endswith(".gz") else self.data
+        """The bytes, unpacked where they are of gzip: not more than ``whole``, else TooLarge."""
+        if not is_gzip(self.name, self.data):
+            return self.data
+        return joined(gunzipped([self.data]), self.whole)
 
     def head(self) -> bytes:
         """The first line, without its line end."""
@@ -163,11 +211,7 @@ def listing(path: str, *, include: str = "*", where: str = "") -> Iterator[Piece
             mend="fetch it again",
         ) from None
     except PermissionError as error:
-        raise SourceError(
-            f"'{error.filename or path}' may not be read",
-            where=where or None,
-            mend="does this user, or do the storage's credentials, have the right to?",
-        ) from None
+        raise _forbidden(error.filename or path, where) from None
     if not there:
         raise SourceError(
             f"'{path}' does not exist",
@@ -181,6 +225,14 @@ def listing(path: str, *, include: str = "*", where: str = "") -> Iterator[Piece
             where=where or None,
             mend="is it the right folder?",
         )
+
+
+def _forbidden(path: str, where: str = "") -> SourceError:
+    return SourceError(
+        f"'{path}' may not be read",
+        where=where or None,
+        mend="does this user, or do the storage's credentials, have the right to?",
+    )
 
 
 def _nearby(root: Address) -> str:
@@ -212,15 +264,42 @@ def _members(entry: Entry, root: Address) -> Iterator[Piece]:
 
 
 def cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Files of lines, a large one as ranges of its lines; what cannot be cut at its lines whole."""
+    """Files of lines, a large one as ranges of its lines; what cannot be cut at its lines whole.
+
+    A large file's first bytes tell which it is, whatever it is called.
+    """
     for piece in pieces:
-        ranged = piece.member is None and piece.size > RANGE
-        if not ranged or piece.name.endswith((".gz", ".parquet", ".json")):
+        if piece.member is not None or not piece.large or not _in_lines(piece):
             yield piece
             continue
         for start in range(0, piece.size, RANGE):
             stop = min(start + RANGE, piece.size)
             yield Piece(piece.name, piece.path, stop - start, None, start, stop, piece.stamp)
+
+
+def _in_lines(piece: Piece) -> bool:
+    if is_gzip(piece.name, b""):
+        return False
+    try:
+        return of_lines(piece.name, piece.begin(BLOCK))
+    except PermissionError:
+        raise _forbidden(piece.path) from None
+
+
+def of_lines(name: str, begin: bytes) -> bool:
+    """Whether a file that begins so may be cut at its lines: rows, or a JSON value a line."""
+    if begin.startswith(PARQUET) or is_gzip("", begin):
+        return False
+    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    plain = name.lower().removesuffix(".gz")
+    if not text.startswith((b"{", b"[")) or plain.endswith((".ndjson", ".jsonl")):
+        return True
+    first, end, _ = text.partition(b"\n")
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return bool(end)
 
 
 def adjoined(group: Sequence[FileUnit]) -> list[FileUnit]:

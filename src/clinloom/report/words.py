@@ -113,6 +113,7 @@ RULES = {
     "timed_by_onset": "condition timed by its onset",
     "timed_by_sample": "result timed by its sample",
     "timed_by_release": "result timed by when it was released",
+    "too_large": "file that unpacks to more than the study allows",
     "truncated_dicom": "DICOM file that breaks off",
     "truncated_image": "image that breaks off",
     "two_identifiers": "patients known by two identifiers, joined",

@@ -11,13 +11,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from clinloom.errors import SourceError
-from clinloom.files import FileUnit, Given, address, adjoined, cut, listing
+from clinloom.files import (
+    MOST,
+    WHOLE,
+    FileUnit,
+    Given,
+    Piece,
+    address,
+    adjoined,
+    cut,
+    listing,
+    parted,
+)
 from clinloom.sources._frames import State, of_files
 from clinloom.study import SourceModel, StudyPath
 
@@ -25,6 +37,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 COLUMNS = ("path", "content")
+UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+SIZE = r"^\d+[kmgt]$"  # bytes, as memory is written
 
 
 class FileSource(SourceModel):
@@ -36,6 +50,19 @@ class FileSource(SourceModel):
         default="workers",
         description="who opens the files; `spark`: its own readers, where workers may not, whole"
         " files only and no archives",
+    )
+    unpacked_at_most: str = Field(
+        default=f"{MOST >> 30}g",
+        pattern=SIZE,
+        description="how large a packed file (.gz, or in an archive) may be when it is unpacked,"
+        " like 200g; a larger one is refused as `too_large`",
+    )
+    whole_at_most: str = Field(
+        default=f"{WHOLE >> 20}m",
+        pattern=SIZE,
+        description="how much of a packed file a worker may hold at once, like 2g: a file that is"
+        " not read line by line (a JSON document, Parquet, an image), or one line; a larger one is"
+        " refused as `too_large`",
     )
 
 
@@ -89,11 +116,19 @@ def _files(spark: SparkSession, options: FileSource, where: str) -> DataFrame:
 
 
 def handed(
-    units: Iterable[FileUnit] | Iterable[pa.Table], options: FileSource
+    units: Iterable[FileUnit] | Iterable[pa.Table], options: FileSource, *, lines: bool = False
 ) -> Iterator[FileUnit]:
-    """The units of one read as files: those that workers open, or the bytes that Spark read."""
+    """The units of one read as files: those that workers open, or the bytes that Spark read.
+
+    ``lines``: a large file of lines that is in no range, as a packed one, comes in parts, which
+    are to be read in turn.
+    """
+    whole, most = _bytes(options.whole_at_most), _bytes(options.unpacked_at_most)
     if options.open == "workers":
-        yield from adjoined([unit for unit in units if not isinstance(unit, pa.Table)])
+        for unit in adjoined([unit for unit in units if not isinstance(unit, pa.Table)]):
+            if isinstance(unit, Piece):
+                unit = replace(unit, whole=whole, most=most)
+            yield from parted(unit) if lines else (unit,)
         return
     root = _plain(address(options.path).uri)
     for table in units:
@@ -103,7 +138,11 @@ def handed(
         for path, content in zip(*(table.column(name) for name in COLUMNS), strict=True):
             place = _plain(path.as_py())
             name = place.removeprefix(root).lstrip("/") or place.rsplit("/", 1)[-1]
-            yield Given(name, content.as_py())
+            yield Given(name, content.as_py(), whole=min(whole, most))
+
+
+def _bytes(size: str) -> int:
+    return int(size[:-1]) * UNITS[size[-1]]
 
 
 def _plain(uri: str) -> str:

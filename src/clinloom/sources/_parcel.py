@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import zipfile
-import zlib
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
-from clinloom.files import FileUnit
+from clinloom.files import FAULTS, FileUnit, TooLarge
 from clinloom.sources._displays import Displays
 from clinloom.tables import ASSUMED_ZONE, LEDGER, PARCEL_LINKS, PARCEL_REJECTED
 
@@ -79,12 +76,16 @@ def zones(source: str, count: int) -> list[dict[str, Any]]:
 
 
 def whole(piece: FileUnit, refused: Refusals) -> bytes | None:
-    """The piece's bytes; a file that cannot be unpacked is refused as ``unreadable_file``."""
+    """The piece's bytes; a file that cannot be unpacked is refused as ``unreadable_file``, one that
+    unpacks to more than the study allows as ``too_large``.
+    """
     try:
         return piece.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile):
+    except TooLarge:
+        refused.add("too_large", file=piece.name)
+    except FAULTS:
         refused.add("unreadable_file", file=piece.name)
-        return None
+    return None
 
 
 def first_byte(piece: FileUnit) -> int:

@@ -131,7 +131,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     record. Resource types, fields and codings that are not read are counted in the ledger.
     """
     reader = _Reader(options, source)
-    for piece in handed(units, options):
+    for piece in handed(units, options, lines=True):
         reader.medicines.reading = piece
         data = whole(piece, reader.refused)
         if data is None:

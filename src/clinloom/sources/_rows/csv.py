@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from clinloom.errors import SourceError, nearest
-from clinloom.files import FileUnit
+from clinloom.files import PARQUET, FileUnit, Given
 from clinloom.sources._parcel import WORD, Refusals, first_byte, whole
-from clinloom.sources._rows.edges import trimmed
+from clinloom.sources._rows.edges import carried, trimmed
 
 Needed = Callable[[Sequence[str]], Sequence[str]]
 BATCH = 16 << 20  # bytes that are parsed at once
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Rows:
     """Rows of files: columns, which file each row is of, and where it lies there.
 
     ``position``: the byte at which the row starts (CSV) or its number (Parquet); where a row has
-    no place but a key, ``key`` is each row's, as text, null where none is known.
+    no place but a key, ``key`` is each row's, as text, null where none is known. ``part``: they
+    are not all rows of their one file, whose patient is ``owner`` where a row tells it.
     """
 
     columns: dict[str, pa.Array]
@@ -39,6 +41,8 @@ class Rows:
     file: np.ndarray
     position: np.ndarray
     key: pa.Array | None = None
+    part: bool = False
+    owner: str | None = None
 
     @property
     def count(self) -> int:
@@ -49,7 +53,8 @@ class Rows:
 @dataclass
 class _Body:
     """A file's lines without its header, in UTF-8. ``base``: where they start in the file;
-    ``starts``: where each line does, if the file is written otherwise.
+    ``starts``: where each line does, if the file is written otherwise; ``part``: whether they are
+    not all of them.
     """
 
     name: str
@@ -58,6 +63,7 @@ class _Body:
     header: tuple[str, ...]
     delimiter: str
     starts: np.ndarray | None = None
+    part: bool = False
 
     @property
     def kind(self) -> tuple[tuple[str, ...], str]:
@@ -65,26 +71,30 @@ class _Body:
 
 
 def rows(
-    pieces: Sequence[FileUnit],
+    pieces: Iterable[FileUnit],
     *,
     named: Sequence[str],
     needed: Needed,
     delimiter: str,
     encoding: str,
     refused: Refusals,
+    parquet: list[FileUnit] | None = None,
 ) -> Iterator[Rows]:
     """The rows of CSV files, about 16 MB at a time; each named column is a dictionary of texts.
 
-    ``needed``: of a header, the columns that are read. Raises SourceError where a file lacks one of
-    ``named``.
+    ``needed``: of a header, the columns that are read; ``parquet`` gets the files whose content is
+    Parquet. Raises SourceError where a file lacks one of ``named``.
     """
     held: list[_Body] = []
     size = 0
     for piece in pieces:
-        for body in _bodies(piece, delimiter, encoding, refused):
-            if not held or body.kind != held[0].kind:
+        for body in _bodies(piece, delimiter, encoding, refused, parquet):
+            fresh = not held or body.kind != held[0].kind
+            if fresh:
                 check(body.header, named, piece.name)
-            if held and (body.kind != held[0].kind or size + len(body.data) > BATCH):
+                once(body.header, needed(body.header), piece.name)
+            apart = fresh or body.part or held[0].part or size + len(body.data) > BATCH
+            if held and apart:
                 yield from _parsed(held, needed(held[0].header), refused)
                 held, size = [], 0
             held.append(body)
@@ -99,12 +109,13 @@ def check(
     """Raise SourceError for the first of ``columns`` that ``header`` lacks.
 
     ``lack``: how the message begins, before "no column". Names are shown only where the study has
-    them too, or nearly: of a file without a header, the first line is a patient's.
+    them too, or nearly, beside one that it has: of a file without a header, the first line is a
+    patient's.
     """
     for name in columns:
         if name not in header:
-            near = nearest(name, [h for h in header if re.match(r"[^\W\d]", h)])
             there = [column for column in columns if column in header]
+            near = nearest(name, [h for h in header if re.match(r"[^\W\d]", h)]) if there else None
             found = f"it has {', '.join(there)}" if there else "it has none of the others either"
             raise SourceError(
                 f"{lack} no column '{name}'",
@@ -115,10 +126,37 @@ def check(
             )
 
 
-def _bodies(piece: FileUnit, delimiter: str, encoding: str, refused: Refusals) -> Iterator[_Body]:
+def once(header: Sequence[str], columns: Sequence[str], file: str) -> None:
+    """Raise SourceError where two columns have the name of one that is read."""
+    several = [n for n, name in enumerate(header, 1) if name in columns and header.count(name) > 1]
+    if several:
+        listed = ", ".join(map(str, several[:4]))
+        raise SourceError(
+            f"several columns have one name: columns {listed}{' …' if several[4:] else ''}",
+            where=file,
+            mend="give each column a name of its own; does the first line hold names at all?",
+        )
+
+
+def _bodies(
+    piece: FileUnit,
+    delimiter: str,
+    encoding: str,
+    refused: Refusals,
+    parquet: list[FileUnit] | None = None,
+) -> Iterator[_Body]:
     data = whole(piece, refused)
     if data is None:
         return
+    if parquet is not None and piece.start is None and data.startswith(PARQUET):
+        parquet.append(Given(piece.name, data))
+        return
+    if data.startswith(UTF_16) and not piece.start:
+        raise SourceError(
+            "the file is written in UTF-16",
+            where=piece.name,
+            mend="write it anew in UTF-8: `iconv -f UTF-16 -t UTF-8`, or 'CSV UTF-8' in Excel",
+        )
     head, begin = piece.head() if piece.start else b"", first_byte(piece)
     skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     if not piece.start:
@@ -128,20 +166,29 @@ def _bodies(piece: FileUnit, delimiter: str, encoding: str, refused: Refusals) -
         if piece.start is None:
             refused.add("empty_file", file=piece.name)
         return
-    header, used = _header(head, delimiter, encoding)
+    try:
+        header, used = _header(head, delimiter, encoding)
+    except csv.Error:
+        raise SourceError(
+            "the first line does not hold the names of columns",
+            where=piece.name,
+            mend="is it a CSV file, whose lines end with a line feed?",
+        ) from None
     data, carried = trimmed(piece, data, len(header), used)
     begin += carried
+    part = piece.start is not None
     while skip < len(data):
         end = len(data)
         if end - skip > 2 * BATCH and b'"' not in data:
             end = data.find(b"\n", skip + BATCH) + 1 or end
-        part = data[skip:end]
-        body = part if part.endswith(b"\n") else part + b"\n"
+        part = part or end < len(data)
+        body = data[skip:end]
+        body = body if body.endswith(b"\n") else body + b"\n"
         base, starts = begin + skip, None
         if not body.isascii():
             starts = _line_starts(body) + base
             body = _encoded(body, encoding, piece.name, starts, refused)
-        yield _Body(piece.name, body, base, header, used, starts)
+        yield _Body(piece.name, body, base, header, used, starts, part)
         skip = end
 
 
@@ -199,12 +246,13 @@ def _parsed(bodies: list[_Body], columns: Sequence[str], refused: Refusals) -> I
             kept[number - 1] = False
             name = bodies[file[number - 1]].name
             refused.add("malformed_row", file=name, position=int(starts[number - 1]))
-        yield _rows(table, [b.name for b in bodies], file[kept], starts[kept], blank[kept])
+        names, part = [body.name for body in bodies], bodies[0].part
+        yield _rows(table, names, file[kept], starts[kept], blank[kept], part=part)
     elif len(bodies) > 1:
         for body in bodies:
             yield from _parsed([body], columns, refused)
     else:
-        yield from _without_stray_quotes(bodies[0], columns, refused)
+        yield from _broken(bodies[0], columns, refused)
 
 
 def _places(bodies: Sequence[_Body], begins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,21 +277,36 @@ def _row_starts(data: bytes, begins: np.ndarray) -> np.ndarray:
     return np.concatenate([[True], ~inside])
 
 
-def _without_stray_quotes(body: _Body, columns: Sequence[str], refused: Refusals) -> Iterator[Rows]:
-    """Refuse each line with an odd number of quotation marks and parse the others."""
+def _broken(body: _Body, columns: Sequence[str], refused: Refusals) -> Iterator[Rows]:
+    """Parse the rows around one that cannot be told from others, and refuse that one's lines."""
     lines = body.data.split(b"\n")[:-1]
-    odd = [n for n, line in enumerate(lines) if line.count(b'"') % 2]
-    _, starts = _places([body], _line_starts(body.data))
-    if not odd:
-        refused.add("malformed_file", file=body.name)
+    cut = _middle(body)
+    if cut:
+        above = body.data.count(b"\n", 0, cut)
+        _, starts = _places([body], _line_starts(body.data))
+        for data, at in ((body.data[:cut], starts[:above]), (body.data[cut:], starts[above:])):
+            yield from _parsed([replace(body, data=data, starts=at, part=True)], columns, refused)
         return
-    for number in odd:
+    bad = [n for n, line in enumerate(lines) if line.find(b"\r", 0, -1) >= 0]
+    bad = bad or [n for n, line in enumerate(lines) if line.count(b'"') % 2]
+    bad = bad or [n for n, line in enumerate(lines) if line.strip()]
+    _, starts = _places([body], _line_starts(body.data))
+    for number in bad:
         refused.add("malformed_row", file=body.name, position=int(starts[number]))
         lines[number] = b""
     data = b"\n".join([*lines, b""])
-    yield from _parsed(
-        [_Body(body.name, data, body.base, body.header, body.delimiter, starts)], columns, refused
-    )
+    yield from _parsed([replace(body, data=data, starts=starts)], columns, refused)
+
+
+def _middle(body: _Body) -> int:
+    """Where a row begins, as near to the middle of the lines as there is one; 0: nowhere."""
+    size, cells = len(body.data), len(body.header)
+    for begin in (size // 2, size // 4, size // 8, size // 16, 0):
+        line = body.data.find(b"\n", begin) + 1
+        cut = line + carried(body.data[line:], cells, body.delimiter)
+        if 0 < line and cut < size:
+            return cut
+    return 0
 
 
 def _table(
@@ -280,7 +343,13 @@ def _table(
 
 
 def _rows(
-    table: pa.Table, files: list[str], file: np.ndarray, starts: np.ndarray, blank: np.ndarray
+    table: pa.Table,
+    files: list[str],
+    file: np.ndarray,
+    starts: np.ndarray,
+    blank: np.ndarray,
+    *,
+    part: bool,
 ) -> Rows:
     if blank.any():
         table = table.filter(pa.array(~blank))
@@ -290,4 +359,4 @@ def _rows(
         name: column.chunk(0) if column.num_chunks else pa.array([], WORD)
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
-    return Rows(columns, files, file, starts)
+    return Rows(columns, files, file, starts, part=part)

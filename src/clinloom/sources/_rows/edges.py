@@ -22,27 +22,29 @@ def trimmed(piece: FileUnit, data: bytes, cells: int, delimiter: str) -> tuple[b
 
     ``data``: the lines that start in the range; ``cells``: how many a row has.
     """
-    if not isinstance(piece, Piece) or piece.start is None:
+    if not isinstance(piece, Piece) or piece.start is None:  # all lines are here
         return data, 0
     before = 0
     if piece.start:
         begin = data if len(data) >= WINDOW else piece.following(0, WINDOW)
-        before = _carried(begin, cells, delimiter)
+        before = carried(begin, cells, delimiter)
         if before >= len(data):  # no row begins here
             return b"", 0
     for size in SIZES:
         following = piece.following(len(data), size)
-        more = _carried(following, cells, delimiter)
+        more = carried(following, cells, delimiter)
         if more < size:  # else the row goes on
             break
     return data[before:] + following[:more], before
 
 
-def _carried(data: bytes, cells: int, delimiter: str) -> int:
+def carried(data: bytes, cells: int, delimiter: str) -> int:
     """How many bytes at the begin of ``data`` belong to a row that was begun before."""
-    window = data[:WINDOW]
+    window, ended = data[:WINDOW], len(data) < WINDOW
     if b'"' not in window:
         return 0
+    if ended and not window.endswith(b"\n"):  # the file's last row counts as any other
+        window += b"\n"
     token = _token(delimiter)
     outside, _ = _fitting(token, window, 0, cells)
     closed = _closed(delimiter).match(window)
@@ -50,9 +52,9 @@ def _carried(data: bytes, cells: int, delimiter: str) -> int:
         return 0
     end = _row_end(token, window, closed.end())
     inside, rows = _fitting(token, window, end, cells)
-    if not rows or inside <= outside:
-        return 0
-    return _row_end(token, data, closed.end())
+    if not rows and ended:  # that row is the file's last: nothing else speaks for it
+        inside = 0.5
+    return _row_end(token, data, closed.end()) if inside > outside else 0
 
 
 @lru_cache(maxsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,17 @@ def parcels(
     yield {**parcel, **refused.take()}
 
 
+def owners(rows: Rows, options: Mapping) -> list[str | None]:
+    """Whose a file is, by the first of these rows that says so; of none, nothing."""
+    assert options.whose is not None  # noqa: S101 - who asks has looked
+    code_column, value_column, row = options.whose
+    marked = pa.array(_marked(rows, code_column, row)[:1], pa.int64())
+    found: list[str | None] = parts(
+        rows.columns[value_column].take(marked), options.missing
+    ).to_pylist()
+    return found
+
+
 def _patients(rows: Rows, mark: str, options: Mapping) -> pa.DictionaryArray:
     """Each row's patient, null where there is none."""
     if isinstance(options.patient, str):
@@ -61,6 +73,8 @@ def _patients(rows: Rows, mark: str, options: Mapping) -> pa.DictionaryArray:
     if options.whose is None:
         names = pa.array([_stem(name) for name in rows.files], pa.string())
         return pa.DictionaryArray.from_arrays(pa.array(rows.file, pa.int32()), names)
+    if rows.part:
+        return word(rows.owner, rows.count)
     code_column, value_column, row = options.whose
     marked = _marked(rows, code_column, row)
     files, first = np.unique(rows.file[marked], return_index=True)
@@ -156,7 +170,8 @@ def _taken(rows: Rows, at: pa.Array) -> Rows:
     cells = {name: column.take(at) for name, column in rows.columns.items()}
     key = rows.key.take(at) if rows.key is not None else None
     places = at.to_numpy()
-    return Rows(cells, rows.files, rows.file[places], rows.position[places], key)
+    file, position = rows.file[places], rows.position[places]
+    return replace(rows, columns=cells, file=file, position=position, key=key)
 
 
 def _wide(
