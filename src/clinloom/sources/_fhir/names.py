@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.event import Refused
 from clinloom.sources._fhir.systems import short
+
+
+class Naming(Protocol):
+    """What names the codes of Observations, in whatever form these hold their concepts."""
+
+    def codes(self, concept: Any) -> tuple[str, ...]:
+        """The codes, none where there are none."""
+
+    def due(self, concept: Any) -> tuple[str, ...]:
+        """The codes. Raises Refused where there is none."""
+
+    def answer(self, concept: r4.Concept) -> str | None:
+        """The code of a value."""
 
 
 class _Coding(NamedTuple):
@@ -35,15 +48,22 @@ class Names:
 
     def codes(self, concept: r4.Concept | None) -> tuple[str, ...]:
         """``SYSTEM//code`` of each coding that is kept; of the same thing in several systems."""
+        kept, others = self.named(concept)
+        if others:
+            self.left_out.update(others)
+        return kept
+
+    def named(self, concept: r4.Concept | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The codes of the codings that are kept, and of those that are passed over."""
         codings = concept.coding if concept is not None else None
         if not codings:
-            return ()
+            return (), ()
         if len(codings) > 1:
             return self._several(codings)
         coding = codings[0]
         if not coding.code:
-            return ()
-        return (self._known.get((coding.system, coding.code)) or self._named(coding)).alone
+            return (), ()
+        return (self._known.get((coding.system, coding.code)) or self._named(coding)).alone, ()
 
     def due(self, concept: r4.Concept | None) -> tuple[str, ...]:
         """The codes. Raises Refused where there is none."""
@@ -69,16 +89,15 @@ class Names:
             known = self._known[key] = _Coding(self._rank.get(system), name, (name,))
         return known
 
-    def _several(self, codings: Sequence[r4.Coding]) -> tuple[str, ...]:
+    def _several(self, codings: Sequence[r4.Coding]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         found = dict.fromkeys(self._named(coding) for coding in codings if coding.code)
         kept = [coding for coding in found if coding.rank is not None]
         if not kept:
             kept = list(found)[:1]
         elif not self._every:
             kept = [min(kept, key=_place)]
-        if len(kept) < len(found):
-            self.left_out.update(coding.name for coding in found if coding not in kept)
-        return tuple(coding.name for coding in kept)
+        others = [coding for coding in found if coding not in kept]
+        return tuple(c.name for c in kept), tuple(c.name for c in others)
 
 
 def _place(coding: _Coding) -> int:
