@@ -18,9 +18,9 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from clinloom.files import FileUnit
+from clinloom.sources._fhir import plain, statuses
 from clinloom.sources._fhir import resources as r4
-from clinloom.sources._fhir import statuses
-from clinloom.sources._fhir.event import Event, Refused
+from clinloom.sources._fhir.event import Event, Refused, Rows
 from clinloom.sources._fhir.happenings import happenings, person
 from clinloom.sources._fhir.identities import Whose
 from clinloom.sources._fhir.medicines import Medicines, Waiting
@@ -136,9 +136,9 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
         data = whole(piece, reader.refused)
         if data is None:
             continue
-        for resource, position in _found(piece, data, reader.refused):
-            reader.take(resource, position, piece.name)
-            if len(reader.events) >= PARCEL:
+        for part, position, lines in _parts(piece, data, reader.refused):
+            (reader.lines if lines else reader.take)(part, position, piece.name)
+            if len(reader.rows) >= PARCEL:
                 yield reader.parcel()
     reader.end()
     left = reader.parcel(last=True)
@@ -147,26 +147,30 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
 
 
 def _of(piece: FileUnit, refused: Refusals) -> Iterator[r4.Found]:
-    data = whole(piece, refused)
-    return iter(()) if data is None else _found(piece, data, refused)
-
-
-def _found(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[r4.Found]:
     """The resources of a file."""
+    data = whole(piece, refused)
+    for part, position, lines in _parts(piece, data, refused) if data is not None else ():
+        yield from r4.lines(part, position) if lines else ((part, position),)
+
+
+def _parts(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[tuple[bytes, int, bool]]:
+    """A file's resources one by one, or its lines (True) many at a time."""
     if piece.start is None and not data.strip(b"\xef\xbb\xbf \t\r\n"):
         refused.add("empty_file", file=piece.name)
         return
     skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     data = data[skip:] if skip else data
     if piece.start is not None or r4.is_lines(piece.name, data):
-        yield from r4.lines(data, first_byte(piece) + skip)
+        for lines, start in r4.blocks(data, first_byte(piece) + skip):
+            yield lines, start, True
     elif data.lstrip().startswith(b"["):
         try:
-            yield from r4.elements(data)
+            for element, start in r4.elements(data):
+                yield element, start, False
         except (msgspec.DecodeError, RecursionError):
             refused.add("malformed_json", file=piece.name, position=0)
     else:
-        yield data, skip
+        yield data, skip, False
 
 
 class _Reader:
@@ -179,15 +183,26 @@ class _Reader:
         self.refused = Refusals(source)
         self.medicines = Medicines(options, lambda piece: _of(piece, Refusals(source)))
         self.versions = Versions(options.zone or ASSUMED)
-        self.events: list[Event] = []
+        self.rows = Rows()
         self.zoneless = 0
         self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
         self.unread: Counter[str] = Counter()
         self.whose = Whose(options.identifiers, options.server)
+        self.plain = plain.Plain(self.names, self.facts, self.whose, self.versions)
+
+    def lines(self, data: bytes, position: int, file: str) -> None:
+        """Read lines of a resource each; the first starts at byte ``position`` of the file."""
+        for resource, line, start in self.plain.take(data.split(b"\n"), position, self.rows):
+            if resource is not None and type(resource) is not plain.Observation:
+                self._found(resource, line, start, file)
+            elif line and not line.isspace():
+                self.take(line, start, file)
 
     def take(self, data: bytes, position: int, file: str) -> None:
         """Read one resource; whatever is wrong with it is refused with its place."""
-        resource = self._decoded(data, position, file)
+        self._found(self._decoded(data, position, file), data, position, file)
+
+    def _found(self, resource: Any, data: bytes, position: int, file: str) -> None:
         if type(resource) is r4.Bundle:
             self._bundle(resource, data, position, file)
         elif resource is not None:
@@ -198,12 +213,12 @@ class _Reader:
             return r4.decode(data)
         except msgspec.ValidationError:
             pass
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except r4.MALFORMED:
             self.refused.add("malformed_json", file=file, position=position)
             return None
         try:
             kind = r4.decode_kind(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except r4.MALFORMED:
             kind = r4.Kind()
         if kind.resourceType is None:
             self.refused.add("not_a_resource", file=file, position=position)
@@ -290,9 +305,9 @@ class _Reader:
 
     def _told(self, resource: Any, events: Sequence[Event]) -> None:
         """Keep what a resource tells; count what else it holds."""
-        begin = len(self.events)
-        self.events += events
-        self.versions.note(resource, begin, len(self.events))
+        begin = len(self.rows)
+        self.rows.add(events, resource.meta)
+        self.versions.note(resource, begin, len(self.rows))
         for name in r4.LEFT_OUT[type(resource)]:
             if getattr(resource, name) is not r4.UNREAD:
                 self.unread[f"{type(resource).__name__}.{name}"] += 1
@@ -308,9 +323,9 @@ class _Reader:
         """What was found since the last parcel. ``last``: with what was counted all along."""
         ledger: list[dict[str, Any]] = []
         out = {}
-        if self.events:
+        if self.rows:
             out["events"] = self._table(ledger)
-            self.events = []
+            self.rows = Rows()
         if last:
             told = (("not_read", self.unread), ("other_coding", self.names.left_out))
             for rule, counts in told:
@@ -322,8 +337,7 @@ class _Reader:
         return {**out, **links(*self.whose.fresh()), **self.refused.take()}
 
     def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
-        columns = [list(column) for column in zip(*self.events, strict=True)]
-        patient, time, made, onset, code, number, text, unit, record = columns
+        patient, time, made, onset, code, number, text, unit, record, updated = self.rows.columns
         text_of, zone = pa.string(), self.options.zone or ASSUMED
         coded, told = pa.array(code, text_of).dictionary_encode(), pa.array(time, text_of)
         if self.options.zone is None:
@@ -349,7 +363,7 @@ class _Reader:
             "record_id": pa.array(record, text_of),
             "earlier": found.earlier,
             "time_text": found.text,
-            "version": self.versions.take(len(code)),
+            "version": self.versions.take(updated),
         }
         return pa.table(cells).select(PARCEL_EVENTS.arrow.names)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from clinloom.sources._fhir import resources as r4
 
 # A plain tuple, since there are hundreds of thousands a second: patient, time, made, onset, code,
 # number, text, unit, record_id. ``made`` is a result's own time where ``time`` is that of its
@@ -19,6 +22,7 @@ Event = tuple[
     str | None,
     str,
 ]
+FIELDS = 9
 
 
 class Refused(Exception):
@@ -27,3 +31,25 @@ class Refused(Exception):
     def __init__(self, reason: str, told: Sequence[Event] = ()):
         super().__init__(reason)
         self.told = told
+
+
+class Rows:
+    """Events column by column; the last column is when the resource of each was updated."""
+
+    def __init__(self) -> None:
+        self.columns: tuple[list[Any], ...] = tuple([] for _ in range(FIELDS + 1))
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def extend(self, columns: Iterable[Sequence[Any]]) -> None:
+        """Add events that stand in columns."""
+        for column, values in zip(self.columns, columns, strict=True):
+            column.extend(values)
+
+    def add(self, events: Iterable[Event], meta: r4.Meta | None) -> None:
+        """Add the events of one resource."""
+        updated = meta.lastUpdated if meta is not None else None
+        for event in events:
+            for column, value in zip(self.columns, (*event, updated), strict=True):
+                column.append(value)

@@ -9,7 +9,7 @@ import msgspec
 
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.event import Event, Refused
-from clinloom.sources._fhir.names import Names
+from clinloom.sources._fhir.names import Names, Naming
 from clinloom.sources._fhir.values import MISSING, NONE, Value, quantity, value
 from clinloom.tables import BIRTH, DEATH
 
@@ -93,13 +93,22 @@ def _condition(c: r4.Condition, record_id: str, patient: str, names: Names, _: A
     return _each(patient, time, names.due(c.code), record_id, onset=onset)
 
 
-def _observation(
-    o: r4.Observation, record_id: str, patient: str, names: Names, _: Any
+def effective(o: r4.Observed) -> str | None:
+    """When what has no effectiveDateTime was observed."""
+    period = o.effectivePeriod
+    return (period.end or period.start) if period is not None else o.effectiveInstant
+
+
+def observation(
+    o: Any, record_id: str, patient: str, names: Naming, _: Medication | None = None
 ) -> list[Event]:
+    """What an Observation and its components say, known when it is released.
+
+    Raises Refused with the reason.
+    """
     happened = o.effectiveDateTime
     if happened is None:
-        period = o.effectivePeriod
-        happened = (period.end or period.start) if period is not None else o.effectiveInstant
+        happened = effective(o)
     time = o.issued or happened
     if not time or time.isspace():
         raise Refused("no_time")
@@ -174,7 +183,7 @@ def _imaging(s: r4.ImagingStudy, record_id: str, patient: str, *_: Any) -> list[
 HANDLERS: dict[type[msgspec.Struct], Callable[..., list[Event]]] = {
     r4.Encounter: _encounter,
     r4.Condition: _condition,
-    r4.Observation: _observation,
+    r4.Observation: observation,
     r4.MedicationRequest: _medicated(lambda m: (m.authoredOn,)),
     r4.MedicationAdministration: _medicated(
         lambda m: (m.effectiveDateTime, _start(m.effectivePeriod)),

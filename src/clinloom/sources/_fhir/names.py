@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from clinloom.sources._displays import Displays
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.event import Refused
 from clinloom.sources._fhir.systems import short
+
+
+class Naming(Protocol):
+    """What names the codes of Observations, in whatever form these hold their concepts."""
+
+    def codes(self, concept: Any) -> tuple[str, ...]:
+        """The codes, none where there are none."""
+
+    def due(self, concept: Any) -> tuple[str, ...]:
+        """The codes. Raises Refused where there is none."""
+
+    def answer(self, concept: r4.Concept) -> str | None:
+        """The code of a value."""
+
+
+Named = tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, str], ...]]
 
 
 class _Coding(NamedTuple):
@@ -37,18 +53,27 @@ class Names:
 
     def codes(self, concept: r4.Concept | None) -> tuple[str, ...]:
         """``SYSTEM//code`` of each coding that is kept; of the same thing in several systems."""
+        kept, others, shown = self.named(concept)
+        if others:
+            self.left_out.update(others)
+        for code, display in shown:
+            self.displays.note(code, display, self.patient)
+        return kept
+
+    def named(self, concept: r4.Concept | None) -> Named:
+        """The codes of the codings that are kept, of those that are passed over, and how the
+        codings call those of which that is still asked."""
         codings = concept.coding if concept is not None else None
         if not codings:
-            return ()
+            return (), (), ()
         if len(codings) > 1:
             return self._several(codings)
         coding = codings[0]
         if not coding.code:
-            return ()
+            return (), (), ()
         known = self._known.get((coding.system, coding.code)) or self._named(coding)
-        if coding.display and known.name not in self.displays.settled:
-            self.displays.note(known.name, coding.display, self.patient)
-        return known.alone
+        display, asked = coding.display, known.name not in self.displays.settled
+        return known.alone, (), ((known.name, display),) if display and asked else ()
 
     def due(self, concept: r4.Concept | None) -> tuple[str, ...]:
         """The codes. Raises Refused where there is none."""
@@ -74,20 +99,18 @@ class Names:
             known = self._known[key] = _Coding(self._rank.get(system), name, (name,))
         return known
 
-    def _several(self, codings: Sequence[r4.Coding]) -> tuple[str, ...]:
-        named = [(self._named(coding), coding.display) for coding in codings if coding.code]
-        for coding, display in named:
-            if display and coding.name not in self.displays.settled:
-                self.displays.note(coding.name, display, self.patient)
-        found = dict.fromkeys(coding for coding, _ in named)
+    def _several(self, codings: Sequence[r4.Coding]) -> Named:
+        told = [(self._named(coding), coding.display) for coding in codings if coding.code]
+        found = dict.fromkeys(coding for coding, _ in told)
         kept = [coding for coding in found if coding.rank is not None]
         if not kept:
             kept = list(found)[:1]
         elif not self._every:
             kept = [min(kept, key=_place)]
-        if len(kept) < len(found):
-            self.left_out.update(coding.name for coding in found if coding not in kept)
-        return tuple(coding.name for coding in kept)
+        others = tuple(coding.name for coding in found if coding not in kept)
+        settled = self.displays.settled
+        shown = tuple((c.name, said) for c, said in told if said and c.name not in settled)
+        return tuple(coding.name for coding in kept), others, shown
 
 
 def _place(coding: _Coding) -> int:

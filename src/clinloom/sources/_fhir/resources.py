@@ -96,10 +96,9 @@ class SampledData(Record):
     """A curve, such as an electrocardiogram; not read."""
 
 
-class Measured(Record):
-    """What Observation and its components share: a code and a value[x]."""
+class Valued(Record):
+    """What Observation and its components share: a value[x]."""
 
-    code: Concept | None = None
     valueQuantity: Quantity | None = None
     valueCodeableConcept: Concept | None = None
     valueString: str | None = None
@@ -111,6 +110,12 @@ class Measured(Record):
     valueTime: str | None = None
     valuePeriod: Period | None = None
     valueSampledData: SampledData | None = None
+
+
+class Measured(Valued):
+    """Observation.component."""
+
+    code: Concept | None = None
 
 
 class Resource(Record, tag_field="resourceType"):
@@ -158,8 +163,8 @@ class Condition(Resource, tag="Condition"):
     abatementString: msgspec.Raw = UNREAD
 
 
-class Observation(Measured, tag_field="resourceType", tag="Observation"):
-    """R4 10.1."""
+class Observed(Valued):
+    """Observation without its code and components."""
 
     id: str | None = None
     meta: Meta | None = None
@@ -169,8 +174,14 @@ class Observation(Measured, tag_field="resourceType", tag="Observation"):
     effectiveDateTime: str | None = None
     effectivePeriod: Period | None = None
     effectiveInstant: str | None = None
-    component: list[Measured] | None = None
     hasMember: list[Reference] | None = None
+
+
+class Observation(Observed, tag_field="resourceType", tag="Observation"):
+    """R4 10.1."""
+
+    code: Concept | None = None
+    component: list[Measured] | None = None
 
 
 class Medicated(Resource):
@@ -321,11 +332,13 @@ _union: Any = KINDS[0]
 for _kind in KINDS[1:]:
     _union = _union | _kind
 decode = msgspec.json.Decoder(_union).decode
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 decode_kind = msgspec.json.Decoder(Kind).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_any = msgspec.json.Decoder(msgspec.Raw).decode
 
 
+BLOCK = 1 << 20  # bytes
 Found = tuple[bytes, int]  # a resource, and the byte of its file at which it starts
 
 
@@ -347,6 +360,16 @@ def whole(text: bytes) -> bool:
     except msgspec.DecodeError:
         return False
     return True
+
+
+def blocks(data: bytes, start: int) -> Iterator[Found]:
+    """Lines, many at a time, the line end of the last left out; the first starts at ``start``."""
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at + BLOCK)
+        end = len(data) if end < 0 else end
+        yield data[at:end], start + at
+        at = end + 1
 
 
 def lines(data: bytes, start: int) -> Iterator[Found]:

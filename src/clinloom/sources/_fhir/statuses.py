@@ -76,6 +76,10 @@ class Facts:
             getattr(r4, kind): frozenset(told.get(kind, usual)) for kind, usual in FACTS.items()
         }
 
+    def told(self, kind: type) -> frozenset[str]:
+        """The statuses of a resource type that tell a fact."""
+        return self._told[kind]
+
     def refusal(self, resource: Any) -> str | None:
         """Why a resource tells no fact; None where it does."""
         kind = type(resource)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from clinloom.sources._fhir import resources as r4
-from clinloom.sources._fhir.names import Names
+from clinloom.sources._fhir.names import Naming
 from clinloom.sources._rows import cells
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
@@ -19,7 +19,7 @@ TRUE: Value = (1.0, "true", None)  # an answer, and a number for those who count
 FALSE: Value = (0.0, "false", None)
 
 
-def value(said: Any, names: Names) -> Value:
+def value(said: Any, names: Naming) -> Value:
     """Number, text and unit of an Observation's or component's value[x]."""
     if said.valueQuantity is not None:
         return quantity(said.valueQuantity)

@@ -6,6 +6,7 @@ is corrected follows what is final. (FHIR R4 2.14.0.5, meta; 10.1.3, Observation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,22 +45,13 @@ class Versions:
 
     def __init__(self, zone: str) -> None:
         self._zone = zone
-        self._updated: list[str | None] = []  # of each event, as far as any is told
         self._numbers: dict[int, int] = {}
         self._ranks: dict[int, int] = {}
 
     def note(self, resource: Any, begin: int, end: int) -> None:
         """The events from ``begin`` up to ``end`` are of this resource."""
         meta = resource.meta
-        if meta is not None and meta.lastUpdated:
-            held = self._updated
-            if len(held) < begin:
-                held += [None] * (begin - len(held))
-            if end - begin == 1:
-                held.append(meta.lastUpdated)
-            else:
-                held += [meta.lastUpdated] * (end - begin)
-        elif meta is not None and meta.versionId:
+        if meta is not None and meta.versionId and not meta.lastUpdated:
             self._numbers.update(dict.fromkeys(range(begin, end), _number(meta)))
         if type(resource) in RANKED and resource.status in RANK:
             self._ranks.update(dict.fromkeys(range(begin, end), RANK[resource.status]))
@@ -71,18 +63,22 @@ class Versions:
         rank = BEFORE if reason in NOT_YET else WITHDRAWN
         return (_number(meta) if stamp is None else stamp) * RANKS + rank
 
-    def take(self, rows: int) -> pa.Array:
-        """The version of each of ``rows`` events, null where nothing is told; a clean slate."""
-        if not (self._updated or self._numbers or self._ranks):
-            return pa.nulls(rows, pa.int64())
-        version = np.zeros(rows, np.int64)
-        if self._updated:
-            told = _moments(pa.array(self._updated, pa.string()), self._zone)
-            version[: len(told)] = told.cast(pa.int64()).fill_null(0).to_numpy()
+    def take(self, updated: Sequence[str | None]) -> pa.Array:
+        """The version of each event, null where nothing is told; a clean slate.
+
+        ``updated``: when its resource was.
+        """
+        some = any(updated)
+        if not (some or self._numbers or self._ranks):
+            return pa.nulls(len(updated), pa.int64())
+        version = np.zeros(len(updated), np.int64)
+        if some:
+            told = _moments(pa.array(updated, pa.string()), self._zone)
+            version = told.cast(pa.int64()).fill_null(0).to_numpy().copy()
         version[_at(self._numbers)] = _values(self._numbers)
         version *= RANKS
         version[_at(self._ranks)] += _values(self._ranks)
-        self._updated, self._numbers, self._ranks = [], {}, {}
+        self._numbers, self._ranks = {}, {}
         return pa.array(version, mask=version == 0)
 
 

@@ -1,0 +1,253 @@
+"""FHIR Observations to events, beside a mapping written by hand with orjson.
+
+    pip install orjson
+    python bench/fhir.py --mb 1024 --folder /tmp/fhir
+    python bench/fhir.py --whole
+
+Both read the same files of lines, the synthetic hospital's again and again under other identifiers,
+in two processes each and in turns, and give the same columns: patient, time, how much earlier it
+was taken, code, number, text, unit, source and record, times and numbers read. That they found the
+same is checked. Prints MB/s of both, the ratio, and the peak of a process's anonymous memory.
+
+``--clean`` leaves out lines with times that are none, for which the mapping needs a second look.
+``--whole`` also runs the whole acquisition, Spark's start apart: who is who, clustered and written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import multiprocessing
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from memory import anonymous, watched
+
+ROOT = Path(__file__).parents[1]
+PATIENTS = 2000  # of whom the data are made, 21 MB of Observations
+SOURCE = "ehr"
+SHORT = {"http://loinc.org": "LOINC", "http://snomed.info/sct": "SNOMED"}
+FACTS = {"preliminary", "final", "amended", "corrected"}
+MOMENT = pa.timestamp("us", "UTC")
+Counts = dict[str, int]  # what both must agree on
+
+
+def made(folder: Path, mb: int, *, clean: bool) -> list[Path]:
+    """Files of Observations, ``mb`` megabytes together."""
+    import numpy as np
+
+    from clinloom.synth._population import population
+    from clinloom.synth._records import Export
+
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(7)
+    people = population(0, PATIENTS, imaged=0, generator=generator)
+    lines = Export(people, seed=7, generator=generator).lines["Observation"]
+    if clean:
+        lines = [line for line in lines if "/20" not in line and "-02-30" not in line]
+    text = ("\n".join(lines) + "\n").encode()
+    files = []
+    for copy in range(max(1, mb * 1_000_000 // len(text))):
+        file = folder / f"Observation.{copy:04}.ndjson"
+        mine = text.replace(b'"id":"o', b'"id":"o%d-' % copy)
+        file.write_bytes(mine.replace(b'"Patient/', b'"Patient/%d-' % copy))
+        files.append(file)
+    for file in set(folder.glob("*.ndjson")) - set(files):
+        file.unlink()
+    return files
+
+
+def ours(file: str) -> Counts:
+    """The kernel on one file."""
+    from clinloom.sources import fhir
+
+    options = fhir.Options(path=file)
+    parcels = fhir.read(fhir.plan(options, "sources.ehr"), options, SOURCE)
+    return counts([parcel["events"] for parcel in parcels if "events" in parcel])
+
+
+def theirs(file: str) -> Counts:
+    """The mapping by hand on one file."""
+    return counts([mapped(Path(file).read_bytes())])
+
+
+def mapped(data: bytes) -> pa.Table:
+    """Observations of one coding with a quantity, a coded answer or a text, and nothing else."""
+    import orjson
+
+    patient, known, taken, code, number, text, unit, record = [], [], [], [], [], [], [], []
+    names: dict[tuple[str, str], str] = {}
+    for line in data.split(b"\n"):
+        if not line:
+            continue
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if found["resourceType"] != "Observation" or found["status"] not in FACTS:
+            continue
+        coding = found["code"]["coding"][0]
+        key = coding["system"], coding["code"]
+        name = names.get(key)
+        if name is None:
+            name = names[key] = f"{SHORT[key[0]]}//{key[1]}"
+        quantity = found.get("valueQuantity")
+        value = said = of = None
+        if quantity is not None:
+            value, of = quantity.get("value"), quantity.get("code") or quantity.get("unit")
+            if "comparator" in quantity:
+                said = f"{quantity['comparator']}{value}"
+        elif "valueCodeableConcept" in found:
+            answer = found["valueCodeableConcept"]["coding"][0]
+            said = f"{SHORT[answer['system']]}//{answer['code']}"
+        else:
+            said = found.get("valueString", "")
+        made = found.get("effectiveDateTime")
+        patient.append(found["subject"]["reference"])
+        known.append(found.get("issued") or made)
+        taken.append(made)
+        code.append(name)
+        number.append(value)
+        text.append(said)
+        unit.append(of)
+        record.append(f"Observation/{found['id']}")
+    when = moments(known)
+    return pa.table(
+        {
+            "patient": pa.array(patient, pa.string()).dictionary_encode(),
+            "time": when,
+            "code": pa.array(code, pa.string()).dictionary_encode(),
+            "numeric_value": pa.array(number, pa.float64()),
+            "text_value": pa.array(text, pa.string()),
+            "unit": pa.array(unit, pa.string()).dictionary_encode(),
+            "source": pa.array([SOURCE] * len(code), pa.string()).dictionary_encode(),
+            "record_id": pa.array(record, pa.string()),
+            "earlier": pc.subtract(when.cast(pa.int64()), moments(taken).cast(pa.int64())),
+        }
+    )
+
+
+def moments(texts: list[str]) -> pa.Array:
+    """Times at once, or, where one is none, one by one."""
+    try:
+        return pa.array(texts, pa.string()).cast(MOMENT)
+    except pa.ArrowInvalid:
+        return pa.array([moment(text) for text in texts], MOMENT)
+
+
+def moment(text: str) -> dt.datetime | None:
+    """A time, None of what is none."""
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def counts(tables: list[pa.Table]) -> Counts:
+    """What was found in a file."""
+    found = pa.concat_tables(tables, promote_options="permissive")
+    return {
+        "events": found.num_rows,
+        "values": pc.count(found["numeric_value"]).as_py(),
+        "times": pc.count(found["time"]).as_py(),
+        "last": pc.max(found["time"].cast(pa.int64())).as_py(),
+        "codes": len(pc.unique(found["code"])),
+        "patients": len(pc.unique(found["patient"])),
+    }
+
+
+class Contestant:
+    """Two processes that read files through one of the kernels."""
+
+    def __init__(self, kernel: Callable[[str], Counts], warm: Path):
+        before = set(multiprocessing.active_children())
+        self._kernel = kernel
+        self._pool = multiprocessing.get_context("spawn").Pool(2)
+        self._pool.map(kernel, [str(warm)] * 8, chunksize=1)
+        self._processes = set(multiprocessing.active_children()) - before
+        self.seconds: list[float] = []
+        self.peak = 0.0
+
+    def run(self, files: list[Path]) -> list[Counts]:
+        """Read all the files once."""
+        done = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(done,))
+        watch.start()
+        start = time.perf_counter()
+        found = self._pool.map(self._kernel, map(str, files), chunksize=1)
+        self.seconds.append(time.perf_counter() - start)
+        done.set()
+        watch.join()
+        return found
+
+    def _watch(self, done: threading.Event) -> None:
+        while not done.wait(0.2):
+            self.peak = max(self.peak, *(anonymous(p.pid or 0) for p in self._processes))
+
+
+def whole(folder: Path) -> float:
+    """Seconds of the whole acquisition of the folder's files."""
+    from clinloom.run import api as run
+    from clinloom.run.acquire import acquire
+    from clinloom.run.progress import Progress
+    from clinloom.run.work import Work
+    from clinloom.store import Store
+
+    study = run.read_study(
+        ROOT / "examples" / "synthetic_records.yaml", overrides=[f"sources.ehr.path={folder}"]
+    )
+    work = Work(study, Store(str(folder.parent / "out")), progress=Progress())
+    work.spark.range(1).count()
+    start = time.perf_counter()
+    acquire(work, work.study)
+    took = time.perf_counter() - start
+    work.close()
+    return took
+
+
+def main() -> None:
+    """Make the data, let both read them in turns, print the rates and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mb", type=int, default=1024)
+    parser.add_argument("--folder", type=Path, default=Path("bench-out"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clean", action="store_true")
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--acquire", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    folder = args.folder.absolute() / "observations"
+    if args.acquire:
+        print(whole(folder))
+        return
+    files = made(folder, args.mb, clean=args.clean)
+    size = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{size:,.0f} MB in {len(files)} files, {args.rounds} rounds")
+    both = {"clinloom": Contestant(ours, files[0]), "orjson": Contestant(theirs, files[0])}
+    for _ in range(args.rounds):
+        found = [contestant.run(files) for contestant in both.values()]
+        assert found[0] == found[1], "the two disagree"
+    for name, contestant in both.items():
+        rates = [size / seconds for seconds in contestant.seconds]
+        told = ", ".join(f"{rate:.0f}" for rate in rates)
+        print(f"{name:<10}{statistics.median(rates):6.0f} MB/s ({told})", end="")
+        print(f"  peak of a process {contestant.peak:.2f} GB", flush=True)
+    pairs = zip(*(contestant.seconds for contestant in both.values()), strict=True)
+    ratios = [theirs / ours for ours, theirs in pairs]
+    told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"clinloom is {statistics.median(ratios):.2f} times as fast as orjson by hand ({told})")
+    if args.whole:
+        command = [sys.executable, __file__, "--acquire", "--folder", str(args.folder)]
+        text, peak = watched(command, dict(os.environ))
+        seconds = float(text.strip().splitlines()[-1])
+        print(f"acquisition {seconds:.1f} s, {size / seconds:.0f} MB/s, peak {peak:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
