@@ -61,8 +61,8 @@ class Displays:
         told = {"source": source, "rule": CALLED}
         return [
             {**told, "code": code, "action": display, "count": len(patients)}
-            for code, found in self._seen.items()
-            for display, patients in found.items()
+            for code, found in sorted(self._seen.items())
+            for display, patients in sorted(found.items())
         ]
 
 

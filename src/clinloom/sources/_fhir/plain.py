@@ -176,8 +176,8 @@ class Plain:
 
     def _pass_over(self, called: Iterable[_Called]) -> None:
         counts = self._names.left_out
-        for _, _, left_out in called:
-            for code in left_out:
+        for one in called:
+            for code in one.left_out:
                 counts[code] += 1
 
     def _show(self, concept: msgspec.Raw, called: _Called, patient: str) -> None:
