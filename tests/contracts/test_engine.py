@@ -17,7 +17,7 @@ from clinloom.files import Piece, groups
 from clinloom.identity import crosswalk, subjects
 from clinloom.run.sums import added, counted, flowed
 from clinloom.spark import blocks, placing, shuffle, sums, workers
-from clinloom.spark.session import SETTINGS, settled
+from clinloom.spark.session import SETTINGS, at_once, settled
 from clinloom.spark.units import Spool
 from clinloom.store import Pending, Stored, coded
 from clinloom.tables import ACQUIRED, CROSSWALK, FLOW, LINKS, MOVED, REJECTED
@@ -373,6 +373,19 @@ def test_a_run_broadcasts_no_table_that_it_joins(spark):
         assert joined.count() == 9
         plan = joined._jdf.queryExecution().executedPlan().toString()
     assert "SortMergeJoin" in plan and "Broadcast" not in plan
+
+
+def test_tasks_begin_no_further_ahead_than_they_run_side_by_side(spark):
+    """Else all their answers would wait in the driver."""
+    begun: list[int] = []
+
+    def task(number: int) -> int:
+        begun.append(number)
+        return number
+
+    made = at_once(spark, (partial(task, number) for number in range(20)))
+    assert next(made) == 0 and len(begun) <= 3  # on two cores
+    assert list(made) == list(range(1, 20))
 
 
 def test_lines_of_a_ranged_file_are_each_read_once(tmp_path):

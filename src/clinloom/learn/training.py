@@ -177,13 +177,14 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: st
 
     points = module.grid(options)
     tasks = [partial(judge, point, part) for point in points for part in parts]
-    made = iter(at_once(folds.frame.sparkSession, tasks))
-    found = []
-    for point in points:
-        told = list(islice(made, len(parts)))
-        aurocs = [area for area in (one.auroc() for one in told) if not math.isnan(area)]
-        found.append((float(np.mean(aurocs)) if aurocs else 0.5, point, aurocs, told))
-    _, point, aurocs, told = max(found, key=lambda f: f[0])
+    made = at_once(folds.frame.sparkSession, tasks)
+    best, point, aurocs, told = -1.0, points[0], list[float](), list[Risks]()
+    for each in points:  # of the others nothing is held: risks grow with the rows
+        risks_of = list(islice(made, len(parts)))
+        areas = [area for area in (one.auroc() for one in risks_of) if not math.isnan(area)]
+        mean = float(np.mean(areas)) if areas else 0.5
+        if mean > best:
+            best, point, aurocs, told = mean, each, areas, risks_of
     together = Risks.merge(told)
     slope, intercept = calibration.learn(together)
     threshold = calibration.threshold(calibration.applied(together, slope, intercept), by=by)

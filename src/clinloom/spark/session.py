@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -204,14 +205,22 @@ def cores(spark: SparkSession) -> int:
     return _cores[id(spark)]
 
 
-def at_once(spark: SparkSession, tasks: Sequence[Callable[[], Answer]]) -> list[Answer]:
+def at_once(spark: SparkSession, tasks: Iterable[Callable[[], Answer]]) -> Iterator[Answer]:
     """Run small tasks side by side, each in a thread of its own; their answers in order.
 
-    A fit on few rows keeps one core busy and often waits for the driver.
+    A fit on few rows keeps one core busy and often waits for the driver. So many tasks as run side
+    by side are begun ahead of the answer that is asked for: no more answers wait.
     """
     from pyspark import __version__, inheritable_thread_target
 
     old = __version__.startswith("3.")  # Spark 4 asks for the session, to hand its tags on
-    todo = list(map(inheritable_thread_target if old else inheritable_thread_target(spark), tasks))
-    with ThreadPoolExecutor(min(len(todo), cores(spark), LANES)) as pool:
-        return list(pool.map(lambda task: task(), todo))
+    target = inheritable_thread_target if old else inheritable_thread_target(spark)
+    lanes = min(cores(spark), LANES)
+    with ThreadPoolExecutor(lanes) as pool:
+        begun: deque[Future[Answer]] = deque()
+        for task in tasks:
+            begun.append(pool.submit(target(task)))
+            if len(begun) > lanes:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
