@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from clinloom.events import DAY, Floats, Ints
+from clinloom.events import DAY, Flags, Floats, Ints
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past, Seen
 
@@ -53,15 +53,17 @@ class Bins:
         self.count = _widened(self.alone)
 
     @cached_property
-    def timed(self) -> Bins:
-        """Of those events that have a time."""
-        known = self.seen.age > 0
-        return self if known.all() else Bins(self.seen.where(known), self.grid)
+    def _known(self) -> Flags | None:
+        """Which events have a time; None where all have."""
+        known: Flags = self.seen.age > 0
+        return None if known.all() else known
 
-    @cached_property
-    def untimed(self) -> Bins:
-        """Of those that have none."""
-        return Bins(self.seen.where(self.seen.age == 0), self.grid)
+    def parted(self) -> tuple[Bins, Bins | None]:
+        """Of the events that have a time; and of those that have none, where there are any."""
+        if self._known is None:
+            return self, None
+        timed, untimed = self.seen.where(self._known), self.seen.where(~self._known)
+        return Bins(timed, self.grid), Bins(untimed, self.grid)
 
     def total(self, weights: Floats) -> Floats:
         """The sum in each bin."""
@@ -107,9 +109,10 @@ def _extreme(fold: np.ufunc, start: float) -> Callable[[Bins], Floats]:
 
 def _last(bins: Bins) -> Floats:
     """The latest number; where the window holds none that has a time, one that has none."""
-    out = _latest(bins.timed)
-    if bins.timed is not bins:
-        np.copyto(out, _latest(bins.untimed), where=bins.timed.count == 0)
+    timed, untimed = bins.parted()
+    out = _latest(timed)
+    if untimed is not None:
+        np.copyto(out, _latest(untimed), where=timed.count == 0)
     return out
 
 
@@ -129,7 +132,7 @@ def _slope(bins: Bins) -> Floats:
     Sums of squares are centred in each bin and merged pairwise (Chan, Golub and LeVeque, 1979).
     Times are counted from the bin's last event, so that equal times are exactly 0 apart.
     """
-    bins = bins.timed
+    bins, _ = bins.parted()
     seen, key = bins.seen, bins.key
     origin = np.zeros(bins.size, np.int64)
     origin[key] = seen.age

@@ -72,9 +72,10 @@ def fill(past: Past, grid: Grid, out: Floats) -> None:
         bins = Bins(seen, grid)
         for statistic in grid.statistics:
             if statistic == "last":
-                made, has = _latest(bins.timed, kinds, past)
-                if bins.timed is not bins:
-                    np.copyto(made, _latest(bins.untimed, kinds, past)[0], where=~has)
+                timed, untimed = bins.parted()
+                made, has = _latest(timed, kinds, past)
+                if untimed is not None:
+                    np.copyto(made, _latest(untimed, kinds, past)[0], where=~has)
             else:
                 made = SUMMARY[statistic](bins)
             grid.put(out[seen.rows], statistic, made)
