@@ -134,9 +134,8 @@ def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
         boxes.append(("A competing event, such as death, first", "without", competing))
     boxes.append(("Without the outcome", "without", of - outcome - competing))
     unit = "prediction moments" if key == "rows" else "patients"
-    shown = disclosure.parts(
-        [n for *_, n in boxes], known=0 if min(outcome, of - outcome) >= FEW else None
-    )
+    known = 0 if min(outcome, of - outcome) >= FEW else None  # the split tells of it
+    shown = disclosure.parts([n for *_, n in boxes], known=known)
     return [
         {
             "name": name,
