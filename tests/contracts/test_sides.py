@@ -23,7 +23,7 @@ cohort:
   index: {at: IN}
   outcome: {codes: OUT, within: 30d}
   time_at_risk: {follow_up: assumed}
-features: {codes: {codes: "A*", min_rows: 1}}
+features: {codes: {codes: "A*", min_rows: 0.01}}
 models: [logistic_regression]
 """
 

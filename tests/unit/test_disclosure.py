@@ -52,8 +52,8 @@ def test_the_flow_hides_a_step_that_few_left_and_what_would_tell_them():
     made = page._flow(flow(900, 897, 800, 798, outcome=300))
     assert [step["count"] for step in made["steps"]] == [
         "900 patients",
-        "hidden patients",  # 897 would tell of three
-        "hidden patients",  # 800 would tell of two
+        "hidden",  # 897 would tell of three
+        "hidden",  # 800 would tell of two
         "798 patients",
     ]
     assert not re.search(r"\b(2|3|97)\b", " ".join(step["left_out"] for step in made["steps"]))
@@ -63,10 +63,15 @@ def test_the_flow_hides_a_step_that_few_left_and_what_would_tell_them():
 def test_the_ends_of_the_flow_hide_few_and_another_with_them():
     made = page._flow(flow(900, 800, **{"competing event": 3}, outcome=300))
     assert [(end["count"], end["share"]) for end in made["ends"]] == [
-        ("hidden patients", ""),
+        ("300 patients", "37.5%"),  # of whom the split tells, too
         ("<5 patients", ""),
-        ("497 patients", "62.1%"),
+        ("hidden", ""),
     ]
+
+
+def test_the_ends_of_the_flow_hide_the_outcome_too_where_few_are_without_it():
+    [having, without] = page._flow(flow(900, 303, outcome=300))["ends"]
+    assert (having["count"], without["count"]) == ("hidden", "<5 patients")
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_validate_says_it_once_and_where_the_study_tells_it_not_at_all(tmp_path,
 
 
 def test_the_run_and_the_report_say_it_in_the_same_words():
-    row = {"source": "lab", "rule": ASSUMED_ZONE, "action": "taken_as_utc", "count": 1200}
+    row = {"source": "lab", "rule": ASSUMED_ZONE, "action": "taken_as_UTC", "count": 1200}
     events = {"source": "lab", "rule": acquire.EVENTS_OF, "action": "", "count": 9}
     ledger = LEDGER.rows([row, events])
     [line] = doubts.of_ledger(["ehr", "lab"], ledger.to_pylist())

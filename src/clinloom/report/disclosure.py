@@ -26,17 +26,19 @@ def told(number: int | None) -> str:
     return SMALL if number is not None and small(number) else count(number)
 
 
-def parts(numbers: Sequence[int]) -> list[bool]:
+def parts(numbers: Sequence[int], *, known: int | None = None) -> list[bool]:
     """Which parts of a total that is shown may be shown.
 
     None below 5; and of those hidden there are two, and 5 together, or it is all of them.
+    ``known``: the part of which the page tells elsewhere, too, and which so hides nothing.
     """
     shown = [number >= FEW for number in numbers]
-    while not all(shown) and any(shown):
+    while not all(shown):
+        left = [(n, at) for at, n in enumerate(numbers) if shown[at] and at != known]
         hidden = [number for number, seen in zip(numbers, shown, strict=True) if not seen]
-        if len(hidden) > 1 and sum(hidden) >= FEW:
+        if not left or (len(hidden) > 1 and sum(hidden) >= FEW):
             break
-        shown[min((n, at) for at, n in enumerate(numbers) if shown[at])[1]] = False
+        shown[min(left)[1]] = False
     return shown
 
 

@@ -33,7 +33,7 @@ def zoneless(name: str, count: int, *, extent: str = "") -> Iterator[str]:
     if count:
         yield (
             f"sources.{name}: {count:,} times{extent} name no zone and the study tells none: taken"
-            " as UTC; tell their `zone`, such as Europe/Berlin, or UTC where they are"
+            " as UTC; give the source its zone, such as Europe/Berlin, or UTC where that is so"
         )
 
 

@@ -111,7 +111,7 @@ def _flow(flow: Sequence[Record], total: Record | None = None) -> dict[str, Any]
         before = step
     found = {step["name"]: step[key] for step in flow if step["name"] in ENDS}
     ends = _ends(found, last[key], key) if OUTCOME in found and out[-1]["shown"] else []
-    return {"steps": out, "ends": ends}
+    return {"steps": out, "ends": ends, "hides": not all(step["shown"] for step in out)}
 
 
 def _counts(step: Record) -> tuple[int, int]:
@@ -134,12 +134,13 @@ def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
         boxes.append(("A competing event, such as death, first", "without", competing))
     boxes.append(("Without the outcome", "without", of - outcome - competing))
     unit = "prediction moments" if key == "rows" else "patients"
-    shown = disclosure.parts([n for *_, n in boxes])
+    known = 0 if min(outcome, of - outcome) >= FEW else None  # the split tells of it
+    shown = disclosure.parts([n for *_, n in boxes], known=known)
     return [
         {
             "name": name,
             "kind": kind,
-            "count": f"{cell(n, seen)} {unit}",
+            "count": f"{cell(n, seen)} {unit}" if seen or n < FEW else disclosure.HIDDEN,
             "share": percent(n / of) if of and seen else "",
         }
         for (name, kind, n), seen in zip(boxes, shown, strict=True)
@@ -150,7 +151,7 @@ def _step(step: Record, shown: bool) -> dict[str, Any]:
     name = "All patients" if step["name"] == "patients" else sentence(step["name"])
     rows = step["rows"] if step["rows"] not in (0, step["subjects"]) else None
     moments = f"{count(rows)} prediction moments" if rows and shown else ""
-    patients = f"{cell(step['subjects'], shown)} patients"
+    patients = f"{count(step['subjects'])} patients" if shown else disclosure.HIDDEN
     return {"name": name, "count": patients, "moments": moments, "shown": shown}
 
 
@@ -158,7 +159,7 @@ def _left_out(before: Record | None, step: Record, shown: bool) -> str:
     if before is None:
         return ""
     if not shown:
-        return "few left out: hidden, with what would tell how few"
+        return "left out: hidden"
     lost = before["subjects"] - step["subjects"]
     moments = before["rows"] - step["rows"]
     said = [f"{count(lost)} patients"] if lost > 0 else []

@@ -71,7 +71,7 @@ class Refusals:
 
 def zones(source: str, count: int) -> list[dict[str, Any]]:
     """The ledger's row of so many times of which nobody tells the zone, where there are any."""
-    told = {"source": source, "rule": ASSUMED_ZONE, "action": "taken_as_utc", "count": count}
+    told = {"source": source, "rule": ASSUMED_ZONE, "action": "taken_as_UTC", "count": count}
     return [told] if count else []
 
 
