@@ -135,6 +135,19 @@ def test_the_last_rows_of_a_file_are_whole_wherever_it_is_cut(tmp_path, monkeypa
         assert [e["numeric_value"] for e in found["events"]] == [0, 1, 2, 3], size
 
 
+@pytest.mark.parametrize("bad", ['9,"a,9,2024', "9,a\rb,9,2024"])
+def test_a_row_that_cannot_be_told_from_others_costs_itself_alone(tmp_path, bad):
+    """In a file whose sound cells hold line breaks, too."""
+    rows = [f'{n},"first\nsecond",{n},2024-01-02' for n in range(200)]
+    rows.insert(120, bad)
+    text = "\n".join([HEADER, *rows, ""])
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    found = told(table, tmp_path, **LONG)
+    assert {e["numeric_value"] for e in found["events"]} == set(range(200))
+    (refusal,) = found["rejected"]
+    assert (refusal["reason"], refusal["position"]) == ("malformed_row", text.index(bad))
+
+
 def observation(number: int) -> bytes:
     fields = {"id": f"o{number}", "status": "final", "valueInteger": number}
     fields |= {"subject": {"reference": f"Patient/{number % 7}"}, "issued": "2024-03-01"}
@@ -345,6 +358,18 @@ def test_parquet_is_known_by_its_content(tmp_path, monkeypatch, name, large):
     found = told(table, tmp_path, each, **chosen)
     assert [e["numeric_value"] for e in found["events"]] == list(range(500))
     assert [e["record_id"] for e in found["events"][:2]] == [f"{name}#0", f"{name}#1"]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.dat"])
+@pytest.mark.parametrize("how", ["gz", "gz by content", "gz in a zip", "deflated", "stored"])
+def test_packed_parquet_is_read(tmp_path, name, how):
+    held = io.BytesIO()
+    pq.write_table(pa.table({"pid": ["a"] * 50, "value": list(range(50))}), held)
+    packed(tmp_path, name, held.getvalue(), how)
+    chosen = {"patient": "pid", "time": {"static": True}}
+    chosen["events"] = [{"code": "V", "value": "value"}]
+    found = told(table, tmp_path, **chosen)
+    assert [e["numeric_value"] for e in found["events"]] == list(range(50))
 
 
 def test_a_large_file_is_cut_by_what_it_holds(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from clinloom.files.pieces import BROKEN, FileUnit, Piece, of_lines
-from clinloom.files.unpacked import BLOCK, GZIP, TooLarge, is_gzip
+from clinloom.files.unpacked import BLOCK, TooLarge, is_gzip
 
 PART = 16 << 20  # bytes of lines that are handed on at once
 FAULTS = (EOFError, zlib.error, zipfile.BadZipFile, TooLarge)  # of a file that cannot be unpacked
@@ -118,7 +118,7 @@ def _begun(piece: Piece) -> FileUnit | None:
     """
     lines = _Lines(piece.blocks())
     lined = of_lines(piece.name, lines.ahead(BLOCK))
-    packed = piece.member is not None or is_gzip(piece.name, piece.begin(len(GZIP)))
+    packed = piece.packed
     if not lined and not packed:
         return piece
     held = lines.ahead(PART)

@@ -22,6 +22,7 @@ from clinloom.files.registry import Entry
 from clinloom.files.stores import store
 from clinloom.files.unpacked import (
     BLOCK,
+    GZIP,
     MOST,
     WHOLE,
     TooLarge,
@@ -69,7 +70,8 @@ class Piece:
         if self.member is None and not is_gzip(self.name, b""):
             data = _bytes(self.path)
             return joined(gunzipped([data]), self.whole) if is_gzip("", data) else data
-        return joined(replace(self, most=min(self.whole, self.most)).blocks(), self.whole)
+        most = min(self.whole, self.most)
+        return joined(replace(self, most=most).blocks(), most)
 
     def blocks(self) -> Iterator[bytes]:
         """The whole file, or member, as it unpacks. Raises TooLarge past ``most`` bytes."""
@@ -95,6 +97,12 @@ class Piece:
     def large(self) -> bool:
         """Whether it is more than one worker reads at once."""
         return self.size > RANGE
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is unpacked as it is read: a member of an archive, or of gzip."""
+        named = self.member is not None or is_gzip(self.name, b"")
+        return named or is_gzip("", self.begin(len(GZIP)))
 
     def begin(self, size: int) -> bytes:
         """The first bytes of a file as it lies there, and no others."""

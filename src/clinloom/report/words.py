@@ -80,7 +80,6 @@ RULES = {
     "invalid_date": "date that does not exist or cannot be read",
     "late_result": "result released later than the sample was taken",
     "malformed_encoding": "text in a broken encoding",
-    "malformed_file": "broken file",
     "malformed_json": "broken record (not valid JSON)",
     "malformed_resource": "record in a form that the standard does not allow",
     "malformed_row": "row with too few or too many fields",

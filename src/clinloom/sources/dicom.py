@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from clinloom.errors import MissingDependency
-from clinloom.files import FileUnit
+from clinloom.files import FileUnit, TooLarge
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._images.apart import examined
@@ -66,9 +66,9 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     A file that is refused is in ``rejected`` by its reason: ``not_dicom``, ``truncated_dicom``,
     ``unreadable_dicom``, ``pixelless_dicom``, ``no_patient``, ``no_time``, ``implausible_time``,
     ``invalid_date``, ``unsupported_transfer_syntax``, ``decoder_missing``, ``undecodable_dicom``,
-    ``unmeasurable_image``, ``unreadable_file``, and where the file ends the process that opens it,
-    ``decoder_crashed``, ``decoder_hung``, ``oversized_image``. Raises MissingDependency where
-    pydicom is not installed.
+    ``unmeasurable_image``, ``unreadable_file``, ``too_large``, and where the file ends the process
+    that opens it, ``decoder_crashed``, ``decoder_hung``, ``oversized_image``. Raises
+    MissingDependency where pydicom is not installed.
     """
     if find_spec("pydicom") is None:
         raise MissingDependency(
@@ -91,8 +91,9 @@ def _instance(piece: FileUnit, options: Options, told: dict[str, Any], measured:
     """Measure one file, or say why not; no file fails the batch."""
     try:
         data = piece.read()
-    except Exception:  # an archive's member may be broken in any way
-        measured.reject(piece.name, "unreadable_file", record=None, patient=None)
+    except Exception as error:  # an archive's member may be broken in any way
+        reason = "too_large" if isinstance(error, TooLarge) else "unreadable_file"
+        measured.reject(piece.name, reason, record=None, patient=None)
         return
     found = examined(KERNEL, data, told)
     patient, record = found.get("patient"), found.get("record")

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator
 
 from clinloom.errors import MissingDependency
-from clinloom.files import BROKEN, FileUnit, Piece, address, adjoined, entry, listing
+from clinloom.files import BROKEN, FileUnit, Piece, TooLarge, address, adjoined, entry, listing
 from clinloom.sources._images.apart import examined
 from clinloom.sources._images.manifest import Index, Manifest, Row, calls, columns_of
 from clinloom.sources._images.measured import Measured, coded
@@ -227,8 +227,8 @@ def _image(
 def _examined(piece: FileUnit) -> dict[str, Any]:
     try:
         data = piece.read()
-    except Exception:  # an archive's member may be broken in any way
-        return {"refused": "unreadable_file"}
+    except Exception as error:  # an archive's member may be broken in any way
+        return {"refused": "too_large" if isinstance(error, TooLarge) else "unreadable_file"}
     return examined(KERNEL, data, {})
 
 

@@ -63,7 +63,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     ``record_id`` is the file's name and, after ``@``, the byte (CSV) or, after ``#``, the row
     (Parquet, from 0) at which the row starts; without the name where that is the patient's
     identifier. Reasons of refusal: ``no_patient``, ``no_code``, ``no_time``, ``malformed_row``,
-    ``malformed_file``, ``malformed_encoding``, ``unreadable_file``, ``too_large``, ``empty_file``.
+    ``malformed_encoding``, ``unreadable_file``, ``too_large``, ``empty_file``.
     Raises SourceError where a column that the mapping names is not in a file, or cannot be read.
     """
     refused = Refusals(source)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from clinloom.errors import SourceError, nearest
-from clinloom.files import PARQUET, FileUnit, Given
+from clinloom.files import PARQUET, FileUnit
 from clinloom.sources._parcel import WORD, Refusals, first_byte, whole
 from clinloom.sources._rows.edges import carried, trimmed
 
@@ -149,7 +149,7 @@ def _bodies(
     if data is None:
         return
     if parquet is not None and piece.start is None and data.startswith(PARQUET):
-        parquet.append(Given(piece.name, data))
+        parquet.append(piece)
         return
     if data.startswith(UTF_16) and not piece.start:
         raise SourceError(
@@ -234,8 +234,8 @@ def _parsed(bodies: list[_Body], columns: Sequence[str], refused: Refusals) -> I
     table = _table(data, bodies[0], columns, wrong, quoted=quoted)
     counted = -1 if table is None else table.num_rows + len(wrong)
     first = _row_starts(data, begins) if quoted else np.ones(len(begins), bool)
-    if first.sum() != counted:  # a stray mark within a cell quotes nothing
-        first = np.ones(len(begins), bool)
+    if first.sum() != counted and data.count(b"\r") == data.count(b"\r\n"):
+        first = np.ones(len(begins), bool)  # a stray mark within a cell quotes nothing
     if table is not None and first.sum() == counted:
         file, starts = (part[first] for part in _places(bodies, begins))
         lengths = np.diff(begins[first], append=len(data))

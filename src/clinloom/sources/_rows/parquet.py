@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clinloom.errors import SourceError
-from clinloom.files import FileUnit, Piece, random
+from clinloom.files import FileUnit, Part, Piece, random
 from clinloom.sources._parcel import Refusals, whole
 from clinloom.sources._rows.csv import Needed, Rows, check, once
 
@@ -76,8 +76,7 @@ def _batches(
 
 def _opened(piece: FileUnit, refused: Refusals) -> pq.ParquetFile | None:
     try:
-        packed = piece.name.endswith(".gz")
-        if isinstance(piece, Piece) and piece.member is None and not packed:
+        if isinstance(piece, Piece) and not isinstance(piece, Part) and not piece.packed:
             return pq.ParquetFile(random(piece.path), page_checksum_verification=True)
         data = whole(piece, refused)
         if data is None:
