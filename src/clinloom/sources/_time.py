@@ -163,10 +163,11 @@ def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Time
     """
     if not pa.types.is_string(texts.type):
         return _distinct(texts, zone, space)
-    sure = pc.match_substring_regex(texts, INSTANT).fill_null(False)  # nearly all differ
+    whole = _cast(texts, TIME, space)  # nearly all differ
+    if whole is not None:
+        return Times(whole, pa.nulls(len(texts), pa.string()))
+    sure = pc.match_substring_regex(texts, INSTANT).fill_null(False)
     found = pc.if_else(sure, texts, None).cast(TIME)
-    if found.null_count == texts.null_count:
-        return Times(found, pa.nulls(len(texts), pa.string()))
     rest = _distinct(pc.if_else(sure, None, texts), zone, space)
     return Times(pc.coalesce(found, rest.time), rest.text, rest.begin)
 
@@ -175,7 +176,7 @@ def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
     """As ``instants``, each distinct text once."""
     coded = _coded(texts)
     values = coded.dictionary
-    found = _cast(values, zone, space)
+    found = _at_once(values, zone, space)
     if found is None:
         found = _mixed(values, zone, space)
     length = pc.binary_length(values)
@@ -244,20 +245,27 @@ def _ends(begins: pa.Array, unit: Literal["D", "M", "Y"], zone: str) -> pa.Array
     return pc.if_else(begins.is_valid(), pa.array(ends).cast(TIME), pa.scalar(None, TIME))
 
 
-def _cast(values: pa.Array, zone: str, space: bool) -> pa.Array | None:
+def _at_once(values: pa.Array, zone: str, space: bool) -> pa.Array | None:
     """All at once, where all have an offset or none has; None where one cannot be read so."""
+    found = _cast(values, TIME, space)
+    if found is None:
+        found = _cast(values, LOCAL, space)
+        found = None if found is None else _stamps(found, zone)
+    return found
+
+
+def _cast(values: pa.Array, kind: pa.DataType, space: bool) -> pa.Array | None:
+    """Arrow's reading of times, all of which have an offset or none; None where it is another."""
+    try:
+        found = values.cast(kind)
+    except pa.ArrowInvalid:
+        return None
     if not space and pc.any(pc.match_substring(values, " ")).as_py():
         return None
-    for kind in (TIME, LOCAL):
-        try:
-            found = values.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-        earliest = pc.min(found.cast(pa.int64())).as_py()
-        if earliest is not None and earliest < YEAR_ONE + MICROSECONDS["days"]:
-            return None
-        return found if kind == TIME else _stamps(found, zone)
-    return None
+    earliest = pc.min(found.cast(pa.int64())).as_py()
+    if earliest is not None and earliest < YEAR_ONE + MICROSECONDS["days"]:
+        return None
+    return found
 
 
 def _mixed(values: pa.Array, zone: str, space: bool) -> pa.Array:
@@ -268,7 +276,7 @@ def _mixed(values: pa.Array, zone: str, space: bool) -> pa.Array:
     for part in (offset, pc.and_(full, pc.invert(offset)), pc.invert(pc.or_(full, offset))):
         rows = np.flatnonzero(part.to_numpy(zero_copy_only=False))
         some = values.take(pa.array(rows))
-        found = _cast(some, zone, space) if len(rows) else None
+        found = _at_once(some, zone, space) if len(rows) else None
         if found is None:
             found = pa.array([iso(text, zone=zone, space=space) for text in some.to_pylist()], TIME)
         out[rows] = found.cast(pa.int64()).fill_null(np.iinfo(np.int64).min).to_numpy()

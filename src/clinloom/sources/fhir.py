@@ -138,6 +138,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
             continue
         for part, position, lines in _parts(piece, data, reader.refused):
             (reader.lines if lines else reader.take)(part, position, piece.name)
+            reader.rows.settle()
             if len(reader.rows) >= PARCEL:
                 yield reader.parcel()
     reader.end()
@@ -192,7 +193,7 @@ class _Reader:
 
     def lines(self, data: bytes, position: int, file: str) -> None:
         """Read lines of a resource each; the first starts at byte ``position`` of the file."""
-        for resource, line, start in self.plain.take(data.split(b"\n"), position, self.rows):
+        for resource, line, start in self.plain.take(data, position, self.rows):
             if resource is not None and type(resource) is not plain.Observation:
                 self._found(resource, line, start, file)
             elif line and not line.isspace():
@@ -325,7 +326,6 @@ class _Reader:
         out = {}
         if self.rows:
             out["events"] = self._table(ledger)
-            self.rows = Rows()
         if last:
             told = (("not_read", self.unread), ("other_coding", self.names.left_out))
             for rule, counts in told:
@@ -337,30 +337,30 @@ class _Reader:
         return {**out, **links(*self.whose.fresh()), **self.refused.take()}
 
     def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
-        patient, time, made, onset, code, number, text, unit, record, updated = self.rows.columns
-        text_of, zone = pa.string(), self.options.zone or ASSUMED
-        coded, told = pa.array(code, text_of).dictionary_encode(), pa.array(time, text_of)
+        columns = self.rows.arrays()
+        patient, time, made, onset, code, number, text, unit, record, updated = columns
+        zone, coded = self.options.zone or ASSUMED, code.dictionary_encode()
         if self.options.zone is None:
-            self.zoneless += assumed(unzoned(told), coded)
+            self.zoneless += assumed(unzoned(time), coded)
         found = known(
-            dated(instants(told, zone=zone), coded, zone),
+            dated(instants(time, zone=zone), coded, zone),
             coded,
-            made=pa.array(made, text_of),
-            onset=pa.array(onset, text_of),
+            made=made,
+            onset=onset,
             zone=zone,
             late_after=self.options.late_after,
             delays=self.options.delays,
         )
         ledger += [self._counted(*row) for row in found.told]
         cells = {
-            "patient": pa.array(patient, text_of).dictionary_encode(),
+            "patient": patient.dictionary_encode(),
             "time": found.time,
             "code": coded,
-            "numeric_value": pa.array(number, pa.float64()),
-            "text_value": pa.array(text, text_of),
-            "unit": pa.array(unit, text_of).dictionary_encode(),
+            "numeric_value": number,
+            "text_value": text,
+            "unit": unit.dictionary_encode(),
             "source": word(self.source, len(code)),
-            "record_id": pa.array(record, text_of),
+            "record_id": record,
             "earlier": found.earlier,
             "time_text": found.text,
             "version": self.versions.take(updated),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from clinloom.sources._fhir import resources as r4
 
 # A plain tuple, since there are hundreds of thousands a second: patient, time, made, onset, code,
@@ -22,7 +24,9 @@ Event = tuple[
     str | None,
     str,
 ]
-FIELDS = 9
+TEXT = pa.string()
+TYPES = (TEXT, TEXT, TEXT, TEXT, TEXT, pa.float64(), TEXT, TEXT, TEXT, TEXT)
+SETTLED = 1 << 11  # events
 
 
 class Refused(Exception):
@@ -37,19 +41,38 @@ class Rows:
     """Events column by column; the last column is when the resource of each was updated."""
 
     def __init__(self) -> None:
-        self.columns: tuple[list[Any], ...] = tuple([] for _ in range(FIELDS + 1))
+        self._columns: tuple[list[Any], ...] = tuple([] for _ in TYPES)
+        self._settled: list[list[pa.Array]] = []
+        self._before = 0
 
     def __len__(self) -> int:
-        return len(self.columns[0])
+        return self._before + len(self._columns[0])
 
     def extend(self, columns: Iterable[Sequence[Any]]) -> None:
         """Add events that stand in columns."""
-        for column, values in zip(self.columns, columns, strict=True):
+        for column, values in zip(self._columns, columns, strict=True):
             column.extend(values)
 
     def add(self, events: Iterable[Event], meta: r4.Meta | None) -> None:
         """Add the events of one resource."""
         updated = meta.lastUpdated if meta is not None else None
         for event in events:
-            for column, value in zip(self.columns, (*event, updated), strict=True):
+            for column, value in zip(self._columns, (*event, updated), strict=True):
                 column.append(value)
+
+    def settle(self, least: int = SETTLED) -> None:
+        """Turn what was added to arrays, where it is that much: while it is in the cache."""
+        if len(self._columns[0]) < least:
+            return
+        self._before = len(self)
+        found = [pa.array(c, t) for c, t in zip(self._columns, TYPES, strict=True)]
+        self._settled.append(found)
+        for column in self._columns:
+            column.clear()
+
+    def arrays(self) -> list[pa.Array]:
+        """The columns, and a clean slate."""
+        self.settle(0)
+        found = [pa.concat_arrays(parts) for parts in zip(*self._settled, strict=True)]
+        self._settled, self._before = [], 0
+        return found

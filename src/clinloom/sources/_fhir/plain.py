@@ -23,7 +23,6 @@ from clinloom.sources._fhir.statuses import Facts
 from clinloom.sources._fhir.values import value
 from clinloom.sources._fhir.versions import RANK, Versions
 
-CHUNK = 128  # lines at a time: where one is malformed, each is decoded by itself
 MOST = 1 << 16  # distinct texts that are remembered: a code may carry a text of its own
 
 
@@ -83,33 +82,39 @@ class Plain:
         self._names, self._whose, self._versions = names, whose, versions
         self._statuses = facts.told(r4.Observation) - RANK.keys() | {None}
         self._called, self._patients = _Once(self._read_code), _Once(self._read_patient)
+        self._some_left_out = False
         self.answer = names.answer
 
-    def take(self, lines: Sequence[bytes], start: int, rows: Rows) -> Iterator[Left]:
+    def take(self, data: bytes, start: int, rows: Rows) -> Iterator[Left]:
         """Add the usual Observations' events to ``rows``; yield the others, each in its turn.
 
-        ``start``: the byte of the file at which the first line starts.
+        ``data``: some lines, the first of which starts at byte ``start`` of the file.
         """
-        for at in range(0, len(lines), CHUNK):
-            chunk = lines[at : at + CHUNK]
-            resources = _decoded(chunk)
-            called, columns, fit = self._columns(resources)
-            for fits, begin, end in _runs(fit):
-                some = chunk[begin:end]
-                if fits:
-                    rows.extend(column[begin:end] for column in columns)
-                    self._pass_over(called[begin:end])
-                    start += sum(map(len, some)) + len(some)
-                    continue
-                for resource, line in zip(resources[begin:end], some, strict=True):
-                    if not self._alone(resource, rows):
-                        yield resource, line, start
-                    start += len(line) + 1
+        lines = data.split(b"\n")
+        resources = _decoded(lines)
+        called, columns, usual = self._columns(resources)
+        if all(usual):
+            rows.extend(columns)
+            self._pass_over(called)
+            return
+        end = 0
+        for fits, run in groupby(usual):
+            begin, end = end, end + len(list(run))
+            if fits:
+                rows.extend([column[begin:end] for column in columns])
+                self._pass_over(called[begin:end])
+                start += sum(map(len, lines[begin:end])) + end - begin
+                continue
+            for resource, line in zip(resources[begin:end], lines[begin:end], strict=True):
+                if not self._alone(resource, rows):
+                    yield resource, line, start
+                start += len(line) + 1
 
     def _columns(self, resources: Sequence[Any]) -> Gathered:
         """What the resources' codes gave, an event of each in columns, and which are usual."""
         told, names = self._statuses, self._names
-        usual: list[Any] = [
+        known, patients = self._called, self._patients
+        kept: list[Any] = [
             r
             if type(r) is Observation
             and r.status in told
@@ -121,32 +126,35 @@ class Plain:
             else OTHER
             for r in resources
         ]
-        known, patients = self._called, self._patients
-        called = [known[bytes(o.code)] for o in usual]
+        called = [known[bytes(o.code)] for o in kept]
         code = [c.alone for c in called]
-        patient = [
-            patients[o.subject.reference] if c else None for o, c in zip(usual, code, strict=True)
-        ]
-        happened = [effective(o) if (t := o.effectiveDateTime) is None else t for o in usual]
-        issued = [o.issued for o in usual]
-        time = [i or h or "" for i, h in zip(issued, happened, strict=True)]
-        made = [(h if i else "") if h else None for i, h in zip(issued, happened, strict=True)]
+        about = [o.subject.reference for o in kept]
+        patient = [patients[a] if c else None for a, c in zip(about, code, strict=True)]
+        happened = [effective(o) if (t := o.effectiveDateTime) is None else t for o in kept]
+        time = issued = [o.issued for o in kept]
+        made: list[str | None] = happened
+        if not (all(issued) and all(happened)):
+            time = [i or h or "" for i, h in zip(issued, happened, strict=True)]
+            made = [(h if i else "") if h else None for i, h in zip(issued, happened, strict=True)]
         said = [
             (q.value, None, q.code or q.unit or None)
             if (q := o.valueQuantity) is not None and type(q.value) is float and not q.comparator
             else value(o, names)
-            for o in usual
+            for o in kept
         ]
-        record = [f"Observation/{o.id}" for o in usual]
-        updated = [m.lastUpdated if (m := o.meta) is not None else None for o in usual]
-        onset = [None] * len(usual)
         number, text, unit = zip(*said, strict=True)
+        record = [f"Observation/{o.id}" for o in kept]
+        updated = [m.lastUpdated if (m := o.meta) is not None else None for o in kept]
+        onset = [None] * len(kept)
+        usual = [
+            p is not None and "0" < t < ":"  # a time begins with a digit
+            for p, t in zip(patient, time, strict=True)
+        ]
         columns = (patient, time, made, onset, code, number, text, unit, record, updated)
-        for o, c, p in zip(usual, called, patient, strict=True):
-            if c.shown and p:
+        for o, c, p in zip(kept, called, patient, strict=True):
+            if c.shown and p is not None:
                 self._show(o.code, c, p)
-        fit = [bool(c and p) and "0" < t < ":" for c, p, t in zip(code, patient, time, strict=True)]
-        return called, columns, fit
+        return called, columns, usual
 
     def _alone(self, o: Any, rows: Rows) -> bool:
         """Add the events of an Observation with several codes or components, where it is that."""
@@ -175,6 +183,8 @@ class Plain:
     due = codes
 
     def _pass_over(self, called: Iterable[_Called]) -> None:
+        if not self._some_left_out:
+            return
         counts = self._names.left_out
         for one in called:
             for code in one.left_out:
@@ -195,6 +205,7 @@ class Plain:
         except r4.MALFORMED:
             concept = None
         codes, left_out, shown = self._names.named(concept)
+        self._some_left_out |= bool(left_out)
         return _Called(codes, codes[0] if len(codes) == 1 else None, left_out, shown)
 
     def _read_patient(self, reference: str | None) -> str | None:
@@ -218,11 +229,3 @@ def _tried(line: bytes) -> Any:
         return _decode(line)
     except r4.MALFORMED:
         return None
-
-
-def _runs(fit: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
-    """Where those that fit, and those that do not, begin and end."""
-    end = 0
-    for fits, run in groupby(fit):
-        begin, end = end, end + len(list(run))
-        yield fits, begin, end

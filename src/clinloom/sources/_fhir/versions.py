@@ -6,7 +6,6 @@ is corrected follows what is final. (FHIR R4 2.14.0.5, meta; 10.1.3, Observation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,18 +62,17 @@ class Versions:
         rank = BEFORE if reason in NOT_YET else WITHDRAWN
         return (_number(meta) if stamp is None else stamp) * RANKS + rank
 
-    def take(self, updated: Sequence[str | None]) -> pa.Array:
+    def take(self, updated: pa.Array) -> pa.Array:
         """The version of each event, null where nothing is told; a clean slate.
 
-        ``updated``: when its resource was.
+        ``updated``: when its resource was, as text.
         """
-        some = any(updated)
+        rows, some = len(updated), updated.null_count < len(updated)
         if not (some or self._numbers or self._ranks):
-            return pa.nulls(len(updated), pa.int64())
-        version = np.zeros(len(updated), np.int64)
+            return pa.nulls(rows, pa.int64())
+        version = np.zeros(rows, np.int64)
         if some:
-            told = _moments(pa.array(updated, pa.string()), self._zone)
-            version = told.cast(pa.int64()).fill_null(0).to_numpy().copy()
+            version += _moments(updated, self._zone).cast(pa.int64()).fill_null(0).to_numpy()
         version[_at(self._numbers)] = _values(self._numbers)
         version *= RANKS
         version[_at(self._ranks)] += _values(self._ranks)
