@@ -57,7 +57,7 @@ def test_what_two_records_say_alike_is_still_of_the_record_that_said_it():
         ("a7", "b1"),
         ("x", "x0"),
         (None, "a"),
-        ("r007", "r7"),
+        ("r7", "r007"),
     ],
 )
 def test_records_that_tell_as_much_stand_by_their_names(earlier, later):

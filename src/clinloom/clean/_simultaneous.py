@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom import events
-from clinloom.events import Flags, Ints
+from clinloom.events import Ints
 
 if TYPE_CHECKING:
     from clinloom.clean._sheet import Sheet
 
-NAMED = r"^(?s:(?P<stem>.*?)(?P<number>[0-9]{0,18}))$"  # lab.csv@90 stands before lab.csv@100
+DIGITS = "0123456789"
 
 
 def in_order(sheet: Sheet, rows: Ints) -> Ints:
@@ -26,27 +25,38 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     of a subject's code at one moment stand by their record.
 
     The record that tells more codes by numbers at that moment comes later; of those that tell as
-    many, the later by its name (numbers at its end as numbers) and source; within it the greater.
+    many, the later by its name (lab.csv@90 before lab.csv@100) and source; within it the greater.
     """
-    same = _moments(sheet, rows)
-    number = sheet.value[rows] == sheet.value[rows]
-    code = sheet.code[0][rows]
-    near = np.flatnonzero(same)
-    near = near[(code[near] == code[near + 1]) & number[near]]  # nulls come first
-    if not len(near):
+    time = sheet.time[rows]
+    near = np.flatnonzero(time[1:] == time[:-1])
+    near = near[sheet.subject[rows[near]] == sheet.subject[rows[near + 1]]]  # of one moment
+    code, value = sheet.code[0], sheet.value
+    alike = code[rows[near]] == code[rows[near + 1]]
+    alike &= ~np.isnan(value[rows[near]])  # nulls come first, so that the next is a number, too
+    pairs = near[alike]
+    if not len(pairs):
         return rows
-    moment = np.concatenate([[0], np.cumsum(~same)])
-    alike = np.zeros(moment[-1] + 1, bool)
-    alike[moment[near]] = True
-    members = np.flatnonzero(alike[moment] & number)
-    moment, code = moment[members], code[members]
-    record = _records(sheet, rows[members])
-    breadth = _breadth(moment, record, code)
-    tied = _among(members, near)
-    run = np.cumsum(np.concatenate([[True], (np.diff(moment) > 0) | (np.diff(code) != 0)]))
-    places = members[tied]
-    value = sheet.value[rows[places]]
-    order = np.lexsort((value, record[tied], breadth[tied], run[tied]))
+    tied = np.zeros(len(rows), bool)
+    tied[pairs] = tied[pairs + 1] = True
+    moment = np.ones(len(rows), np.int64)
+    moment[near + 1] = 0
+    moment = np.cumsum(moment)
+    asked = np.zeros(int(moment[-1]) + 1, bool)
+    asked[moment[pairs]] = True
+    members = np.flatnonzero(asked[moment])
+    members = members[~np.isnan(value[rows[members]])]
+    tied = tied[members]
+    record, names = _records(sheet, rows[members])
+    mine = np.zeros(len(names) * (len(sheet.source[1]) + 1), bool)
+    mine[record[tied]] = True
+    told = mine[record]  # what other records tell does not matter
+    members, tied, record = members[told], tied[told], record[told]
+    breadth = _breadth(moment[members], record, code[rows[members]])[tied]
+    places, record = members[tied], record[tied]
+    run = np.zeros(len(rows), np.int64)
+    run[pairs + 1] = 1
+    run = np.cumsum(1 - run)[places]
+    order = np.lexsort((value[rows[places]], _ranks(record, names, sheet), breadth, run))
     if (np.diff(order) == 1).all():
         return rows
     out = rows.copy()
@@ -54,51 +64,51 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     return out
 
 
-def _moments(sheet: Sheet, rows: Ints) -> Flags:
-    """Which rows (n - 1,) are of the same subject and time as the one after."""
-    before, after = rows[:-1], rows[1:]
-    same: Flags = sheet.time[before] == sheet.time[after]
-    near = np.flatnonzero(same)
-    same[near] = sheet.subject[before[near]] == sheet.subject[after[near]]
-    return same
+def _records(sheet: Sheet, rows: Ints) -> tuple[Ints, pa.Array]:
+    """Of which record each row is (n,), as a number below names x (sources + 1); the names.
 
-
-def _among(members: Ints, near: Ints) -> Flags:
-    """Which of the members have another number of their code at their moment."""
-    places = np.union1d(near, near + 1)
-    return np.isin(members, places, assume_unique=True)
-
-
-def _records(sheet: Sheet, rows: Ints) -> Ints:
-    """Of which record each row is (n,): numbers that ascend with the records' names."""
-    at = pa.array(rows)
-    name = sheet.column("record_id").take(at).cast(pa.string()).dictionary_encode()
-    parts = pc.extract_regex(name.dictionary, NAMED)
-    stem = pc.rank(pc.struct_field(parts, "stem"), tiebreaker="dense").to_numpy()
-    digits = pc.struct_field(parts, "number")
-    number = pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64()).to_numpy()
-    text = pc.rank(name.dictionary, tiebreaker="dense").to_numpy()  # 07 is not 7
-    order = np.lexsort((text, number, stem))
-    rank = np.empty(len(order) + 1, np.int64)
-    rank[order] = np.arange(1, len(rank))
-    rank[-1] = 0  # of none
-    position = events.coded(name)[0]
-    source, sources = sheet.source
-    of_source = np.empty(len(sources) + 1, np.int64)
-    of_source[np.argsort(np.array(sources, object))] = np.arange(1, len(of_source))
-    of_source[-1] = 0
-    found: Ints = rank[position] * len(of_source) + of_source[source[rows]]
-    return found
+    The last name stands for none.
+    """
+    name = sheet.column("record_id").take(pa.array(rows)).cast(pa.string()).dictionary_encode()
+    names = pa.concat_arrays([name.dictionary, pa.array([""])])
+    position = name.indices.fill_null(len(names) - 1).to_numpy().astype(np.int64)
+    return position * (len(sheet.source[1]) + 1) + sheet.source[0][rows] + 1, names
 
 
 def _breadth(moment: Ints, record: Ints, code: Ints) -> Ints:
-    """How many codes each row's record tells by numbers at its moment (n,)."""
-    order = np.lexsort((code, record, moment))
-    new = np.ones(len(order), bool)
-    group = np.zeros(len(order), bool)
-    group[1:] = (np.diff(moment[order]) != 0) | (np.diff(record[order]) != 0)
-    new[1:] = group[1:] | (np.diff(code[order]) != 0)
-    number = np.cumsum(group)
+    """How many codes each row's record tells by numbers at its moment (n,).
+
+    Rows ascend by moment, then by code.
+    """
+    key = moment * (int(record.max()) + 1) + record
+    order = np.argsort(key, kind="stable")
+    key, code = key[order], code[order]
+    begins = np.concatenate([[True], key[1:] != key[:-1]])
+    new = begins.copy()
+    new[1:] |= code[1:] != code[:-1]
+    number = np.cumsum(begins) - 1
     out = np.empty(len(order), np.int64)
     out[order] = np.bincount(number, new)[number]
     return out
+
+
+def _ranks(record: Ints, names: pa.Array, sheet: Sheet) -> Ints:
+    """Numbers (n,) that ascend with the records' names and sources; a number at the end of a name
+    counts by its length first."""
+    position, source = np.divmod(record, len(sheet.source[1]) + 1)
+    used, place = np.unique(position, return_inverse=True)
+    some = names.take(pa.array(used))
+    stem = pc.ascii_rtrim(some, characters=DIGITS).dictionary_encode()
+    stems = _ascending(stem.dictionary)[stem.indices.to_numpy()]
+    length = pc.binary_length(some).to_numpy()
+    rank = np.empty(len(used), np.int64)
+    rank[np.lexsort((_ascending(some), length, stems))] = np.arange(len(used))
+    sources = np.concatenate([[0], _ascending(pa.array(sheet.source[1], pa.string()))])
+    found: Ints = rank[place] * (len(sources) + 1) + sources[source]
+    return found
+
+
+def _ascending(texts: pa.Array) -> Ints:
+    """The rank of each text, from 1."""
+    rank: Ints = pc.rank(texts, tiebreaker="dense").to_numpy().astype(np.int64)
+    return rank
