@@ -79,7 +79,7 @@ class Piece:
             raise TooLarge(f"it unpacks to more than {self.most} bytes")
         packed = self._packed()
         for first in packed:
-            found = chain([first], packed)
+            found: Iterator[bytes] = chain([first], packed)
             if is_gzip(self.name, first):
                 found = bounded(gunzipped(found), self.most)
             yield from found
