@@ -13,12 +13,14 @@ from clinloom.run import api, dataset
 from clinloom.run.acquire import acquire
 from clinloom.run.train import with_fold
 from clinloom.run.work import Work
-from clinloom.store import Store
+from clinloom.store import Store, finished
 
 STUDY = """
 name: sides
 sources:
-  lab: {type: table, path: lab, patient: pid, time: {column: at, zone: UTC}, code: {column: what}}
+  lab:
+    {type: table, path: lab, patient: pid, time: {column: at, zone: UTC},
+     code: {column: what, display: called}}
 cohort:
   index: {at: IN}
   outcome: {codes: OUT, within: 30d}
@@ -29,10 +31,11 @@ models: [logistic_regression]
 
 
 def written(folder: Path, patients: int, having: set[int]) -> Path:
-    rows = ["pid,at,what"]
+    rows = ["pid,at,what,called"]
     for n in range(patients):
-        rows += [f"{n},2024-01-01T00:00:00Z,A{n % 2}", f"{n},2024-01-02T00:00:00Z,IN"]
-        rows += [f"{n},2024-01-09T00:00:00Z,OUT"] if n in having else []
+        rows += [f"{n},2024-01-01T00:00:00Z,A{n % 2},Patient {n}"]
+        rows += [f"{n},2024-01-02T00:00:00Z,IN,Admission"]
+        rows += [f"{n},2024-01-09T00:00:00Z,OUT,Failure"] if n in having else []
     (folder / "lab").mkdir(exist_ok=True)
     (folder / "lab" / "lab.csv").write_text("\n".join(rows))
     (folder / "study.yaml").write_text(STUDY)
@@ -58,6 +61,8 @@ def sides(rows: list[dict]) -> dict[int, str]:
 def test_few_outcomes_are_on_both_sides_and_known_patients_stay_where_they_were(spark, tmp_path):
     study = written(tmp_path, 60, set(range(6)))
     rows = indexed(spark, study, tmp_path / "first")
+    called = finished(tmp_path / "first")["displays"].read().to_pylist()
+    assert called == [{"code": "IN", "display": "Admission"}]  # six failed: too few to be called so
     having = np.array([row["subject_id"] for row in rows if row["boolean_value"]])
     unlucky = next(s for s in range(200) if (split.uniform(having, seed=s) < 0.7).all())
     with pytest.raises(DataError, match="hold a single class"):
