@@ -44,7 +44,7 @@ def unaccounted(lines: list[bytes], found: dict[str, list[dict[str, Any]]]) -> l
         if not line.strip() or begin in refused or f"all.ndjson@{begin}" in told:
             continue
         try:
-            made = json.loads(line)
+            made = json.loads(line.decode(errors="replace"), strict=False)
             name = f"{made['resourceType']}/{made['id']}"
         except (ValueError, KeyError, TypeError, RecursionError):
             name = ""
