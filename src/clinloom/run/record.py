@@ -84,7 +84,7 @@ def gather(root: Address) -> dict[str, Any]:
     counts = tables["counts"].read().to_pylist()
     ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
     given = sources(counts, record["kinds"])
-    called = tables["displays"].read().to_pylist()
+    called = tables["displays"].read().to_pylist() if "displays" in tables else []
     return {
         **record,
         **metrics,
