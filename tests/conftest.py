@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tests.hospital import STUDY, clinloom, sets, small
 
 ROOT = Path(__file__).parent.parent
@@ -13,6 +14,8 @@ os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
 # Every driver here is at work for seconds: it ends before Java's second compiler pays, which took
 # a third of a small run's processor time.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+settings.register_profile("busy", deadline=None)  # an example's time is the machine's, not ours
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

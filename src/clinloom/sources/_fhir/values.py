@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -61,7 +62,10 @@ def quantity(given: r4.Quantity) -> Value:
 def parsed(given: float | str) -> Value:
     """A number where the text is one, else the text."""
     if not isinstance(given, str):
-        return float(given), None, None
+        try:
+            return float(given), None, None
+        except OverflowError:  # a whole number beyond every float, as 1e400 is
+            return (math.inf if given > 0 else -math.inf), None, None
     if NUMBER.fullmatch(given):
         return float(given), None, None
     found = COMPARED.match(given.strip())
