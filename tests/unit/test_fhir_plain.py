@@ -61,7 +61,7 @@ def same(data: bytes, monkeypatch, **options) -> dict[str, list[dict]]:
 
 
 def malformed(line: bytes):
-    raise msgspec.ValidationError("no line is of the usual shape")
+    raise msgspec.DecodeError("no line is of the usual shape")
 
 
 def lines(resources) -> bytes:

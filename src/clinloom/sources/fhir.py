@@ -194,7 +194,9 @@ class _Reader:
     def lines(self, data: bytes, position: int, file: str) -> None:
         """Read lines of a resource each; the first starts at byte ``position`` of the file."""
         for resource, line, start in self.plain.take(data, position, self.rows):
-            if resource is not None and type(resource) is not plain.Observation:
+            if resource is plain.INVALID:
+                self._invalid(line, start, file)
+            elif resource is not None and type(resource) is not plain.Observation:
                 self._found(resource, line, start, file)
             elif line and not line.isspace():
                 self.take(line, start, file)
@@ -213,10 +215,13 @@ class _Reader:
         try:
             return r4.decode(data)
         except msgspec.ValidationError:
-            pass
+            self._invalid(data, position, file)
         except r4.MALFORMED:
             self.refused.add("malformed_json", file=file, position=position)
-            return None
+        return None
+
+    def _invalid(self, data: bytes, position: int, file: str) -> None:
+        """Count a resource of a kind that is not read; refuse what is malformed, or none."""
         try:
             kind = r4.decode_kind(data)
         except r4.MALFORMED:
@@ -232,7 +237,6 @@ class _Reader:
             )
         else:
             self.unread[kind.resourceType] += 1
-        return None
 
     def _bundle(self, bundle: r4.Bundle, whole: bytes, position: int, file: str) -> None:
         """A Bundle's resources; ``fullUrl`` tells what its references point to (R4 2.36.4)."""

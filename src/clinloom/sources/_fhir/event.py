@@ -42,28 +42,31 @@ class Rows:
 
     def __init__(self) -> None:
         self._columns: tuple[list[Any], ...] = tuple([] for _ in TYPES)
+        self._single: list[tuple[Any, ...]] = []  # what was added after these
         self._settled: list[list[pa.Array]] = []
         self._before = 0
 
     def __len__(self) -> int:
-        return self._before + len(self._columns[0])
+        return self._before + len(self._columns[0]) + len(self._single)
 
     def extend(self, columns: Iterable[Sequence[Any]]) -> None:
         """Add events that stand in columns."""
+        if self._single:
+            single, self._single = self._single, []
+            self.extend(zip(*single, strict=True))
         for column, values in zip(self._columns, columns, strict=True):
             column.extend(values)
 
     def add(self, events: Iterable[Event], meta: r4.Meta | None) -> None:
         """Add the events of one resource."""
         updated = meta.lastUpdated if meta is not None else None
-        for event in events:
-            for column, value in zip(self._columns, (*event, updated), strict=True):
-                column.append(value)
+        self._single += [(*event, updated) for event in events]
 
     def settle(self, least: int = SETTLED) -> None:
         """Turn what was added to arrays, where it is that much: while it is in the cache."""
-        if len(self._columns[0]) < least:
+        if len(self) - self._before < least:
             return
+        self.extend([()] * len(TYPES))
         self._before = len(self)
         found = [pa.array(c, t) for c, t in zip(self._columns, TYPES, strict=True)]
         self._settled.append(found)

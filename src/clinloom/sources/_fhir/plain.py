@@ -42,10 +42,13 @@ class Observation(r4.Observed, tag_field="resourceType", tag="Observation"):
 _kinds: Any = reduce(or_, [Observation if kind is r4.Observation else kind for kind in r4.KINDS])
 _decode = msgspec.json.Decoder(_kinds).decode
 _concept = msgspec.json.Decoder(r4.Concept | None).decode
+INVALID = r4.Record()  # stands for JSON that is no resource of a kind that is read
 OTHER = Observation(subject=r4.Reference())  # stands for what is not of the usual shape
 Text = TypeVar("Text")
 Read = TypeVar("Read")
-Left = tuple[Any, bytes, int]  # a resource (None: malformed), its line, and where that starts
+Left = tuple[
+    Any, bytes, int
+]  # a resource (or INVALID; None: no JSON), its line, and where that starts
 
 
 class _Called(NamedTuple):
@@ -92,6 +95,11 @@ class Plain:
         """
         lines = data.split(b"\n")
         resources = _decoded(lines)
+        if Observation not in set(map(type, resources)):
+            for resource, line in zip(resources, lines, strict=True):
+                yield resource, line, start
+                start += len(line) + 1
+            return
         called, columns, usual = self._columns(resources)
         if all(usual):
             rows.extend(columns)
@@ -217,7 +225,7 @@ class Plain:
 
 
 def _decoded(lines: Sequence[bytes]) -> list[Any]:
-    """The resources, one a line; None where a line is none that can be read."""
+    """The resources, one a line; INVALID, or None where a line is no JSON."""
     try:
         return list(map(_decode, lines))
     except r4.MALFORMED:
@@ -227,5 +235,7 @@ def _decoded(lines: Sequence[bytes]) -> list[Any]:
 def _tried(line: bytes) -> Any:
     try:
         return _decode(line)
+    except msgspec.ValidationError:
+        return INVALID
     except r4.MALFORMED:
         return None
