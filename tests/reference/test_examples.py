@@ -184,7 +184,7 @@ def test_intensive_care(data, tmp_path):
         (patient, start + 25 * HOUR, any(code == "OUTCOME" for _, code, _ in mine))
         for patient, mine in facts.items()
     ]
-    statistics = ("count", "last", "mean", "min", "max", "slope")
+    statistics = ("count", "last", "mean", "min", "max", "slope")  # two more than the study's
     families = [
         demographics(age=False),
         Family("measurements", numbered("ICU//"), statistics, {"all": None}),
@@ -192,6 +192,7 @@ def test_intensive_care(data, tmp_path):
     ]
     paths = {"hours": "dyn", "stays": "sta", "deaths": "outc"}
     sets = [f"sources.{name}.path={tmp_path / file}.parquet" for name, file in paths.items()]
+    sets.append(f"features.measurements.statistics=[{', '.join(statistics)}]")
     found = computed("yaib_mortality.yaml", *sets)
     same(expected(facts, moments, families), found, moments=3, numbers=70)
 
