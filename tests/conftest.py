@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tests.hospital import STUDY, clinloom, sets, small
 
 ROOT = Path(__file__).parent.parent
@@ -14,7 +14,8 @@ os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
 # Every driver here is at work for seconds: it ends before Java's second compiler pays, which took
 # a third of a small run's processor time.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
-settings.register_profile("busy", deadline=None)  # an example's time is the machine's, not ours
+# How long an example takes to draw and to run is the machine's, not ours.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 
