@@ -41,9 +41,10 @@ from tests.reference.by_hand import (
     us,
 )
 
+from clinloom import clean as cleaning
 from clinloom import cohort, features, files
 from clinloom.events import STATIC
-from clinloom.run import api, dataset
+from clinloom.run import api, dataset, sums
 from clinloom.sources import load
 from clinloom.tables import ACQUIRED, REFUSED, conform, matrix
 
@@ -68,7 +69,10 @@ def computed(study: str, *overrides: str) -> Rows:
     code = np.array(events["code"].to_pylist())
     events = events.take(pa.array(np.lexsort((code, time, subject))))
     refused = pa.concat_tables(parts["rejected"]) if parts["rejected"] else REFUSED.empty
-    events = dataset.cleaned(events, refused, options=given.clean)["events"]
+    counts = [{"code": c, "unit": u, "events": n} for (c, u), n in sums.measured(events).items()]
+    units = cleaning.units_of(pa.Table.from_pylist(counts), given.clean)
+    learned = cleaning.canonical(units)
+    events = dataset.cleaned(events, refused, options=given.clean, learned=learned)["events"]
     last = pc.max(events["time"]).cast("int64").as_py()
     index = cohort.cohort(events, given.cohort, data_end=last)["index"]
     seen = features.vocabulary(events, index, given.features)
