@@ -46,9 +46,8 @@ INVALID = r4.Record()  # stands for JSON that is no resource of a kind that is r
 OTHER = Observation(subject=r4.Reference())  # stands for what is not of the usual shape
 Text = TypeVar("Text")
 Read = TypeVar("Read")
-Left = tuple[
-    Any, bytes, int
-]  # a resource (or INVALID; None: no JSON), its line, and where that starts
+# A resource (or INVALID; None: no JSON), its line, and where that starts.
+Left = tuple[Any, bytes, int]
 
 
 class _Called(NamedTuple):
