@@ -1,11 +1,14 @@
 """Numbers from identities: the same for the same patient, wherever and in whatever order.
 
 splitmix64 (Steele, Lea and Flood, OOPSLA 2014): one multiply-and-shift hash of 64 bits, so that a
-split or a bootstrap weight needs no state and no order of rows. xxHash (Collet, XXH64) where Spark
-computes the same itself.
+split or a bootstrap weight needs no state and no order of rows. xxHash64 (Y. Collet) of texts, and
+where Spark computes the same itself.
 """
 
 from __future__ import annotations
+
+import operator
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -39,20 +42,58 @@ P1, P2, P3, P4, P5 = (
 )
 
 
-def xxhash64(numbers: npt.NDArray[np.int64], *, seed: int) -> Words:
+SPARK = np.array([42], np.uint64)  # the seed of Spark's ``xxhash64``
+
+
+def xxhash64(octets: npt.NDArray[np.uint8], *, seed: Words = SPARK) -> Words:
+    """xxHash64 of texts of one length: ``octets`` is (n, length), ``seed`` (1,)."""
+    length = octets.shape[1]
+    done = length // 32 * 32
+    found: Words
+    if done:
+        lanes = [np.repeat(begin, len(octets)) for begin in _begins(seed)]
+        for at in range(0, done, 8):
+            lanes[at // 8 % 4] = _round(lanes[at // 8 % 4], _word(octets, at, 8))
+        turns = (1, 7, 12, 18)
+        found = reduce(operator.add, (_turned(v, n) for v, n in zip(lanes, turns, strict=True)))
+        for lane in lanes:
+            found = (found ^ _round(np.zeros_like(lane), lane)) * P1 + P4
+    else:
+        found = np.repeat(seed + P5, len(octets))
+    found = found + np.uint64(length)
+    while done + 8 <= length:
+        word = _round(np.zeros_like(found), _word(octets, done, 8))
+        found = _turned(found ^ word, 27) * P1 + P4
+        done += 8
+    if done + 4 <= length:
+        found = _turned(found ^ (_word(octets, done, 4) * P1), 23) * P2 + P3
+        done += 4
+    for at in range(done, length):
+        found = _turned(found ^ (octets[:, at].astype(np.uint64) * P5), 11) * P1
+    found = (found ^ (found >> np.uint64(33))) * P2
+    found = (found ^ (found >> np.uint64(29))) * P3
+    return found ^ (found >> np.uint64(32))
+
+
+def xxhash64_of(numbers: npt.NDArray[np.int64], *, seed: int) -> Words:
     """Spark's ``xxhash64(seed, number)`` of each whole number (n,); ``seed``: 64 bits, signed."""
-    key = np.array([seed], np.int64).view(np.uint64)
-    begin = _xxh64(key, np.array([42], np.uint64))  # Spark's own seed
-    return _xxh64(np.ascontiguousarray(numbers, np.int64).view(np.uint64), begin)
+    return xxhash64(_octets(numbers), seed=xxhash64(_octets(np.array([seed], np.int64))))
 
 
-def _xxh64(numbers: Words, seed: Words) -> Words:
-    """XXH64 of the eight bytes of each number."""
-    z: Words = (seed + P5 + np.uint64(8)) ^ (_turned(numbers * P2, 31) * P1)
-    z = _turned(z, 27) * P1 + P4
-    z = (z ^ (z >> np.uint64(33))) * P2
-    z = (z ^ (z >> np.uint64(29))) * P3
-    return z ^ (z >> np.uint64(32))
+def _octets(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(numbers, "<i8").view(np.uint8).reshape(-1, 8)
+
+
+def _begins(seed: Words) -> list[Words]:
+    return [seed + P1 + P2, seed + P2, seed, seed - P1]
+
+
+def _word(octets: npt.NDArray[np.uint8], at: int, size: int) -> Words:
+    return octets[:, at : at + size].copy().view(f"<u{size}")[:, 0].astype(np.uint64)
+
+
+def _round(lane: Words, word: Words) -> Words:
+    return _turned(lane + word * P2, 31) * P1
 
 
 def _turned(numbers: Words, bits: int) -> Words:

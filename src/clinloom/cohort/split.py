@@ -81,7 +81,7 @@ def fold(subject: Ints, folds: int, seed: int, salt: int = 0) -> Ints:
 
     Spark gives the same (``run.train.with_fold``).
     """
-    low = hashing.xxhash64(subject, seed=fold_seed(seed, salt)) & np.uint64(2**31 - 1)
+    low = hashing.xxhash64_of(subject, seed=fold_seed(seed, salt)) & np.uint64(2**31 - 1)
     return (low * np.float64(folds) / 2.0**31).astype(np.int64)
 
 

@@ -52,7 +52,7 @@ from clinloom.files.pieces import (
 from clinloom.files.registry import Entry
 from clinloom.files.stores import store
 from clinloom.files.units import GROUP, Unit, fingerprint, groups
-from clinloom.files.unpacked import MOST, WHOLE, TooLarge
+from clinloom.files.unpacked import MOST, WHOLE, TooLarge, of_storage
 
 __all__ = [
     "BROKEN",
@@ -85,6 +85,7 @@ __all__ = [
     "listed",
     "listing",
     "named",
+    "of_storage",
     "parted",
     "random",
     "read",

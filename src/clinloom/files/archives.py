@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from clinloom.files.address import address
 from clinloom.files.stores import store
-from clinloom.files.unpacked import BLOCK, inflated
+from clinloom.files.unpacked import BLOCK, inflated, of_storage
 
 FETCHED = 8 << 20  # bytes of a large file that are fetched at once
 _LOCAL = 30  # bytes of a member's local header before its name
@@ -137,7 +137,7 @@ def _in_turn(path: str, name: str) -> Iterator[bytes]:
             while block := member.read(BLOCK):
                 yield block
     except (NotImplementedError, RuntimeError, EOFError, LZMAError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the storage's
+        if of_storage(error):
             raise
         raise zipfile.BadZipFile("a member is packed in a way that cannot be read") from None
 

@@ -16,6 +16,11 @@ class TooLarge(ValueError):
     """A packed file unpacks to more than the study allows."""
 
 
+def of_storage(error: BaseException) -> bool:
+    """Whether it is the storage's fault, and not of what was read there: that has a number."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def is_gzip(name: str, begin: bytes) -> bool:
     """Whether a file is packed by gzip: by its name, or by how it begins."""
     return name.lower().endswith(".gz") or begin.startswith(GZIP)

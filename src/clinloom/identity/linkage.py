@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinloom.events import DAY
 from clinloom.tables import BIRTH, LEDGER, LINKAGE
 
-DAY = 86_400_000_000
 SEX = r"(?i)^(?:GENDER|SEX)//(?P<word>.*)$"
 WORDS = {"m": "male", "male": "male", "f": "female", "female": "female"}
 

@@ -83,7 +83,7 @@ def gather(root: Address) -> dict[str, Any]:
     counted = json.loads(tables["counted"].text("summary.json"))
     counts = tables["counts"].read().to_pylist()
     ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
-    given = sources(counts, record["kinds"])
+    given, refusals = sources(counts, record["kinds"]), rejected(counts)
     called = tables["displays"].read().to_pylist() if "displays" in tables else []
     return {
         **record,
@@ -93,10 +93,10 @@ def gather(root: Address) -> dict[str, Any]:
         "displays": {row["code"]: row["display"] for row in called},
         "flow": tables["flow"].read().to_pylist(),
         "ledger": ledger,
-        "rejected": rejected(counts),
+        "rejected": refusals,
         "leakage": json.loads(tables["leakage"].text("audit.json")),
         "warnings": [
-            *doubtful(given, rejected(counts), ledger),
+            *doubtful(given, refusals, ledger),
             *warnings(metrics, counted["split"]["test"]),
             *unconverted(tables["units"].read() if "units" in tables else UNITS.empty),
         ],
@@ -129,10 +129,10 @@ def doubtful(
 ) -> Iterator[str]:
     """What a reader should know of the sources before any number made from them."""
     for source in given:
-        mine = [row for row in refusals if row["source"] == source["name"]]
         reasons: Counter[str] = Counter()
-        for row in mine:
-            reasons[row["reason"]] += row["count"]
+        for row in refusals:
+            if row["source"] == source["name"]:
+                reasons[row["reason"]] += row["count"]
         yield from doubts.refused(source["name"], source["images"] or source["events"], reasons)
     yield from doubts.of_ledger([source["name"] for source in given], ledger)
 

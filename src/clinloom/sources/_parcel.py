@@ -65,8 +65,12 @@ class Refusals:
 
     def last(self) -> dict[str, pa.Table]:
         """The last parcel: what is left, and what was counted all along."""
-        told = zones(self.source, self.zoneless) + self.displays.rows(self.source)
+        told = self.counts()
         return {**self.take(), **({"ledger": LEDGER.rows(told)} if told else {})}
+
+    def counts(self) -> list[dict[str, Any]]:
+        """Rows of the ledger: what was counted all along."""
+        return zones(self.source, self.zoneless) + self.displays.rows(self.source)
 
 
 def zones(source: str, count: int) -> list[dict[str, Any]]:
@@ -81,11 +85,14 @@ def whole(piece: FileUnit, refused: Refusals) -> bytes | None:
     """
     try:
         return piece.read()
-    except TooLarge:
-        refused.add("too_large", file=piece.name)
-    except FAULTS:
-        refused.add("unreadable_file", file=piece.name)
+    except FAULTS as error:
+        refused.add(unreadable(error), file=piece.name)
     return None
+
+
+def unreadable(error: Exception) -> str:
+    """The reason of refusal of a file that could not be read."""
+    return "too_large" if isinstance(error, TooLarge) else "unreadable_file"
 
 
 def first_byte(piece: FileUnit) -> int:

@@ -16,11 +16,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from clinloom.errors import MissingDependency
-from clinloom.files import FileUnit, TooLarge
+from clinloom.files import FileUnit
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._images.apart import examined
 from clinloom.sources._images.measured import Measured
+from clinloom.sources._parcel import unreadable
 from clinloom.study import Duration, Zone
 
 REQUIRES: str | None = "dicom"
@@ -92,8 +93,7 @@ def _instance(piece: FileUnit, options: Options, told: dict[str, Any], measured:
     try:
         data = piece.read()
     except Exception as error:  # an archive's member may be broken in any way
-        reason = "too_large" if isinstance(error, TooLarge) else "unreadable_file"
-        measured.reject(piece.name, reason, record=None, patient=None)
+        measured.reject(piece.name, unreadable(error), record=None, patient=None)
         return
     found = examined(KERNEL, data, told)
     patient, record = found.get("patient"), found.get("record")

@@ -30,7 +30,7 @@ from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._fhir.versions import Versions
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
-from clinloom.sources._parcel import Refusals, first_byte, links, whole, word, zones
+from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
 from clinloom.sources._time import ASSUMED, assumed, dated, instants, unzoned
 from clinloom.study import MICROSECONDS, Codes, Duration, Zone
 from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
@@ -179,13 +179,13 @@ class _Reader:
 
     def __init__(self, options: Options, source: str):
         self.options, self.source = options, source
-        self.names = Names(options.prefer, options.systems, every=options.codings == "all")
-        self.facts = statuses.Facts(options.statuses)
         self.refused = Refusals(source)
+        every, displays = options.codings == "all", self.refused.displays
+        self.names = Names(options.prefer, options.systems, displays, every=every)
+        self.facts = statuses.Facts(options.statuses)
         self.medicines = Medicines(options, lambda piece: _of(piece, Refusals(source)))
         self.versions = Versions(options.zone or ASSUMED)
         self.rows = Rows()
-        self.zoneless = 0
         self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
         self.unread: Counter[str] = Counter()
         self.whose = Whose(options.identifiers, options.server)
@@ -335,7 +335,7 @@ class _Reader:
             for rule, counts in told:
                 ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items()]
             ledger += [self._counted(*row) for row in self.whose.counts()]
-            ledger += zones(self.source, self.zoneless) + self.names.displays.rows(self.source)
+            ledger += self.refused.counts()
         if ledger:
             out["ledger"] = LEDGER.rows(ledger)
         return {**out, **links(*self.whose.fresh()), **self.refused.take()}
@@ -345,7 +345,7 @@ class _Reader:
         patient, time, made, onset, code, number, text, unit, record, updated = columns
         zone, coded = self.options.zone or ASSUMED, code.dictionary_encode()
         if self.options.zone is None:
-            self.zoneless += assumed(unzoned(time), coded)
+            self.refused.zoneless += assumed(unzoned(time), coded)
         found = known(
             dated(instants(time, zone=zone), coded, zone),
             coded,

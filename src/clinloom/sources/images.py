@@ -16,10 +16,11 @@ import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator
 
 from clinloom.errors import MissingDependency
-from clinloom.files import BROKEN, FileUnit, Piece, TooLarge, address, adjoined, entry, listing
+from clinloom.files import BROKEN, FileUnit, Piece, address, adjoined, entry, listing
 from clinloom.sources._images.apart import examined
 from clinloom.sources._images.manifest import Index, Manifest, Row, calls, columns_of
 from clinloom.sources._images.measured import Measured, coded
+from clinloom.sources._parcel import unreadable
 from clinloom.sources._time import TimeSpec
 from clinloom.study import SourceModel, StudyPath
 
@@ -228,7 +229,7 @@ def _examined(piece: FileUnit) -> dict[str, Any]:
     try:
         data = piece.read()
     except Exception as error:  # an archive's member may be broken in any way
-        return {"refused": "too_large" if isinstance(error, TooLarge) else "unreadable_file"}
+        return {"refused": unreadable(error)}
     return examined(KERNEL, data, {})
 
 

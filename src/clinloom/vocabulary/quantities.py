@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from clinloom.vocabulary.ucum import Conversion, converted
+from clinloom.vocabulary.ucum import Conversion, converted, typed
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,7 @@ def plain(unit: str) -> str:
     ('mmhg', 'umol/l', '10*9/l', '/min')
     """
     text = re.sub(r"\{[^}]*\}|[\[\]\s.]", "", unit.casefold())
-    text = text.replace("µ", "u").replace("μ", "u").replace("°", "deg").replace("^", "*")
-    return re.sub(r"^[x×](?=10)", "", text) or unit.casefold()
+    return typed(text) or unit.casefold()
 
 
 def _quantity(unit: str, conversions: Mapping[str, float | Conversion]) -> Quantity:

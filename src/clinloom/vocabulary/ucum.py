@@ -89,6 +89,12 @@ _POWER_OF_TEN = re.compile(r"10(?:\*|[eE])([+-]?\d+)")
 _TERM = re.compile(r"(\d+(?:\.\d+)?)?([^\d*+-][^*+-]*?)?(?:\*?([+-]?\d+))?")
 
 
+def typed(unit: str) -> str:
+    """A unit as a plain keyboard has it: µ is u, ° is deg, ^ is *, and 10*9 has no x before it."""
+    text = unit.replace("µ", "u").replace("μ", "u").replace("°", "deg").replace("^", "*")
+    return re.sub(r"^[x×](?=10)", "", text)
+
+
 @lru_cache(maxsize=8192)
 def reading(unit: str) -> Reading | None:
     """What a unit is, by its parts; None where it is not read.
@@ -98,9 +104,7 @@ def reading(unit: str) -> Reading | None:
     >>> reading("mmol/L").dimension == reading("mg/dL").dimension
     False
     """
-    text = re.sub(r"\{[^}]*\}|\s", "", unit)
-    text = text.replace("µ", "u").replace("μ", "u").replace("°", "deg").replace("^", "*")
-    text = re.sub(r"^[x×](?=10)", "", _AREA.sub("", text))
+    text = _AREA.sub("", typed(re.sub(r"\{[^}]*\}|\s", "", unit)))
     if text in _DEGREES:
         return Reading((("Cel", 1),), *_DEGREES[text])
     if _CELLS.fullmatch(text):

@@ -41,15 +41,22 @@ class Names:
 
     ``every``: each coding of a preferred system gives a code, else the one whose system stands
     first. A concept that has none of these is named by its first coding. ``left_out`` counts the
-    codes that were passed over.
+    codes that were passed over; ``displays`` is told how codings call the codes.
     """
 
-    def __init__(self, preferred: Sequence[str], systems: Mapping[str, str], *, every: bool):
+    def __init__(
+        self,
+        preferred: Sequence[str],
+        systems: Mapping[str, str],
+        displays: Displays,
+        *,
+        every: bool,
+    ):
         self._rank = {name: at for at, name in reversed(list(enumerate(preferred)))}
         self._systems, self._every = systems, every
         self._known: dict[tuple[str | None, str], _Coding] = {}
         self.left_out: Counter[str] = Counter()
-        self.displays, self.patient = Displays(), ""  # of whom the concept tells that is named next
+        self.displays, self.patient = displays, ""  # of whom the concept tells that is named next
 
     def codes(self, concept: r4.Concept | None) -> tuple[str, ...]:
         """``SYSTEM//code`` of each coding that is kept; of the same thing in several systems."""

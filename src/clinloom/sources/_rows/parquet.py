@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clinloom.errors import SourceError
-from clinloom.files import FileUnit, Part, Piece, random
+from clinloom.files import FileUnit, Part, Piece, of_storage, random
 from clinloom.sources._parcel import Refusals, whole
 from clinloom.sources._rows.csv import Needed, Rows, check, once
 
@@ -64,7 +64,7 @@ def _batches(
         try:
             batch = next(found, None)
         except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the storage's
+            if of_storage(error):
                 raise
             refused.add("unreadable_file", file=file, position=number)
             return
@@ -83,7 +83,7 @@ def _opened(piece: FileUnit, refused: Refusals) -> pq.ParquetFile | None:
             return None
         return pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if of_storage(error):
             raise
         refused.add("unreadable_file", file=piece.name)
         return None
