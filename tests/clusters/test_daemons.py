@@ -14,14 +14,16 @@ from tests.clusters.sparks import TREE
 
 pytestmark = pytest.mark.cluster
 
-# A server that ignores TERM and leaves an orphan behind: both must go.
-STUBBORN = ["sh", "-c", "trap '' TERM; (setsid sleep 600 &); sleep 600"]
+# A server that ignores TERM and leaves an orphan behind: both must go. The shell between them has
+# ended when the file is there: only then are its processes those that stay.
+STUBBORN = ["sh", "-c", "trap '' TERM; (setsid sleep 600 &); : >settled; sleep 600"]
 OWNER = f"""
 import sys
 from tests.clusters.daemons import Daemons
 daemons = Daemons("orphan")
 daemons.start("stubborn", {STUBBORN!r})
-while len(below := daemons.below("stubborn")) < 3: pass
+while not (daemons.folder / "settled").exists() or len(below := daemons.below("stubborn")) < 3:
+    pass
 print(daemons.folder, *below, flush=True)
 sys.stdin.read()
 """
@@ -38,7 +40,8 @@ def alive(pid: int) -> bool:
 def test_all_that_a_server_started_ends_with_it():
     with Daemons("stubborn") as daemons:
         daemons.start("stubborn", STUBBORN)
-        daemons.await_ready(lambda: len(daemons.below("stubborn")) >= 3, what="the orphan")
+        daemons.await_ready((daemons.folder / "settled").exists, what="the orphan")
+        daemons.await_ready(lambda: len(daemons.below("stubborn")) >= 3, what="the server's sleep")
         below = daemons.below("stubborn")
     assert not any(map(alive, below)) and not daemons.folder.exists()
 
