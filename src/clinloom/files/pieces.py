@@ -71,17 +71,20 @@ class Piece:
             data = _bytes(self.path)
             return joined(gunzipped([data]), self.whole) if is_gzip("", data) else data
         most = min(self.whole, self.most)
-        return joined(replace(self, most=most).blocks(), most)
+        return joined(self._unpacked(most), most)
 
     def blocks(self) -> Iterator[bytes]:
         """The whole file, or member, as it unpacks. Raises TooLarge past ``most`` bytes."""
-        if self.member is not None and self.size > self.most:
-            raise TooLarge(f"it unpacks to more than {self.most} bytes")
+        return self._unpacked(self.most)
+
+    def _unpacked(self, most: int) -> Iterator[bytes]:
+        if self.member is not None and self.size > most:
+            raise TooLarge(f"it unpacks to more than {most} bytes")
         packed = self._packed()
         for first in packed:
             found: Iterator[bytes] = chain([first], packed)
             if is_gzip(self.name, first):
-                found = bounded(gunzipped(found), self.most)
+                found = bounded(gunzipped(found), most)
             yield from found
 
     def _packed(self) -> Iterator[bytes]:

@@ -126,7 +126,7 @@ def handed(
     whole, most = _bytes(options.whole_at_most), _bytes(options.unpacked_at_most)
     if options.open == "workers":
         for unit in adjoined([unit for unit in units if not isinstance(unit, pa.Table)]):
-            if isinstance(unit, Piece):
+            if isinstance(unit, Piece) and (unit.whole, unit.most) != (whole, most):
                 unit = replace(unit, whole=whole, most=most)
             yield from parted(unit) if lines else (unit,)
         return

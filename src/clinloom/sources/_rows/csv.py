@@ -7,7 +7,6 @@ the declared encoding, is refused with its place and fails nothing else (RFC 418
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -320,7 +319,7 @@ def _table(
 
     try:
         return pa_csv.read_csv(
-            io.BytesIO(data),
+            pa.BufferReader(data),
             read_options=pa_csv.ReadOptions(
                 column_names=list(body.header), use_threads=False, block_size=len(data) + 1
             ),
