@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,20 +31,37 @@ def spark():
     return made
 
 
+def shared(name: str, make: Callable[[Path], None], temporary: pytest.TempPathFactory) -> Path:
+    """A folder that ``make`` fills, once a test run: its lanes, processes of their own, share
+    what is in CLINLOOM_TEST_SHARED."""
+    place = os.environ.get("CLINLOOM_TEST_SHARED")
+    folder = Path(place) / name if place else temporary.mktemp("shared") / name
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when the file is closed
+        if not Path(f"{folder}.made").exists():
+            make(folder)
+            Path(f"{folder}.made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic hospital on this machine's disk; nobody writes to it."""
-    folder = tmp_path_factory.mktemp("hospital")
-    clinloom("synth", folder, "--patients", 400, "--seed", 3, "--images", 60)
-    return folder
+
+    def make(folder: Path) -> None:
+        clinloom("synth", folder, "--patients", 400, "--seed", 3, "--images", 60)
+
+    return shared("hospital", make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def finished(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a finished run on it, on this machine, by the command line."""
-    out = tmp_path_factory.mktemp("finished") / "out"
-    clinloom("run", STUDY, "--out", out, *sets(small(hospital)), CLINLOOM_SPARK_MEMORY="1g")
-    return out
+
+    def make(out: Path) -> None:
+        clinloom("run", STUDY, "--out", out, *sets(small(hospital)), CLINLOOM_SPARK_MEMORY="1g")
+
+    return shared("finished", make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
