@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.clusters.kerberos import OWNER, STRANGER, Kerberos
+from tests.hospital import STUDY, sets, small
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -60,3 +63,41 @@ def test_a_stranger_with_a_ticket_is_denied(kerberos: Kerberos):
 def test_nobody_comes_in_without_a_ticket(kerberos: Kerberos):
     done = client(kerberos, None)
     assert done.returncode and "asks for a Kerberos ticket" in done.stderr
+
+
+PUT = """
+import sys
+from pathlib import Path
+from clinloom import files
+
+folder, there = Path(sys.argv[1]), files.address(sys.argv[2])
+for file in folder.rglob("*"):
+    if file.is_file():
+        files.write(there / file.relative_to(folder).as_posix(), file.read_bytes())
+"""
+SHOW = """
+import sys
+from clinloom import files
+
+sys.stdout.buffer.write(files.read(files.address(sys.argv[1])))
+"""
+
+
+def test_a_study_there_is_the_one_on_this_machine(kerberos: Kerberos, hospital: Path, local: Path):
+    """Sources, tables, the saved model and the bundle: Python's and Java's ways with a ticket."""
+    data, out = f"{kerberos.address}/hospital", f"{kerberos.address}/out"
+    env = kerberos.client(OWNER) | {
+        "CLINLOOM_SPARK_MASTER": "local[2]",
+        "SPARK_SUBMIT_OPTS": f"-XX:TieredStopAtLevel=1 -Djava.security.krb5.conf={kerberos.krb5}",
+    }
+
+    def ran(*command: object) -> bytes:
+        done = subprocess.run([sys.executable, *map(str, command)], env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+        return done.stdout
+
+    ran("-c", PUT, hospital, data)
+    ran("-m", "clinloom", "run", STUDY, "--out", out, *sets(small(data)))
+    metrics = ran("-c", SHOW, f"{out}/metrics.json")
+    assert json.loads(metrics) == json.loads((local / "metrics.json").read_bytes())
+    assert ran("-c", SHOW, f"{out}/bundle/bundle.json")
