@@ -157,7 +157,11 @@ def answer(url: str) -> Any:
 
 
 def own_environment(**more: str) -> dict[str, str]:
-    """This process's environment without what another Spark or Hadoop has set in it."""
+    """This process's environment without what another Spark or Hadoop has set in it.
+
+    Java's second compiler is left out of drivers here, too (see ``tests/conftest.py``).
+    """
     foreign = ("SPARK_", "HADOOP_", "YARN_", "PYSPARK_", "CLINLOOM_SPARK_", "AWS_", "KRB5")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    return {**kept, **more}
+    quick = {"SPARK_SUBMIT_OPTS": os.environ.get("SPARK_SUBMIT_OPTS", "")}
+    return {**kept, **quick, **more}

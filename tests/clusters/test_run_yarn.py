@@ -42,6 +42,8 @@ def options(folder: Path, mode: str, **more: object) -> Path:
     if "python" in more:  # the nodes' own, which finds the tree under test
         node["PYTHONPATH"] = sparks.TREE
     conf = {"spark.yarn.jars": f"local:{sparks.HOME}/jars/*"}  # else each job uploads all of them
+    for jvm in ("driver", "executor", "yarn.am"):
+        conf[f"spark.{jvm}.extraJavaOptions"] = sparks.QUICK
     for kind in ("spark.yarn.appMasterEnv", "spark.executorEnv"):
         conf |= {f"{kind}.{name}": value for name, value in node.items()}
     yarn = {"mode": mode, "executors": 1, "cores": 2, "memory": "700m", "overhead": "400m"}
