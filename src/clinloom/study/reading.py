@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from clinloom import files
-from clinloom.errors import StudyError, UsageError, nearest
+from clinloom.errors import StudyError, UsageError, instead
 from clinloom.study.kinds import Model
 from clinloom.study.overrides import override
 from clinloom.study.schema import SITE, Study
@@ -190,9 +190,8 @@ def _room(
             faults.append((place, f"needs `type`: one of {', '.join(rooms.choices(room))}"))
             continue
         if kind not in rooms.choices(room):
-            near = nearest(kind, rooms.choices(room))
-            hint = f"; did you mean '{near}'?" if near else ""
-            faults.append((place, f"'{kind}' is none of {', '.join(rooms.choices(room))}{hint}"))
+            mend = instead(str(kind), rooms.choices(room))
+            faults.append((place, f"'{kind}' is none of the {at}; {mend}"))
             continue
         try:
             out[name] = rooms.options(room, kind).model_validate(raw, context=context)
@@ -208,9 +207,7 @@ def _faults(error: ValidationError, prefix: Key, model: type[BaseModel]) -> Faul
         text = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             choices = _keys(model, key[:-1])
-            near = nearest(str(key[-1]), choices)
-            hint = f"did you mean '{near}'?" if near else f"valid: {', '.join(sorted(choices))}"
-            text = f"unknown key; {hint}"
+            text = f"unknown key; {instead(str(key[-1]), sorted(choices), lead='valid:')}"
         elif fault["type"] == "missing":
             text = "is required"
         out.append((prefix + key, text))
