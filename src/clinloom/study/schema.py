@@ -96,7 +96,11 @@ class Deploy(Model):
 class Study(Model):
     """A whole study, resolved."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="letters, digits, '.', '-' and '_'")
+    name: str = Field(
+        pattern=r"^[\w.-]+$",
+        description="letters, digits, '.', '-' and '_'",
+        examples=["heart-uci"],
+    )
     title: str = Field(default="", description="the report's heading")
     description: str = Field(default="", description="the question in a sentence, for the report")
     seed: int = Field(default=0, description="of the split, the folds, the models, the bootstrap")
