@@ -181,14 +181,13 @@ def _table1(
 ) -> dict[str, Any] | None:
     if not rows:
         return None
-    sizes = rows[0] if rows[0]["name"] == SIZE else None
+    sizes = rows[0] if rows[0].get("name") == SIZE else None
     shown = rows[1:] if sizes else rows
     known = int((sizes or {}).get("known", len(shown)))
     left = f"{len(shown)} of {count(known)} characteristics, those with the fewest missing."
-    told = names.features([row["feature"] for row in shown if "feature" in row], displays)
-    if len(told) == len(shown):
-        shown = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
-    return {"sizes": sizes, "rows": shown, "left": left if known > len(shown) else ""}
+    told = names.features([row["feature"] for row in shown], displays)
+    named = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
+    return {"sizes": sizes, "rows": named, "left": left if known > len(shown) else ""}
 
 
 def _sources(sources: Sequence[Record]) -> list[dict[str, str]]:
