@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from clinloom.files import FileUnit
+from clinloom.files import FileUnit, json_lines
 from clinloom.sources._fhir import plain, statuses
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.event import Event, Refused, Rows
@@ -161,7 +161,7 @@ def _parts(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[tuple[by
         return
     skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     data = data[skip:] if skip else data
-    if piece.start is not None or r4.is_lines(piece.name, data):
+    if piece.start is not None or json_lines(piece.name, data):
         for lines, start in r4.blocks(data, first_byte(piece) + skip):
             yield lines, start, True
     elif data.lstrip().startswith(b"["):
