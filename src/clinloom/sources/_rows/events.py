@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.events import matching
+from clinloom.sources._declared import TimeSpec, times, zoneless
 from clinloom.sources._parcel import Refusals, links, word
 from clinloom.sources._rows.cells import (
     Measured,
@@ -25,7 +26,7 @@ from clinloom.sources._rows.cells import (
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.mapping import Coded, Mapping, PatientIn, Said
 from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import TimeSpec, assumed, dated, times, zoneless
+from clinloom.sources._time import assumed, dated
 from clinloom.study import Codes
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 

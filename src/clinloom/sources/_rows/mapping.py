@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from clinloom.sources._declared import TimeSpec
 from clinloom.sources._rows.cells import equals, parts, plain_numbers, tokens
 from clinloom.sources._rows.template import NUMBER, columns_of
-from clinloom.sources._time import TimeSpec
 from clinloom.study import Codes, Model, SourceModel
 
 Text = Annotated[str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v))]
