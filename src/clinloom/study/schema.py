@@ -38,6 +38,11 @@ class SourceModel(Model):
         """The system of the identifiers that it names no system for; none: the source itself."""
         return self.identifiers if isinstance(self.identifiers, str) else None
 
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """The systems whose identifiers name its patients before their records do."""
+        return ()
+
 
 class RuleModel(Model):
     """The options of a cleaning rule."""
