@@ -37,7 +37,7 @@ def keys(
     for name, raw in node.get("properties", {}).items():
         told = _resolved(raw, defs)
         meaning = raw.get("description") or told.get("description", "")
-        kind = spoken(raw, defs)
+        kind = spoken(raw, defs) + "".join(f", like `{one}`" for one in raw.get("examples", ()))
         yield Key(prefix + name, kind, _default(raw, name in required, kind), meaning)
         for suffix, part in _parts(raw, defs):
             title = part.get("title", "")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clinloom import __version__, files, platforms, tasks
-from clinloom.errors import ClinloomError, UsageError, nearest
+from clinloom.errors import ClinloomError, UsageError, instead
 from clinloom.platforms import Site, Task
 from clinloom.run.progress import Progress
 from clinloom.store import disk_full
@@ -29,14 +29,12 @@ class Parser(argparse.ArgumentParser):
         hint = ""
         if "invalid choice: '" in message:
             word = message.split("invalid choice: '")[1].split("'")[0]
-            near = nearest(word, COMMANDS)
-            hint = f"\n  → did you mean '{near}'?" if near else ""
+            hint = f"\n  → {instead(word, COMMANDS)}"
             message = f"there is no command '{word}'"
         elif "unrecognized arguments: " in message:
             word = message.split(": ", 1)[1].split()[0]
             options = [o for a in self._actions for o in a.option_strings]
-            near = nearest(word, options)
-            hint = f"\n  → did you mean '{near}'?" if near else ""
+            hint = f"\n  → {instead(word, options)}"
         print(f"clinloom: {message}{hint}\n  → {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
 

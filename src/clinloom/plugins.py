@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from clinloom.errors import MissingDependency, UsageError, nearest
+from clinloom.errors import MissingDependency, UsageError, instead
 from clinloom.study import Model, RuleModel, SourceModel
 
 ROOMS = ("sources", "clean", "features", "models", "platforms")
@@ -50,11 +50,7 @@ def offered(room: str) -> list[metadata.EntryPoint]:
 def load(room: str, name: str) -> ModuleType:
     """The plug-in's module. Raises UsageError with the nearest name where there is none."""
     if name not in choices(room):
-        near = nearest(name, choices(room))
-        raise UsageError(
-            f"{room} has no '{name}'",
-            mend=f"did you mean '{near}'?" if near else f"choose from {', '.join(choices(room))}",
-        )
+        raise UsageError(f"{room} has no '{name}'", mend=instead(name, choices(room)))
     for point in offered(room):
         if point.name == name:
             found = point.load()

@@ -29,8 +29,8 @@ from tests.mutations import (
 
 from clinloom.errors import SourceError
 from clinloom.sources import fhir, table
+from clinloom.sources._declared import TimeSpec
 from clinloom.sources._images.manifest import Manifest
-from clinloom.sources._time import TimeSpec
 
 CELLS = ["1", "", " ", "K", CANARY, "1e400", "9" * 400, "-0", "nan", "inf", "\0", "ä", "2024-01-02"]
 CELLS += ["99999-12-31", "0000-00-00", "-1", "1,5", "\ufeff", "\u2028", "=1+1", "0x10", "1_000"]

@@ -106,7 +106,7 @@ def test_the_report_uses_them_after_its_own_vocabulary():
     assert names.code(f"SNOMED//{SCREEN}=LOINC//8867-4", called) == (
         "Medication reconciliation: Heart rate"
     )
-    row = {"name": "SNOMED 1", "feature": name, "overall": "9"}
+    row = {"feature": name, "overall": "9"}
     ledger = [{"rule": "duplicate", "action": "removed", "code": f"SNOMED//{SCREEN}", "count": 9}]
     shown = page.view({"table1": [row], "ledger": ledger, "displays": called})
     assert shown["table1"]["rows"][0]["name"] == "Medication reconciliation"

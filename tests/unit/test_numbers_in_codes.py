@@ -51,6 +51,27 @@ def test_a_study_says_that_texts_are_numbers(tmp_path, cells):
     assert codes(file, "{part}//{grade:number}") == ["x//1", "x//4"]
 
 
+@pytest.mark.parametrize("cells", [["1", "4", ""], ["1.0", "4.0", "?"], ["+1", "04.", " "]])
+@pytest.mark.parametrize("prefix", ["", "ITEM//"])
+def test_the_codes_of_a_long_table_are_numbers_where_the_study_says_so(tmp_path, cells, prefix):
+    lines = [f"{name},{cell},7\n" for name, cell in zip("aab", cells, strict=True)]
+    file = written(tmp_path, "id,item,value\n" + "".join(lines))
+    layout = {"patient": "id", "time": STATIC, "value": "value", "missing": ["?"]}
+    plain = [cell for cell in cells if cell.strip(" ?")]
+    for column, ones in (("item:number", ["1", "4"]), ("item", plain)):
+        found = read(file, **layout, code={"column": column, "prefix": prefix})
+        assert [e["code"] for e in found["events"]] == [f"{prefix}{one.strip()}" for one in ones]
+        assert [r["reason"] for r in found["rejected"]] == ["no_code"]
+
+
+def test_a_number_among_the_codes_may_tell_whose_a_file_is(tmp_path):
+    file = written(tmp_path, "item,value\n7.0,4711\n1.0,5\n")
+    coded = {"column": "item:number", "display": "value"}
+    layout = {"patient": {"row": "7"}, "time": STATIC, "value": "value", "code": coded}
+    found = read(file, **layout)
+    assert [(e["patient"], e["code"]) for e in found["events"]] == [("4711", "7"), ("4711", "1")]
+
+
 def test_texts_stay_as_they_are(tmp_path):
     file = written(tmp_path, "id,kind\n1,250\n2,250.0\n3,250.00\n4,007\n")
     assert codes(file, "ICD9CM//{kind}") == [

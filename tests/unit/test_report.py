@@ -164,7 +164,7 @@ def test_hostile_words_are_escaped(made):
     record["models"]["first"]["importance"] = [{"feature": bad, "value": 1.0}]
     record["sources"][0]["name"] = record["flow"][1]["name"] = bad
     record["ledger"][0].update(code=bad, rule=bad, action=bad)
-    record["rejected"][0]["reason"] = record["table1"][1]["name"] = bad
+    record["rejected"][0]["reason"] = record["table1"][1]["feature"] = bad
     record["stages"][0]["name"] = bad
     page = render(record)
     assert "<script" not in page and "<img" not in page
@@ -248,7 +248,9 @@ def test_medians_are_numpys():
     for part, inside in (("overall", label | True), ("without", ~label), ("with", label)):
         low, median, high = np.nanpercentile(value[inside], (25, 50, 75))
         assert row[part] == f"{median:.2f} ({low:.2f}–{high:.2f})"
-    assert row["name"] == "Lactate, last in 24 h" and row["missing"] == "14%"
+    assert row["missing"] == "14%"
+    [named] = page._table1([size, row])["rows"]
+    assert named == {**row, "name": "Lactate, last in 24 h"}
 
 
 def test_the_fullest_rows_are_chosen_and_small_groups_hide():
@@ -259,7 +261,8 @@ def test_the_fullest_rows_are_chosen_and_small_groups_hide():
     size, row = table_one(["a|X//1|last|all", "a|X//2|last|all", "a|X//3|last|all"], values, label,
                           limit=1)  # fmt: skip
     assert (size["overall"], size["without"], size["with"]) == ("100", "hidden", "<5")
-    assert row["name"] == "X 2, last" and row["with"] == "<5 known"
+    assert page._table1([size, row])["rows"][0]["name"] == "X 2, last"
+    assert row["feature"] == "a|X//2|last|all" and row["with"] == "<5 known"
     assert len(table_one(["a"], np.zeros((0, 1)), np.zeros(0, bool))) == 1
 
 

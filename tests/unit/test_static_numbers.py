@@ -45,7 +45,7 @@ def test_a_code_that_has_no_time_is_one_feature():
     (one,), (two,), (three,) = values(events, alone.name)
     assert (one, two) == (71.0, 50.0) and math.isnan(three)
     for asked, given in ((("max", "count"), "max"), (("count",), "count")):
-        chosen = OPTIONS.model_copy(update={"statistics": asked, "windows": (None,)})
+        chosen = OPTIONS.model_copy(update={"statistics": asked, "windows": ("all",)})
         assert learned(events, measurements=chosen)[-1].name == f"measurements|AGE|{given}|all"
     slopes = OPTIONS.model_copy(update={"statistics": ("slope",)})
     assert {f.code for f in learned(events, measurements=slopes)} == {"Na"}

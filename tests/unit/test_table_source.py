@@ -21,9 +21,10 @@ from clinloom import files
 from clinloom.clean import clean
 from clinloom.errors import SourceError
 from clinloom.sources import table
+from clinloom.sources._declared import TimeSpec, times
 from clinloom.sources._rows import csv
 from clinloom.sources._rows.cells import measured
-from clinloom.sources._time import TimeSpec, instants, iso, times
+from clinloom.sources._time import instants, iso
 from clinloom.tables import ACQUIRED, PARCELS, conform
 
 UTC = dt.UTC

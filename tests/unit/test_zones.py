@@ -13,7 +13,8 @@ from clinloom import cli, files
 from clinloom.report import doubts
 from clinloom.run import acquire, record
 from clinloom.sources import fhir, load, table
-from clinloom.sources._time import TimeSpec, unzoned, zoneless
+from clinloom.sources._declared import TimeSpec, zoneless
+from clinloom.sources._time import unzoned
 from clinloom.tables import ASSUMED_ZONE, LEDGER
 
 MAPPING = {"patient": "pid", "code": {"column": "what"}, "value": "value"}

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from clinloom import events as ev
 from clinloom import plugins
-from clinloom.features._feature import Feature, widest
+from clinloom.features._feature import Feature, read_span, widest
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past, Seen
 from clinloom.study import Model
@@ -78,7 +78,7 @@ def vocabulary(events: pa.Table, index: pa.Table, options: Mapping[str, Model]) 
     for name, chosen in sorted(options.items()):
         family = _family(name)
         codes = _candidates(past.codes, family, chosen)
-        span = widest(getattr(chosen, "windows", (None,)))
+        span = widest(map(read_span, getattr(chosen, "windows", ("all",))))
         rows, timed = np.zeros((2, len(codes)), np.int64)
         for seen in past.before(codes, span, numeric=family.NUMERIC, static=family.STATIC):
             here = _distinct(seen, len(codes))

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
-from clinloom.study import MICROSECONDS, duration, written
+from clinloom.study import duration
 
 Span = int | None  # microseconds back from the index time; None: as far as the record goes
 
@@ -57,52 +57,46 @@ class Feature:
         return cls(**{**data, "window": (start, end)})
 
 
-def span_name(span: Span) -> str:
-    """A window as clinicians write it: hours up to three days, then days."""
-    if span is None:
-        return "all"
-    hours, rest = divmod(span, MICROSECONDS["h"])
-    return f"{hours}h" if hours and not rest and hours <= 72 else written(span)
+def read_span(window: str) -> Span:
+    """How far back a window reaches: ``all``, or a duration."""
+    return None if window == "all" else duration(window)
 
 
-def read_span(text: Any) -> Span:
-    """The inverse of :func:`span_name`; also reads every duration of a study."""
-    if text is None or text == "all":
-        return None
-    span = duration(text)
-    if span <= 0:
-        raise ValueError("a window is longer than 0")
-    return span
-
-
-def _spans(value: Any) -> Any:
+def _windows(value: Any) -> Any:
+    """Windows as the study says them; of those that are the same, the first."""
     several = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(dict.fromkeys(read_span(one) for one in several))
+    found: dict[Span, str] = {}
+    for one in several:
+        window = "all" if one is None else "".join(str(one).split())
+        span = read_span(window)
+        if span is not None and span <= 0:
+            raise ValueError("a window is longer than 0")
+        found.setdefault(span, window)
+    return tuple(found.values())
 
 
 _PATTERN = r"^(all|\d+(\.\d+)?(us|s|m|h|d|w|y))$"
 Windows = Annotated[
-    tuple[int | None, ...],
-    BeforeValidator(_spans),
-    PlainSerializer(lambda spans: [span_name(span) for span in spans]),
+    tuple[str, ...],
+    BeforeValidator(_windows),
     WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": _PATTERN}}),
 ]
 
 
 def listed(
-    family: str, codes: Iterable[str], statistics: Sequence[str], windows: Sequence[Span]
+    family: str, codes: Iterable[str], statistics: Sequence[str], windows: Sequence[str]
 ) -> list[str]:
     """The names of a family's features: by code, then statistic, then window."""
-    spans = [span_name(window) for window in windows]
-    return [f"{family}|{code}|{s}|{w}" for code in codes for s in statistics for w in spans]
+    return [f"{family}|{code}|{s}|{w}" for code in codes for s in statistics for w in windows]
 
 
 def one_each(
-    family: str, codes: Iterable[str], statistics: Sequence[str], windows: Sequence[Span]
+    family: str, codes: Iterable[str], statistics: Sequence[str], windows: Sequence[str]
 ) -> list[str]:
     """The names of the features of codes that have one number, whatever the moment."""
     telling = [s for s in ("last", "mean", "min", "max", "count") if s in statistics]
-    return listed(family, codes, telling[:1], (widest(windows),))
+    spans = {read_span(window): window for window in windows}
+    return listed(family, codes, telling[:1], (spans[widest(spans)],))
 
 
 def widest(windows: Iterable[Span]) -> Span:

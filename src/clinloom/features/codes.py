@@ -47,7 +47,7 @@ class Options(Model):
         default=("present",), description="present: 1 or 0; count: how many", min_length=1
     )
     windows: Windows = Field(
-        default=(None,), description="spans before the index time, e.g. [30d, all]", min_length=1
+        default=("all",), description="spans before the index time, e.g. [30d, all]", min_length=1
     )
     max_codes: int = Field(default=200, ge=1, description="the codes that most rows have")
     min_rows: float = Field(

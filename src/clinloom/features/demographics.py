@@ -41,8 +41,8 @@ def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     born = [code for code in vocabulary if code == BIRTH]
     sexes = [code for code in vocabulary if code != BIRTH]
     return [
-        *listed("demographics", born, ("age",), (None,)),
-        *listed("demographics", sexes, ("present",), (None,)),
+        *listed("demographics", born, ("age",), ("all",)),
+        *listed("demographics", sexes, ("present",), ("all",)),
     ]
 
 

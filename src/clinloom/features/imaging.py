@@ -43,7 +43,7 @@ class Options(Model):
         min_length=1,
     )
     windows: Windows = Field(
-        default=(None,), description="spans before the index time, e.g. [30d, all]", min_length=1
+        default=("all",), description="spans before the index time, e.g. [30d, all]", min_length=1
     )
     min_rows: float = Field(
         default=0.01, ge=0, le=1, description="a code is used if this part of training rows has it"

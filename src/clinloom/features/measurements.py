@@ -16,7 +16,7 @@ from clinloom.features._feature import Windows, listed, one_each
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past
 from clinloom.features._summaries import fill_numbers
-from clinloom.study import MICROSECONDS, Codes, Model
+from clinloom.study import Codes, Model
 
 REQUIRES: str | None = None
 MODALITY = "records"
@@ -35,7 +35,7 @@ class Options(Model):
         min_length=1,
     )
     windows: Windows = Field(
-        default=(MICROSECONDS["d"], 2 * MICROSECONDS["d"], None),
+        default=("24h", "48h", "all"),
         description="spans before the index time, e.g. [24h, 7d, all]",
         min_length=1,
     )

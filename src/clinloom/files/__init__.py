@@ -47,6 +47,7 @@ from clinloom.files.pieces import (
     Piece,
     adjoined,
     cut,
+    json_lines,
     listing,
 )
 from clinloom.files.registry import Entry
@@ -83,6 +84,7 @@ __all__ = [
     "folder",
     "groups",
     "listed",
+    "json_lines",
     "listing",
     "named",
     "of_storage",

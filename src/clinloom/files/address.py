@@ -7,7 +7,7 @@ import posixpath
 import re
 from pathlib import Path, PurePosixPath
 
-from clinloom.errors import UsageError, nearest
+from clinloom.errors import UsageError, instead
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/+|(?=$))(.*)", re.DOTALL)
 _MENDS = {
@@ -133,12 +133,10 @@ def _scheme(written: str) -> str:
 
     known = registry.names()
     if written not in known:
-        near = nearest(written, known)
-        listed = ", ".join(dict.fromkeys(known.values()))
         raise UsageError(
             f"'{written}:' is not a storage that can be read or written",
             mend=_MENDS.get(written)
-            or (f"did you mean '{near}:'?" if near else f"the schemes are {listed}"),
+            or instead(f"{written}:", [f"{name}:" for name in known], lead="the schemes are"),
         )
     return known[written]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from clinloom.errors import UsageError, nearest
+from clinloom.errors import UsageError, instead
 from clinloom.files import registry
 
 Options = dict[str, str | int | bool]
@@ -59,11 +59,10 @@ def given(driver: registry.Driver) -> Options:
 def _check(scheme: str, name: str, value: object, driver: registry.Driver) -> None:
     where = f"storage.{scheme}.{name}"
     if name not in driver.OPTIONS and not driver.takes(name):
-        near = nearest(name, driver.OPTIONS)
         raise UsageError(
             "there is no such option",
             where=where,
-            mend=f"did you mean '{near}'?" if near else f"it takes {', '.join(driver.OPTIONS)}",
+            mend=instead(name, driver.OPTIONS, lead="it takes"),
         )
     if not isinstance(value, (str, int, bool)):
         raise UsageError("an option is a text, a number or true or false", where=where)

@@ -288,6 +288,9 @@ def cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
             yield Piece(piece.name, piece.path, stop - start, None, start, stop, piece.stamp)
 
 
+BOM = b"\xef\xbb\xbf"
+
+
 def _in_lines(piece: Piece) -> bool:
     if is_gzip(piece.name, b""):
         return False
@@ -301,16 +304,22 @@ def of_lines(name: str, begin: bytes) -> bool:
     """Whether a file that begins so may be cut at its lines: rows, or a JSON value a line."""
     if begin.startswith(PARQUET) or is_gzip("", begin):
         return False
-    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
-    plain = name.lower().removesuffix(".gz")
-    if not text.startswith((b"{", b"[")) or plain.endswith((".ndjson", ".jsonl")):
+    text = begin.removeprefix(BOM).lstrip()
+    return not text.startswith((b"{", b"[")) or json_lines(name, begin)
+
+
+def json_lines(name: str, begin: bytes) -> bool:
+    """Whether a file that begins so holds a JSON value a line, by its name or its first line."""
+    if name.lower().removesuffix(".gz").endswith((".ndjson", ".jsonl")):
         return True
-    first, end, _ = text.partition(b"\n")
+    first, _, rest = begin.removeprefix(BOM).lstrip().partition(b"\n")
+    if not rest or rest.isspace():
+        return False
     try:
-        json.loads(first)
+        json.loads(first.decode(errors="replace"))  # broken text in a line is that line's fault
     except (ValueError, RecursionError):
         return False
-    return bool(end)
+    return True
 
 
 def adjoined(group: Sequence[FileUnit]) -> list[FileUnit]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from clinloom.errors import MissingDependency, UsageError, nearest
+from clinloom.errors import MissingDependency, UsageError, instead
 from clinloom.files.address import Address
 
 
@@ -104,11 +104,7 @@ def driver(scheme: str) -> Driver:
     """The driver of a scheme. Raises UsageError naming the nearest where there is none."""
     found: Driver | None = _drivers().get(names().get(scheme, scheme))
     if found is None:
-        near = nearest(scheme, _drivers())
-        raise UsageError(
-            f"there is no storage '{scheme}'",
-            mend=f"did you mean '{near}'?" if near else f"there are {', '.join(_drivers())}",
-        )
+        raise UsageError(f"there is no storage '{scheme}'", mend=instead(scheme, _drivers()))
     return found
 
 

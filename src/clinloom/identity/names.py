@@ -8,7 +8,7 @@ system for both. (FHIR R4 2.24.0.7 Identifier; DICOM PS3.3 C.2.2, Issuer of Pati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,8 @@ class Naming:
     """How one source's patients are called.
 
     ``own``: the system of its own identifiers; ``ranks``: of systems, which of a patient's names
-    the subject is called by: those of records first, then in the order of the study's sources;
+    the subject is called by: those that the study says first, then those of records, then in the
+    order of the study's sources;
     ``counted``: it may have numbered its patients by itself, from 0.
     """
 
@@ -41,15 +42,19 @@ class Naming:
     counted: bool = False
 
 
-def namings(systems: Mapping[str, tuple[str | None, bool]]) -> dict[str, Naming]:
+def namings(
+    systems: Mapping[str, tuple[str | None, bool]], anchors: Iterable[str] = ()
+) -> dict[str, Naming]:
     """How the patients of each source are called.
 
     ``systems``: in the study's order, the system of a source's own identifiers (none: the source
-    itself), and whether it tells which identifiers belong together.
+    itself), and whether it tells which identifiers belong together. ``anchors``: the systems whose
+    identifiers name subjects before records do.
     """
     own = {name: told or f"{OWN}{name}" for name, (told, _) in systems.items()}
     order = sorted(systems, key=lambda name: not systems[name][1])  # stable
-    ranks = {own[name]: min(n, OTHERS - 1) for n, name in reversed(list(enumerate(order)))}
+    ranked = dict.fromkeys([*anchors, *(own[name] for name in order)])
+    ranks = {system: min(n, OTHERS - 1) for n, system in enumerate(ranked)}
     return {
         name: Naming(name, own[name], ranks, counted=told is None and not links)
         for name, (told, links) in systems.items()

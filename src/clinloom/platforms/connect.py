@@ -37,6 +37,7 @@ class Options(Model):
     token: str | None = Field(
         default=None,
         pattern=r"^(env:[A-Za-z_]\w*|file:/.+)$",
+        examples=["env:NAME", "file:/PATH"],
         description="the bearer token, as env:NAME or file:PATH; the channel is then TLS",
     )
 

@@ -27,7 +27,8 @@ class Options(Model):
     memory: str | None = Field(
         default=None,
         pattern=r"^\d+[kmgt]$",
-        description="of Spark's JVM, like 3g; none: CLINLOOM_SPARK_MEMORY, else 3g",
+        examples=["3g"],
+        description="of Spark's JVM; none: CLINLOOM_SPARK_MEMORY, else 3g",
     )
 
 

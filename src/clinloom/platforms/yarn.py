@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 REQUIRES: str | None = "yarn"
-SIZE = r"^\d+[kmgt]$"
+Size = Annotated[str, Field(pattern=r"^\d+[kmgt]$", examples=["2g"])]
 UNPACKED = "./environment/bin/python"
 HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
 DRIVER = f"""import contextlib, io, json, sys, time
@@ -51,11 +51,11 @@ class Options(Model):
     queue: str | None = Field(default=None, description="YARN's queue; none: the cluster's default")
     executors: int = Field(default=2, ge=1, description="how many executors")
     cores: int = Field(default=2, ge=1, description="tasks at once of each executor")
-    memory: str = Field(default="4g", pattern=SIZE, description="of each executor's JVM")
-    overhead: str = Field(
-        default="2g", pattern=SIZE, description="beside each executor's JVM: its Python workers'"
+    memory: Size = Field(default="4g", description="of each executor's JVM")
+    overhead: Size = Field(
+        default="2g", description="beside each executor's JVM: its Python workers'"
     )
-    driver_memory: str = Field(default="2g", pattern=SIZE, description="of the driver's JVM")
+    driver_memory: Size = Field(default="2g", description="of the driver's JVM")
     principal: str | None = Field(default=None, description="Kerberos: who it is, with `keytab`")
     keytab: StudyPath | None = Field(default=None, description="the file of the principal's keys")
     archive: StudyPath | None = Field(

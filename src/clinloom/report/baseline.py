@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clinloom.learn.sketch import Sketch
-from clinloom.report import names as words
 from clinloom.report.disclosure import HIDDEN, SMALL, cell, parts, small
 from clinloom.report.figures import FEW, MINUS, NONE, count, percent
 
@@ -96,9 +95,10 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
     """The characteristics of all rows, of those without and of those with the outcome.
 
     ``names`` (features,), ``found``: their :func:`summary`. Answers dictionaries of texts:
-    ``name``, ``overall``, ``without``, ``with``, ``missing``. The first row is named ``n`` and
-    gives the columns' sizes and, as ``known``, how many characteristics there are; then follow up
-    to ``limit`` of them, those with the fewest missing, in the order given.
+    ``feature`` (its name, which the page puts in words), ``overall``, ``without``, ``with``,
+    ``missing``. The first row has the ``name`` n instead and gives the columns' sizes and, as
+    ``known``, how many characteristics there are; then follow up to ``limit`` of them, those with
+    the fewest missing, in the order given.
 
     Numbers are told as median (Q1–Q3), characteristics of 0 and 1 as n (%) of the known. No count
     below 5 is shown, nor one that leaves fewer than 5 over, nor the total from which a hidden
@@ -116,8 +116,7 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
     chosen = np.array(sorted(int(at) for at in full if share[at] > 0), np.int64)
     rows[0]["known"] = str(int((share > 0).sum()))
     quartiles = [group.sketch.quantiles((0.5, 0.25, 0.75), of=chosen) for group in groups]
-    titles = words.features([names[at] for at in chosen])
-    for number, (at, name) in enumerate(zip(chosen, titles, strict=True)):
+    for number, at in enumerate(chosen):
         known = [int(group.sketch.known[at]) for group in groups]
         lacking = [group.sketch.rows - n for group, n in zip(groups, known, strict=True)]
         shares = sized and not any(map(small, lacking))
@@ -128,10 +127,9 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
             cells = _measured(shown, known, whole=not groups[0].broken[at])
         rows.append(
             {
-                "name": name,
+                "feature": names[at],
                 **dict(zip(PARTS, cells, strict=True)),
                 "missing": _missing(lacking[0], known[0]),
-                "feature": names[at],
             }
         )
     return rows

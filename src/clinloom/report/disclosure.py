@@ -64,6 +64,26 @@ def chain(numbers: Sequence[Sequence[int]]) -> list[bool]:
     return [at in kept and not any(map(small, found)) for at, found in enumerate(numbers)]
 
 
+def columns(numbers: Sequence[Sequence[int]]) -> list[tuple[bool, ...]]:
+    """Which of the several counts of each in a :func:`chain` may be shown.
+
+    Of one that the chain hides, those that are the same in the next ones shown before and after
+    it: they are told already.
+    """
+    shown = chain(numbers)
+    seen = [at for at, told in enumerate(shown) if told]
+    out = []
+    for at, counts in enumerate(numbers):
+        before = max((n for n in seen if n <= at), default=None)
+        after = min((n for n in seen if n >= at), default=None)
+        if before is None or after is None:
+            out.append((False,) * len(counts))
+            continue
+        sides = zip(counts, numbers[before], numbers[after], strict=True)
+        out.append(tuple(one == left == right for one, left, right in sides))
+    return out
+
+
 def _near(one: Sequence[int], other: Sequence[int]) -> bool:
     return any(small(a - b) for a, b in zip(one, other, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 from types import MappingProxyType
 
 from clinloom.tables import BIRTH, DEATH
@@ -35,7 +36,8 @@ STATISTICS = {
     "count": "times recorded",
     "slope": "trend per day",
 }
-UNITS = {"h": "h", "d": "days", "w": "weeks", "m": "min", "s": "s", "y": "years"}
+UNITS = {"us": "µs", "s": "s", "m": "min", "h": "h", "d": "days", "w": "weeks", "y": "years"}
+ONE = {"days": "day", "weeks": "week", "years": "year"}
 MODELS = {
     "both": "Records and images",
     "records": "Records only",
@@ -111,8 +113,12 @@ def feature(name: str, displays: Displays = NO_DISPLAYS) -> str:
 
 
 def _span(window: str) -> str:
-    """``24h`` as 24 h."""
-    return f"{window[:-1]} {UNITS[window[-1]]}" if window[-1:] in UNITS else window
+    """``24h`` as 24 h, ``30d`` as 30 days."""
+    number = window.rstrip(ascii_lowercase)
+    unit = UNITS.get(window.removeprefix(number))
+    if not number or unit is None:
+        return window
+    return f"{number} {ONE.get(unit, unit) if number == '1' else unit}"
 
 
 def features(names: Sequence[str], displays: Displays = NO_DISPLAYS) -> list[str]:

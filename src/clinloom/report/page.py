@@ -102,13 +102,11 @@ def _flow(flow: Sequence[Record], total: Record | None = None) -> dict[str, Any]
     steps = [step for step in flow if step["name"] not in ENDS]
     last = steps[-1]
     key = "rows" if last["rows"] != last["subjects"] else "subjects"
-    shown = disclosure.chain([_counts(step) for step in (*steps, total or last)])
-    out: list[dict[str, Any]] = []
-    before = None
-    for step, seen in zip(steps, shown, strict=False):
-        both = bool(out) and seen and out[-1]["shown"]
-        out.append({**_step(step, seen), "left_out": _left_out(before, step, both)})
-        before = step
+    shown = disclosure.columns([_counts(step) for step in (*steps, total or last)])
+    out = [_step(step, *seen) for step, seen in zip(steps, shown, strict=False)]
+    for at in range(1, len(out)):
+        seen = [all(two) for two in zip(shown[at - 1], shown[at], strict=True)]
+        out[at]["left_out"] = _left_out(steps[at - 1], steps[at], *seen)
     found = {step["name"]: step[key] for step in flow if step["name"] in ENDS}
     ends = _ends(found, last[key], key) if OUTCOME in found and out[-1]["shown"] else []
     return {"steps": out, "ends": ends, "hides": not all(step["shown"] for step in out)}
@@ -147,23 +145,23 @@ def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
     ]
 
 
-def _step(step: Record, shown: bool) -> dict[str, Any]:
+def _step(step: Record, of_patients: bool, of_moments: bool) -> dict[str, Any]:
     name = "All patients" if step["name"] == "patients" else sentence(step["name"])
     rows = step["rows"] if step["rows"] not in (0, step["subjects"]) else None
-    moments = f"{count(rows)} prediction moments" if rows and shown else ""
-    patients = f"{count(step['subjects'])} patients" if shown else disclosure.HIDDEN
-    return {"name": name, "count": patients, "moments": moments, "shown": shown}
+    moments = f"{count(rows)} prediction moments" if rows and of_moments else ""
+    patients = f"{count(step['subjects'])} patients" if of_patients else disclosure.HIDDEN
+    shown = of_patients and of_moments
+    return {"name": name, "count": patients, "moments": moments, "shown": shown, "left_out": ""}
 
 
-def _left_out(before: Record | None, step: Record, shown: bool) -> str:
-    if before is None:
-        return ""
-    if not shown:
-        return "left out: hidden"
+def _left_out(before: Record, step: Record, of_patients: bool, of_moments: bool) -> str:
+    """Whom a step left out; that it was nobody hides and tells nothing."""
     lost = before["subjects"] - step["subjects"]
-    moments = before["rows"] - step["rows"]
+    moments = before["rows"] - step["rows"] if before["rows"] else 0
+    if max(lost, moments) > 0 and not (of_patients and of_moments):
+        return "moments left out: hidden" if of_patients else "left out: hidden"
     said = [f"{count(lost)} patients"] if lost > 0 else []
-    if before["rows"] and moments > 0 and moments != lost:
+    if moments > 0 and moments != lost:
         said.append(f"{count(moments)} moments")
     return ", ".join(said) + " left out" if said else ""
 
@@ -183,14 +181,13 @@ def _table1(
 ) -> dict[str, Any] | None:
     if not rows:
         return None
-    sizes = rows[0] if rows[0]["name"] == SIZE else None
+    sizes = rows[0] if rows[0].get("name") == SIZE else None
     shown = rows[1:] if sizes else rows
     known = int((sizes or {}).get("known", len(shown)))
     left = f"{len(shown)} of {count(known)} characteristics, those with the fewest missing."
-    told = names.features([row["feature"] for row in shown if "feature" in row], displays)
-    if len(told) == len(shown):
-        shown = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
-    return {"sizes": sizes, "rows": shown, "left": left if known > len(shown) else ""}
+    told = names.features([row["feature"] for row in shown], displays)
+    named = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
+    return {"sizes": sizes, "rows": named, "left": left if known > len(shown) else ""}
 
 
 def _sources(sources: Sequence[Record]) -> list[dict[str, str]]:

@@ -297,7 +297,7 @@ def _measured(ledger: pa.Table) -> pa.Table:
 
 def _namings(sources: Mapping[str, SourceModel]) -> dict[str, names.Naming]:
     told = {name: (o.own_system, load(o.type).LINKS) for name, o in sources.items()}
-    return names.namings(told)
+    return names.namings(told, [system for o in sources.values() for system in o.anchors])
 
 
 def _systems(sources: Mapping[str, SourceModel], ledger: pa.Table) -> dict[str, set[str]]:

@@ -14,7 +14,7 @@ import yaml
 
 from clinloom import files, plugins
 from clinloom import study as studies
-from clinloom.errors import MissingDependency, StoreError, UsageError, nearest
+from clinloom.errors import MissingDependency, StoreError, UsageError, instead
 from clinloom.files import Address
 from clinloom.run import acquire, dataset, judge, record, train
 from clinloom.run import look as looking
@@ -211,9 +211,8 @@ class Run:
         """A committed table: ``run.table("events").read()``. Raises StoreError for another name."""
         found = finished(self.out)
         if name not in found:
-            near = nearest(name, found)
-            hint = f"did you mean '{near}'?" if near else f"there are {', '.join(sorted(found))}"
-            raise StoreError(f"there is no table '{name}'", where=str(self.out), mend=hint)
+            mend = instead(name, sorted(found))
+            raise StoreError(f"there is no table '{name}'", where=str(self.out), mend=mend)
         return found[name]
 
     def summary(self) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def written_twice(codes: Iterable[str]) -> Iterator[str]:
         yield (
             f"{pairs[0].removesuffix('.0')} and {pairs[0]} are two codes, and so are"
             f" {len(pairs):,} in all that differ in `.0` alone; where they are one number, write"
-            " {column:number} in their `code`"
+            " {column:number} in their `code`, of a long table `code: {column: name:number}`"
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from clinloom import events as ev
-from clinloom.errors import nearest
+from clinloom import plugins
+from clinloom.errors import instead
 from clinloom.files import Unit
 from clinloom.report import doubts
 from clinloom.sources import framed, load
@@ -129,19 +130,59 @@ def _head(units: Iterator[Unit], seen: Seen) -> Iterator[Unit]:
 
 
 def unmatched(study: Study, seen: Mapping[str, Seen]) -> list[str]:
-    """A line for each pattern of codes in the study that fits nothing in the heads."""
-    codes = sorted({code for one in seen.values() for code in one.codes})
+    """A line for each pattern of codes in the study that fits nothing in the heads.
+
+    Of a family of features: nothing that the family reads.
+    """
+    held: Counter[str] = Counter()
+    numbered: Counter[str] = Counter()
+    for one in seen.values():
+        for code, (events, numbers, _) in one.codes.items():
+            held[code] += events
+            numbered[code] += numbers
+    codes = sorted(held, key=lambda code: (-held[code], code))
     told = study.resolved()
     lines = []
     for where, patterns in _patterns({"cohort": told["cohort"], "features": told["features"]}):
         for pattern in patterns:
             asked = pattern.partition(ev.ANSWER)[0]  # answers join their codes in cleaning
-            if np.any(ev.matching(codes, [asked])) or _named_by_default(where, pattern):
+            fitting = [codes[at] for at in np.flatnonzero(ev.matching(codes, [asked]))]
+            if fitting:
+                fault = _unread(where, pattern, fitting, numbered)
+            elif _named_by_default(where, pattern):
                 continue
-            near = nearest(asked, codes)
-            hint = f"; did you mean '{near}'?" if near else ""
-            lines.append(f"{where}: no event of those looked at is '{pattern}'{hint}")
+            else:
+                fault = f"no event of those looked at is '{pattern}'{_instead(asked, codes)}"
+            lines += [f"{where}: {fault}"] if fault else []
     return lines
+
+
+def _instead(pattern: str, codes: Sequence[str]) -> str:
+    """What the pattern may have meant: of a pattern of many codes, a vocabulary."""
+    vocabularies = dict.fromkeys(code.partition("//")[0] + "//*" for code in codes if "//" in code)
+    mend = instead(pattern, vocabularies if "*" in pattern else codes)
+    return f"; {mend}" if mend else ""
+
+
+def _unread(where: str, pattern: str, fitting: Sequence[str], numbered: Mapping[str, int]) -> str:
+    """Why a family of features reads none of the codes that a pattern fits; empty where it does."""
+    room, _, name = where.removesuffix(".codes").partition(".")
+    if room != "features":
+        return ""
+    family = plugins.load("features", name)
+    others = ev.matching(fitting, family.EXCLUDED)
+    if np.all(others):
+        return (
+            f"'{pattern}' fits only codes that are left to other families:"
+            f" {', '.join(family.EXCLUDED)}"
+        )
+    own = [code for code, other in zip(fitting, others, strict=True) if not other]
+    if family.NUMERIC and not any(numbered[code] for code in own):
+        return (
+            f"'{pattern}' fits codes of which no event of those looked at has a number, and"
+            f" `{name}` reads numbers alone"
+        )
+    return ""
 
 
 CODES = ("at", "codes")

@@ -54,13 +54,15 @@ class FileSource(SourceModel):
     unpacked_at_most: str = Field(
         default=f"{MOST >> 30}g",
         pattern=SIZE,
-        description="how large a packed file (.gz, or in an archive) may be when it is unpacked,"
-        " like 200g; a larger one is refused as `too_large`",
+        examples=["200g"],
+        description="how large a packed file (.gz, or in an archive) may be when it is unpacked;"
+        " a larger one is refused as `too_large`",
     )
     whole_at_most: str = Field(
         default=f"{WHOLE >> 20}m",
         pattern=SIZE,
-        description="how much of a packed file a worker may hold at once, like 2g: a file that is"
+        examples=["512m"],
+        description="how much of a packed file a worker may hold at once: a file that is"
         " not read line by line (a JSON document, Parquet, an image), or one line; a larger one is"
         " refused as `too_large`",
     )

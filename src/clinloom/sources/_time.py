@@ -1,27 +1,24 @@
-"""Times as sources write them: ISO 8601, a declared format, or an offset from an origin.
+"""Times as sources write them, in ISO 8601, and the zones of those that name none.
 
 Where only a day, a month or a year is told, a fact is known at its end, in the zone of its source,
 and may have happened from its begin on; a birth alone is the begin of its day, whatever the zone,
 for ages are counted on the calendar.
 
 A time that cannot be read so is not guessed: it stays as text for the cleaning to read or refuse,
-with the zone that it would be of; where the study declares the form, it is refused.
+with the zone that it would be of.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, model_validator
 
-from clinloom.events import period_ends
-from clinloom.study import Model, Zone
+from clinloom.events import DAY, period_ends
 from clinloom.tables import BIRTH, TIME
 
 LOCAL = pa.timestamp("us")
@@ -29,15 +26,8 @@ DATE = len("2024-03-05")
 UNITS: dict[int, Literal["D", "M", "Y"]] = {DATE: "D", len("2024-03"): "M", len("2024"): "Y"}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 YEAR_ONE = -62_135_596_800_000_000  # the first microsecond that Python's calendar knows
-YEAR_LAST = 253_402_300_799_999_999  # and the last
 ASSUMED = "UTC"  # the zone of times of which neither the data nor the study tell one
 OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"
-MICROSECONDS = {
-    "days": 86_400_000_000,
-    "hours": 3_600_000_000,
-    "minutes": 60_000_000,
-    "seconds": 1_000_000,
-}
 ISO = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:([T ])(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?"
     r"(Z|[+-]\d\d(?::?\d\d)?)?)?)?)?",
@@ -49,63 +39,6 @@ INSTANT = (
     r"|02-(?:0[1-9]|1\d|2[0-8]))T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?"
     r"(?:Z|[+-](?:0\d|1[0-4]):[0-5]\d)$"
 )
-CLOCK = re.compile(r"(-?)(\d{1,6}):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
-
-
-class TimeSpec(Model):
-    """Where an event's time stands: in a column, at one moment for all, or nowhere (static)."""
-
-    column: str | None = Field(default=None, description="the column that holds it")
-    format: str | None = Field(default=None, description="as in strptime; none: ISO 8601")
-    offset: Literal["HH:MM", "days", "hours", "minutes", "seconds"] | None = Field(
-        default=None,
-        description="the column counts from `origin`; one of a duration's type tells its own unit",
-    )
-    origin: dt.datetime | None = Field(default=None, description="what offsets count from")
-    zone: Zone | None = Field(
-        default=None,
-        description="IANA time zone of times that name none; none: UTC, which is counted and said",
-    )
-    at: dt.datetime | None = Field(default=None, description="the same moment for every event")
-    static: bool = Field(default=False, description="true: known at all times, without a time")
-    empty: Literal["refused", "static"] = Field(
-        default="refused",
-        description="what an event without a time is; `static`: known at all times, as in MEDS",
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> TimeSpec:
-        if (self.column is not None) + (self.at is not None) + self.static != 1:
-            raise ValueError("give one of `column`, `at` and `static: true`")
-        if (self.offset is None) != (self.origin is None):
-            raise ValueError("`offset` and `origin` go together")
-        if self.column is None and (self.offset or self.format):
-            raise ValueError("`format` and `offset` say how to read `column`")
-        if self.empty == "static" and self.column is None:
-            raise ValueError("`empty` says what an empty cell of `column` is")
-        if self.offset and self.format:
-            raise ValueError("give `format` or `offset`, not both")
-        return self
-
-    @property
-    def due(self) -> bool:
-        """Whether an event without a time is none."""
-        return not self.static and self.empty == "refused"
-
-    @property
-    def local(self) -> bool:
-        """Whether the study says that times are written without a zone, and not of which."""
-        return self.zone is None and self.format is not None and "%z" not in self.format.lower()
-
-    @property
-    def clock(self) -> str:
-        """The zone of times that name none."""
-        return self.zone or ASSUMED
-
-    @property
-    def declared(self) -> bool:
-        """Whether the study says how times are written: what is written otherwise is none."""
-        return self.format is not None or self.offset is not None
 
 
 class Times(NamedTuple):
@@ -124,35 +57,6 @@ class Times(NamedTuple):
         if self.begin is None:
             return pa.nulls(len(self.time), pa.int64())
         return pc.subtract(self.time.cast(pa.int64()), self.begin.cast(pa.int64()))
-
-
-def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
-    """The times of ``rows`` events. ``column``: the column that ``spec`` names, of any type.
-
-    A null in the column gives a null time without text: the record has no time.
-    """
-    nothing = pa.nulls(rows, pa.string())
-    if spec.at is not None:
-        return Times(pa.repeat(pa.scalar(utc(spec.at, spec.clock), TIME), rows), nothing)
-    if spec.static or column is None:
-        return Times(pa.nulls(rows, TIME), nothing)
-    if spec.offset is not None and spec.origin is not None:
-        origin = (utc(spec.origin, spec.clock) - EPOCH) // dt.timedelta(microseconds=1)
-        if pa.types.is_duration(column.type):
-            since = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
-            return Times(pc.add(since, origin).cast(TIME), nothing)
-        if spec.offset == "HH:MM":
-            return _each(column, lambda text: _plus(origin, _clock(text)))
-        scale = MICROSECONDS[spec.offset]
-        return _each(column, lambda text: _plus(origin, _count(text, scale)))
-    if pa.types.is_date(column.type):
-        begins = _stamps(column, spec.clock)
-        return Times(_ends(begins, "D", spec.clock), nothing, begins)
-    if pa.types.is_timestamp(column.type):
-        return Times(_stamps(column, spec.clock), nothing)
-    if spec.format is not None:
-        return _formatted(column, spec.format, spec.clock)
-    return instants(column, zone=spec.clock, space=True)
 
 
 def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Times:
@@ -174,7 +78,7 @@ def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Time
 
 def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
     """As ``instants``, each distinct text once."""
-    coded = _coded(texts)
+    coded = as_texts(texts)
     values = coded.dictionary
     found = _at_once(values, zone, space)
     if found is None:
@@ -182,13 +86,13 @@ def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
     length = pc.binary_length(values)
     whole = pc.less_equal(length, DATE).fill_null(False)
     if not pc.any(whole).as_py():
-        return _answer(coded, found, zone)
+        return answered(coded, found, zone)
     ends = found
     for written, unit in UNITS.items():
         rows = pc.and_(pc.equal(length, written), pc.is_valid(found)).fill_null(False)
-        ends = pc.replace_with_mask(ends, rows, _ends(found.filter(rows), unit, zone))
+        ends = pc.replace_with_mask(ends, rows, last_moments(found.filter(rows), unit, zone))
     begins = pc.if_else(whole, found, pa.scalar(None, TIME))
-    return _answer(coded, ends, zone, begins)
+    return answered(coded, ends, zone, begins)
 
 
 def dated(found: Times, code: pa.DictionaryArray, zone: str = "UTC") -> Times:
@@ -203,20 +107,6 @@ def dated(found: Times, code: pa.DictionaryArray, zone: str = "UTC") -> Times:
     days = pc.local_timestamp(there).cast(pa.int64()).cast(TIME)
     begin = pc.if_else(born, pa.scalar(None, TIME), found.begin)
     return Times(pc.replace_with_mask(found.time, born, days), found.text, begin)
-
-
-def zoneless(spec: TimeSpec, column: pa.Array | None) -> pa.Array | None:
-    """Which cells tell a time or a date without its zone, where the study tells none either.
-
-    None: none of them. ``column``: the one that ``spec`` names, of any type.
-    """
-    if spec.zone is not None or spec.offset is not None or column is None:
-        return None
-    if pa.types.is_timestamp(column.type):
-        return column.is_valid() if column.type.tz is None else None
-    if pa.types.is_date(column.type):
-        return column.is_valid()
-    return unzoned(column) if spec.format is None or spec.local else None
 
 
 def unzoned(texts: pa.Array) -> pa.Array:
@@ -239,7 +129,7 @@ def assumed(rows: pa.Array | None, code: pa.DictionaryArray) -> int:
     return pc.sum(rows).as_py() or 0
 
 
-def _ends(begins: pa.Array, unit: Literal["D", "M", "Y"], zone: str) -> pa.Array:
+def last_moments(begins: pa.Array, unit: Literal["D", "M", "Y"], zone: str) -> pa.Array:
     """The ends of the periods; null where there is none."""
     ends = period_ends(begins.cast(pa.int64()).fill_null(0).to_numpy(), unit, zone)
     return pc.if_else(begins.is_valid(), pa.array(ends).cast(TIME), pa.scalar(None, TIME))
@@ -250,7 +140,7 @@ def _at_once(values: pa.Array, zone: str, space: bool) -> pa.Array | None:
     found = _cast(values, TIME, space)
     if found is None:
         found = _cast(values, LOCAL, space)
-        found = None if found is None else _stamps(found, zone)
+        found = None if found is None else in_utc(found, zone)
     return found
 
 
@@ -263,7 +153,7 @@ def _cast(values: pa.Array, kind: pa.DataType, space: bool) -> pa.Array | None:
     if not space and pc.any(pc.match_substring(values, " ")).as_py():
         return None
     earliest = pc.min(found.cast(pa.int64())).as_py()
-    if earliest is not None and earliest < YEAR_ONE + MICROSECONDS["days"]:
+    if earliest is not None and earliest < YEAR_ONE + DAY:
         return None
     return found
 
@@ -305,45 +195,7 @@ def iso(text: str | None, *, zone: str = "UTC", space: bool = False) -> int | No
         return None
 
 
-def _formatted(column: pa.Array, form: str, zone: str) -> Times:
-    """Times in a strptime format: Arrow's reader where it agrees with itself, else Python's.
-
-    One without an hour is a day, a month or a year, and known at its end.
-    """
-    coded = _coded(column)
-    values = coded.dictionary
-    out: list[int | None] = [None] * len(values)
-    if not {"%f", "%z", "%Z"} & set(re.findall("%.", form)):
-        found = pc.strptime(values, format=form, unit="us", error_is_null=True)
-        same = pc.equal(pc.strftime(found.cast(pa.timestamp("s")), format=form), values)
-        if pc.all(same.fill_null(False)).as_py():
-            return _whole(coded, _stamps(found, zone), form, zone)
-    for number, text in enumerate(values.to_pylist()):
-        try:
-            read = dt.datetime.strptime(text, form)  # noqa: DTZ007
-            out[number] = (utc(read, zone) - EPOCH) // dt.timedelta(microseconds=1)
-        except (ValueError, OverflowError):
-            continue
-    return _whole(coded, pa.array(out, TIME), form, zone)
-
-
-def _whole(coded: pa.DictionaryArray, begins: pa.Array, form: str, zone: str) -> Times:
-    """The answer for times in a format: by what it tells least."""
-    told = set(re.findall("%-?(.)", form))
-    if told & set("HIMSfcXTRrs"):
-        return _answer(coded, begins)
-    unit: Literal["D", "M", "Y"] = "Y" if told <= set("YyGCz") else "D"
-    unit = "M" if told & set("mbBh") and not told & set("dejDFxuwUWV") else unit
-    return _answer(coded, _ends(begins, unit, zone), begins=begins)
-
-
-def _each(column: pa.Array, read: Callable[[str], int | None]) -> Times:
-    """Each distinct text once, through ``read``."""
-    coded = _coded(column)
-    return _answer(coded, pa.array([read(t) for t in coded.dictionary.to_pylist()], TIME))
-
-
-def _answer(
+def answered(
     coded: pa.DictionaryArray, found: pa.Array, zone: str = "UTC", begins: pa.Array | None = None
 ) -> Times:
     time = found.take(coded.indices)
@@ -355,7 +207,7 @@ def _answer(
     return Times(time, unread.take(coded.indices), begin)
 
 
-def _coded(column: pa.Array) -> pa.DictionaryArray:
+def as_texts(column: pa.Array) -> pa.DictionaryArray:
     """The column as a dictionary of texts, outer blanks removed, empty ones null."""
     if not pa.types.is_dictionary(column.type):
         if not pa.types.is_string(column.type):
@@ -372,7 +224,7 @@ def _coded(column: pa.Array) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(column.indices, values)
 
 
-def _stamps(found: pa.Array, zone: str) -> pa.Array:
+def in_utc(found: pa.Array, zone: str) -> pa.Array:
     """Timestamps or dates of any unit as microseconds UTC."""
     if pa.types.is_timestamp(found.type) and found.type.tz is not None:
         return found.cast(TIME, safe=False)
@@ -391,27 +243,5 @@ def utc(moment: dt.datetime, zone: str) -> dt.datetime:
         return moment.astimezone(dt.UTC)
     if zone == "UTC":
         return moment.replace(tzinfo=dt.UTC)
-    local: dt.datetime = _stamps(pa.array([moment], LOCAL), zone)[0].as_py().astimezone(dt.UTC)
+    local: dt.datetime = in_utc(pa.array([moment], LOCAL), zone)[0].as_py().astimezone(dt.UTC)
     return local
-
-
-def _clock(text: str) -> int | None:
-    found = CLOCK.fullmatch(text)
-    if not found:
-        return None
-    seconds = int(found[2]) * 3600 + int(found[3]) * 60 + int(found[4] or 0)
-    return seconds * (-1_000_000 if found[1] else 1_000_000)
-
-
-def _count(text: str, scale: int) -> int | None:
-    try:
-        return round(float(text) * scale)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _plus(origin: int, offset: int | None) -> int | None:
-    """The moment, where the calendar has it."""
-    if offset is None or not YEAR_ONE <= origin + offset <= YEAR_LAST:
-        return None
-    return origin + offset

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from clinloom.files import FileUnit
+from clinloom.files import FileUnit, json_lines
 from clinloom.sources._fhir import plain, statuses
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.event import Event, Refused, Rows
@@ -59,6 +59,12 @@ class Options(FileSource):
         " https://ehr.example/fhir: sources of one server share its Patient/<id>, and references to"
         " other servers are other patients; none: all are this source's own",
     )
+    named_by: Literal["record", "number"] = Field(
+        default="record",
+        description="what names a subject in a fresh output: the record Patient/<id>, which another"
+        " record of the patient may replace, or the number of `identifiers`, which another number"
+        " may; the latter takes one more pass over the events",
+    )
     prefer: Codes = Field(
         default=KNOWN,
         description="the systems whose codings give codes; a concept that has none of them is named"
@@ -99,6 +105,20 @@ class Options(FileSource):
     def own_system(self) -> str | None:
         """The system of Patient/<id>: the server, where the study tells it."""
         return self.server
+
+    @model_validator(mode="after")
+    def _told(self) -> Options:
+        if self.named_by == "number" and not self.identifiers:
+            raise ValueError("`named_by: number` needs the system of the numbers, `identifiers`")
+        return self
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """The systems of its numbers, where these name its patients."""
+        if self.named_by == "record" or self.identifiers is None:
+            return ()
+        told = self.identifiers
+        return (told,) if isinstance(told, str) else tuple(told.values())
 
     @field_validator("statuses")
     @classmethod
@@ -161,7 +181,7 @@ def _parts(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[tuple[by
         return
     skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     data = data[skip:] if skip else data
-    if piece.start is not None or r4.is_lines(piece.name, data):
+    if piece.start is not None or json_lines(piece.name, data):
         for lines, start in r4.blocks(data, first_byte(piece) + skip):
             yield lines, start, True
     elif data.lstrip().startswith(b"["):

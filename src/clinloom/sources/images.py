@@ -17,11 +17,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from clinloom.errors import MissingDependency
 from clinloom.files import BROKEN, FileUnit, Piece, address, adjoined, entry, listing
+from clinloom.sources._declared import TimeSpec
 from clinloom.sources._images.apart import examined
 from clinloom.sources._images.manifest import Index, Manifest, Row, calls, columns_of
 from clinloom.sources._images.measured import Measured, coded
 from clinloom.sources._parcel import unreadable
-from clinloom.sources._time import TimeSpec
 from clinloom.study import SourceModel, StudyPath
 
 REQUIRES: str | None = "images"

@@ -133,7 +133,12 @@ class TimeAtRisk(Model):
 def _washout(given: Any) -> Any:
     if given is None:
         return "none"
-    return given if given in ("ever", "none") else duration(given)
+    if given in ("ever", "none"):
+        return given
+    try:
+        return duration(given)
+    except ValueError as error:
+        raise ValueError(f"`ever`, `none` or a duration: {error}") from None
 
 
 Washout = Annotated[

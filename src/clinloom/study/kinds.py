@@ -60,8 +60,8 @@ def written(microseconds: int) -> str:
     """The shortest way to write a duration: the inverse of :func:`duration`."""
     if not microseconds:
         return "0d"
-    for unit in ("w", "d", "h", "m", "s", "us"):
-        if unit != "w" and microseconds % MICROSECONDS[unit] == 0:
+    for unit in ("y", "d", "h", "m", "s", "us"):
+        if microseconds % MICROSECONDS[unit] == 0:
             return f"{microseconds // MICROSECONDS[unit]}{unit}"
     return f"{microseconds}us"
 

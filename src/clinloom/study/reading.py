@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from clinloom import files
-from clinloom.errors import StudyError, UsageError, nearest
+from clinloom.errors import StudyError, UsageError, instead
 from clinloom.study.kinds import Model
 from clinloom.study.overrides import override
 from clinloom.study.schema import SITE, Study
@@ -190,9 +190,8 @@ def _room(
             faults.append((place, f"needs `type`: one of {', '.join(rooms.choices(room))}"))
             continue
         if kind not in rooms.choices(room):
-            near = nearest(kind, rooms.choices(room))
-            hint = f"; did you mean '{near}'?" if near else ""
-            faults.append((place, f"'{kind}' is none of {', '.join(rooms.choices(room))}{hint}"))
+            mend = instead(str(kind), rooms.choices(room))
+            faults.append((place, f"'{kind}' is none of the {at}; {mend}"))
             continue
         try:
             out[name] = rooms.options(room, kind).model_validate(raw, context=context)
@@ -208,23 +207,39 @@ def _faults(error: ValidationError, prefix: Key, model: type[BaseModel]) -> Faul
         text = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             choices = _keys(model, key[:-1])
-            near = nearest(str(key[-1]), choices)
-            hint = f"did you mean '{near}'?" if near else f"valid: {', '.join(sorted(choices))}"
-            text = f"unknown key; {hint}"
+            text = f"unknown key; {instead(str(key[-1]), sorted(choices), lead='valid:')}"
         elif fault["type"] == "missing":
             text = "is required"
+        elif fault["type"] == "string_pattern_mismatch":
+            text = _form(model, key)
         out.append((prefix + key, text))
     return out
 
 
-def _keys(model: Any, path: Key) -> list[str]:
+def _form(model: type[BaseModel], key: Key) -> str:
+    """How the text at ``key`` is written, in words: a pattern is none."""
+    *above, last = [step for step in key if isinstance(step, str)]
+    inner = _inside(model, tuple(above))
+    field = inner.model_fields.get(last) if inner else None
+    example = f"like {field.examples[0]}" if field and field.examples else "otherwise"
+    meaning = f": {field.description}" if field and field.description else ""
+    return f"is written {example}{meaning}"
+
+
+def _keys(model: type[BaseModel], path: Key) -> list[str]:
     """The valid keys at ``path`` of ``model``, as far as the types tell."""
+    inner = _inside(model, path)
+    return list(inner.model_fields) if inner else []
+
+
+def _inside(model: Any, path: Key) -> type[BaseModel] | None:
+    """The model at ``path`` of ``model``, as far as the types tell."""
     for step in path:
         if isinstance(step, int) or not _is_model(model):
             continue
         field = model.model_fields.get(step)
         model = next((t for t in _types(field.annotation) if _is_model(t)), None) if field else None
-    return list(model.model_fields) if _is_model(model) else []
+    return model if _is_model(model) else None
 
 
 def _is_model(type_: Any) -> bool:

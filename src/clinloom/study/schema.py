@@ -38,6 +38,11 @@ class SourceModel(Model):
         """The system of the identifiers that it names no system for; none: the source itself."""
         return self.identifiers if isinstance(self.identifiers, str) else None
 
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """The systems whose identifiers name its patients before their records do."""
+        return ()
+
 
 class RuleModel(Model):
     """The options of a cleaning rule."""
@@ -96,7 +101,11 @@ class Deploy(Model):
 class Study(Model):
     """A whole study, resolved."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="letters, digits, '.', '-' and '_'")
+    name: str = Field(
+        pattern=r"^[\w.-]+$",
+        description="letters, digits, '.', '-' and '_'",
+        examples=["heart-uci"],
+    )
     title: str = Field(default="", description="the report's heading")
     description: str = Field(default="", description="the question in a sentence, for the report")
     seed: int = Field(default=0, description="of the split, the folds, the models, the bootstrap")

@@ -335,31 +335,10 @@ decode = msgspec.json.Decoder(_union).decode
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 decode_kind = msgspec.json.Decoder(Kind).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 BLOCK = 1 << 16  # bytes of lines that are read at once, and held by the processor's cache
 Found = tuple[bytes, int]  # a resource, and the byte of its file at which it starts
-
-
-def is_lines(name: str, data: bytes) -> bool:
-    """Whether a file holds a resource a line (NDJSON), by its name or its first line."""
-    plain = name.removesuffix(".gz").lower()
-    if plain.endswith((".ndjson", ".jsonl")):
-        return True
-    first, _, rest = data.lstrip().partition(b"\n")
-    if not rest.strip() or first.strip() in (b"{", b"["):
-        return False
-    return whole(first)
-
-
-def whole(text: bytes) -> bool:
-    """Whether the text is one JSON value."""
-    try:
-        _decode_any(text)
-    except msgspec.DecodeError:
-        return False
-    return True
 
 
 def blocks(data: bytes, start: int) -> Iterator[Found]:

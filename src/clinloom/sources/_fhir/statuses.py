@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clinloom.errors import nearest
+from clinloom.errors import instead
 from clinloom.sources._fhir import resources as r4
 
 RESULTS = ("preliminary", "final", "amended", "corrected")
@@ -63,9 +63,7 @@ def check(told: Mapping[str, Sequence[str]]) -> None:
 def _check(word: str, known: Iterable[str], what: str) -> None:
     listed = sorted(known)
     if word not in listed:
-        near = nearest(word, listed)
-        mend = f"did you mean '{near}'?" if near else f"there are {', '.join(listed)}"
-        raise ValueError(f"'{word}' is not {what}; {mend}")
+        raise ValueError(f"'{word}' is not {what}; {instead(word, listed)}")
 
 
 class Facts:

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from clinloom.errors import SourceError
 from clinloom.files import address, random
 from clinloom.identity.subjects import hashed
+from clinloom.sources._declared import TimeSpec, times, zoneless
 from clinloom.sources._rows.csv import check
-from clinloom.sources._time import TimeSpec, times, zoneless
 
 BATCH = 1 << 16  # rows that are looked at at once
 LACK = "the manifest has"

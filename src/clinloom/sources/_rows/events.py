@@ -11,12 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.events import matching
+from clinloom.sources._declared import TimeSpec, times, zoneless
 from clinloom.sources._parcel import Refusals, links, word
-from clinloom.sources._rows.cells import Measured, empty, equals, measured, parts, texts, words
+from clinloom.sources._rows.cells import (
+    Measured,
+    empty,
+    equals,
+    measured,
+    numbers,
+    parts,
+    texts,
+    words,
+)
 from clinloom.sources._rows.csv import Rows
 from clinloom.sources._rows.mapping import Coded, Mapping, PatientIn, Said
 from clinloom.sources._rows.template import columns_of, filled
-from clinloom.sources._time import TimeSpec, assumed, dated, times, zoneless
+from clinloom.sources._time import assumed, dated
 from clinloom.study import Codes
 from clinloom.tables import LEDGER, PARCEL_EVENTS
 
@@ -109,9 +119,10 @@ def _stem(name: str) -> str:
 def _long(
     rows: Rows, mark: str, patient: pa.Array, coded: Coded, options: Mapping, refused: Refusals
 ) -> dict[str, pa.Table]:
-    code = parts(rows.columns[coded.column], options.missing)
-    if coded.prefix:
-        prefixed = pc.binary_join_element_wise(coded.prefix, code.dictionary, "")
+    code = parts(rows.columns[coded.name], options.missing)
+    if coded.prefix or coded.numbers:
+        plain = numbers(code.dictionary) if coded.numbers else code.dictionary
+        prefixed = pc.binary_join_element_wise(coded.prefix, plain, "")
         code = pa.DictionaryArray.from_arrays(code.indices, prefixed)
     if coded.display is not None:
         refused.displays.take(code, parts(rows.columns[coded.display], options.missing), patient)
@@ -125,7 +136,7 @@ def _long(
             text = pc.if_else(nothing, pa.scalar(None, pa.string()), text)
     if options.whose is not None:
         own = np.zeros(rows.count, bool)  # an identifier is nobody's measurement
-        own[_marked(rows, coded.column, options.whose[2])] = True
+        own[_marked(rows, coded.name, options.whose[2])] = True
         number = pc.if_else(pa.array(own), pa.scalar(None, pa.float64()), number)
         text = pc.if_else(pa.array(own), pa.scalar(None, pa.string()), text)
     unit = word(None, rows.count) if options.unit is None else words(rows.columns[options.unit])

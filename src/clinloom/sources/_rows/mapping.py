@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from clinloom.sources._declared import TimeSpec
 from clinloom.sources._rows.cells import equals, parts, plain_numbers, tokens
-from clinloom.sources._rows.template import columns_of
-from clinloom.sources._time import TimeSpec
+from clinloom.sources._rows.template import NUMBER, columns_of
 from clinloom.study import Codes, Model, SourceModel
 
 Text = Annotated[str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v))]
@@ -41,13 +41,25 @@ class PatientIn(Model):
 class Coded(Model):
     """The column of codes in a long table, and what to put before each."""
 
-    column: str = Field(description="the column of codes")
+    column: str = Field(
+        description="the column of codes; `column:number`: its numbers, of which 1 and 1.0 are one"
+    )
     prefix: str = Field(default="", description="what to put before each, such as LOINC//")
     display: str | None = Field(
         default=None,
         description="the column of what people call them; the report does, where at least 10"
         " patients have the same",
     )
+
+    @property
+    def name(self) -> str:
+        """The column's own name."""
+        return self.column.removesuffix(f":{NUMBER}")
+
+    @property
+    def numbers(self) -> bool:
+        """Whether its codes are numbers, to be written in one way."""
+        return self.name != self.column
 
 
 class When(Model):
@@ -178,7 +190,7 @@ class Mapping(SourceModel):
         row = self.patient.row if isinstance(self.patient, PatientIn) else None
         if row is None or self.code is None or self.value is None:
             return None
-        return self.code.column, self.value, row
+        return self.code.name, self.value, row
 
     def needed(self, header: Sequence[str]) -> list[str]:
         """The columns that are read of a table with this header, each once."""
@@ -193,7 +205,7 @@ class Mapping(SourceModel):
         """Every column that the mapping names, once."""
         named: list[str | None] = [self.value, self.unit, self.time.column if self.time else None]
         named += [self.patient if isinstance(self.patient, str) else None]
-        named += [self.code.column, self.code.display] if self.code else []
+        named += [self.code.name, self.code.display] if self.code else []
         for said in self.events:
             named += [said.value, said.text, said.when.column if said.when else None]
             named += [said.time.column if said.time else None, *columns_of(said.code)]
