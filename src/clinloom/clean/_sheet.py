@@ -7,7 +7,7 @@ that what was refused can be shown as it was. Nothing is copied for a rule that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from clinloom import events
 from clinloom.clean._simultaneous import in_order
+from clinloom.clean._ties import after, arranged
 from clinloom.events import Flags, Floats, Ints
 from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REFUSED, REJECTED
 
 STAGE = "clean"
+TIED = ["subject_id", "time", "code"]  # in which simultaneous numbers of a code are the same
 
 
 class Sheet:
@@ -39,16 +41,27 @@ class Sheet:
         self.refused = REFUSED.empty if refused is None else refused
         self.kept: Flags = np.ones(self.rows, bool)
         self._acquired = acquired
+        self._columns: dict[str, pa.Array] = {}
         self._changed: set[str] = set()
         self._refused: list[tuple[Ints, str]] = []
         self._notes: list[tuple[Ints, str, str]] = []
         self._order: Ints | None = None
+        self._near: Ints | None = None  # of the order: see `simultaneous`
+        self._moved = False  # whether the order is another than the acquired one
 
     def column(self, name: str) -> pa.Array:
         """A column as acquired; nulls where the source has none."""
-        if name in self._acquired.column_names:
-            return events.column(self._acquired, name)
-        return pa.nulls(self.rows, ACQUIRED.arrow.field(name).type)
+        made = self._columns.get(name)
+        if made is None:
+            there = name in self._acquired.column_names
+            empty = ACQUIRED.arrow.field(name).type
+            made = events.column(self._acquired, name) if there else pa.nulls(self.rows, empty)
+            self._columns[name] = made
+        return made
+
+    def texts(self, name: str, rows: Ints) -> pa.Array:
+        """A column of strings as acquired, of some rows."""
+        return self.column(name).take(pa.array(rows)).cast(pa.string())
 
     @cached_property
     def subject(self) -> Ints:
@@ -165,75 +178,106 @@ class Sheet:
     def ordered(self) -> Ints:
         """The kept rows in the order (subject, time, code, value, text, record), nulls first."""
         if self._order is None:
-            rows = np.flatnonzero(self.kept)
-            sorted_ = self._in_order(rows)
-            if not sorted_:
-                rows = rows[np.lexsort(self._keys(rows)[::-1])]
-            if not sorted_ or self._changed & {"time", "numeric_value"}:
-                self._settle(rows)
-            self._order = rows
-        return self._order[self.kept[self._order]]
+            self._order = self._sorted(np.flatnonzero(self.kept))
+        elif len(self._order) > np.count_nonzero(self.kept):
+            self._order = self._order[self.kept[self._order]]
+            self._near = None
+        return self._order
+
+    def simultaneous(self) -> Ints:
+        """The places in :meth:`ordered` whose next row is of the same subject and time."""
+        rows = self.ordered()
+        if self._near is None:
+            self._near = self._moments(rows)
+        return self._near
+
+    def alike(self) -> Ints:
+        """Those of :meth:`simultaneous` whose next row is of the same code, too."""
+        return self._of_a_code(self.ordered(), self.simultaneous())
+
+    def _sorted(self, rows: Ints) -> Ints:
+        self._moved, self._near = False, self._moments(rows)
+        if not self._ascending(rows):
+            keys = (self._rank[self.code[0][rows]], self.time[rows], self.subject[rows])
+            rows, self._moved = rows[np.lexsort(keys)], True
+            self._near = self._moments(rows)
+        near = self._of_a_code(rows, self._near)
+        low, high = self.value[rows[near]], self.value[rows[near + 1]]
+        told = not self._moved and not self._changed & {"time", "numeric_value"}
+        if told and not ((low > high) | (np.isnan(high) & ~np.isnan(low))).any():
+            return rows
+        placed = arranged(rows, near, partial(self._later, rows))
+        self._moved |= placed is not rows
+        return placed
+
+    def _at(self, rows: Ints) -> Ints | slice:
+        """``rows`` to index by, without a copy where they are all in their places."""
+        return slice(None) if len(rows) == self.rows and not self._moved else rows
+
+    def _moments(self, rows: Ints) -> Ints:
+        time = self.time[self._at(rows)]
+        near = np.flatnonzero(time[1:] == time[:-1])
+        return near[self.subject[rows[near]] == self.subject[rows[near + 1]]]
+
+    def _of_a_code(self, rows: Ints, near: Ints) -> Ints:
+        code = self.code[0]
+        return near[code[rows[near]] == code[rows[near + 1]]]
+
+    def _ascending(self, rows: Ints) -> bool:
+        """Whether rows, of which ``_near`` tie in subject and time, ascend by these and by code."""
+        at, near = self._at(rows), self._near
+        subject, time = self.subject[at], self.time[at]
+        within = (subject[1:] == subject[:-1]) & (time[1:] < time[:-1])
+        if within.any() or (subject[1:] < subject[:-1]).any():
+            return False
+        code = self.code[0]
+        low, high = self._rank[code[rows[near]]], self._rank[code[rows[near + 1]]]
+        return not (low > high).any()
 
     @cached_property
-    def _rank(self) -> np.ndarray:
-        positions, codes = self.code
+    def _rank(self) -> Ints:
+        """Each code's place among the sorted ones."""
+        codes = self.code[1]
         rank = np.empty(len(codes), np.int64)
         rank[sorted(range(len(codes)), key=codes.__getitem__)] = np.arange(len(codes))
-        return rank[positions] if len(codes) else np.zeros(len(positions), np.int64)
+        return rank
 
-    def _keys(self, rows: Ints) -> tuple[np.ndarray, ...]:
-        value = self.value[rows]
-        return (
-            self.subject[rows],
-            self.time[rows],
-            self._rank[rows],
-            np.where(np.isnan(value), -np.inf, value),
-        )
-
-    def _in_order(self, rows: Ints) -> bool:
-        """Whether adjacent rows ascend; ties are looked at only where the keys before tie."""
-        before, after = rows[:-1], rows[1:]
-        for key in (self.subject, self.time, self._rank, self.value):
-            low, high = key[before], key[after]
-            if (low > high).any() or (key is self.value and _null_after(low, high)):
-                return False
-            ties = low == high
-            before, after = before[ties], after[ties]
-            if not len(before):
-                break
-        return True
-
-    def _settle(self, rows: Ints) -> None:
-        """Put rows that tie in subject, time, code and value in the order of text and record."""
-        near = np.arange(max(len(rows) - 1, 0))
-        for key in (self.subject, self.time, self.code[0], self.value):
-            low, high = key[rows[near]], key[rows[near + 1]]
-            near = near[(low == high) | ((low != low) & (high != high))]
-        if not len(near):
-            return
-        places = np.unique(np.concatenate([near, near + 1]))
-        begins = np.ones(len(rows), bool)
-        begins[near + 1] = False
-        run = np.cumsum(begins)[places]
-        members = pa.array(rows[places])
-        text = self.column("text_value").take(members).to_pylist()
-        record = self.column("record_id").take(members).to_pylist()
-        names = [(t is not None, t or "", r or "") for t, r in zip(text, record, strict=True)]
-        rows[places] = rows[places[sorted(range(len(places)), key=lambda i: (run[i], names[i]))]]
+    def _later(self, rows: Ints, one: Ints, other: Ints) -> Flags:
+        """Where ``rows[one]`` come after ``rows[other]`` by value, text and record, nulls first."""
+        low, high = self.value[rows[one]], self.value[rows[other]]
+        low, high = (np.where(np.isnan(value), -np.inf, value) for value in (low, high))
+        later: Flags = low > high
+        same = np.flatnonzero(low == high)
+        if len(same):
+            one, other = one[same], other[same]
+            found = one > other
+            for name in ("record_id", "text_value"):
+                texts = (self.texts(name, rows[at]) for at in (one, other))
+                found = after(*texts, otherwise=found)
+            later[same] = found
+        return later
 
     def finished(self) -> dict[str, pa.Table]:
         """The clean events, what was refused, and the ledger."""
         return {"events": self._events(), "rejected": self._rejected(), "ledger": self._ledger()}
 
     def _events(self) -> pa.Table:
-        rows = in_order(self, self.ordered())
-        whole = len(rows) == self.rows and bool((rows == np.arange(self.rows)).all())
-        ascending = whole or len(rows) < 2 or bool((rows[1:] > rows[:-1]).all())
+        rows = self.ordered()
+        placed = in_order(self, rows)
         table = pa.table({name: self._current(name) for name in EVENTS.arrow.names})
-        if not whole:
-            table = table.filter(pa.array(self.kept)) if ascending else table.take(pa.array(rows))
-        fields = [f.with_type(table.schema.field(f.name).type) for f in EVENTS.arrow]
-        return pa.table(table.columns, schema=pa.schema(fields))
+        if placed is rows:
+            columns = self._kept(table, rows).columns
+        else:
+            parts = self._kept(table.select(TIED), rows), table.drop(TIED).take(pa.array(placed))
+            columns = [parts[name not in TIED].column(name) for name in table.column_names]
+        fields = [f.with_type(c.type) for f, c in zip(EVENTS.arrow, columns, strict=True)]
+        return pa.table(columns, schema=pa.schema(fields))
+
+    def _kept(self, table: pa.Table, rows: Ints) -> pa.Table:
+        """What is left of the table, in the order of ``rows``."""
+        if self._moved:
+            return table.take(pa.array(rows))
+        return table if len(rows) == self.rows else table.filter(pa.array(self.kept))
 
     def _current(self, name: str) -> pa.Array:
         """A column as the rules left it; dictionary-encoded strings stay so."""
@@ -242,12 +286,12 @@ class Sheet:
             if name == "time":
                 return events.timestamps(self.time)
             if name == "earlier":
-                return pa.array(self.earlier, mask=self.earlier == 0)
+                return events.nullable(self.earlier, self.earlier == 0)
             if name == "numeric_value":
-                return pa.array(self.value, mask=np.isnan(self.value))
+                return events.nullable(self.value, np.isnan(self.value))
             positions, names = self.unit if name == "unit" else self.code
             made = pa.DictionaryArray.from_arrays(
-                pa.array(positions, pa.int32(), mask=positions < 0), pa.array(names, pa.string())
+                events.nullable(positions, positions < 0), pa.array(names, pa.string())
             )
             return made if isinstance(given, pa.DictionaryArray) else made.cast(pa.string())
         declared = EVENTS.arrow.field(name).type
@@ -259,7 +303,7 @@ class Sheet:
         if not self._refused:
             return REJECTED.empty
         rows = np.concatenate([rows for rows, _ in self._refused])
-        reasons = [reason for rows, reason in self._refused for _ in range(len(rows))]
+        reason = np.repeat(np.arange(len(self._refused)), [len(rows) for rows, _ in self._refused])
         order = np.argsort(rows, kind="stable")
         at = pa.array(rows[order])
         made: dict[str, Any] = {
@@ -267,7 +311,8 @@ class Sheet:
             for name in ("subject_id", "source", "record_id", "code")
         }
         made["stage"] = pa.repeat(STAGE, len(at))
-        made["reason"] = pa.array(reasons, pa.string()).take(pa.array(order))
+        reasons = pa.array([reason for _, reason in self._refused], pa.string())
+        made["reason"] = reasons.take(pa.array(reason[order]))
         for name in ("file", "position"):
             made[name] = pa.nulls(len(at), REJECTED.arrow.field(name).type)
         return pa.table([made[f.name] for f in REJECTED.arrow], schema=REJECTED.arrow)
@@ -279,9 +324,9 @@ class Sheet:
         code, codes = events.coded(self.column("code"))  # as the source wrote it
         counted: dict[tuple[str | None, str | None, str, str], int] = {}
         for rows, rule, action in self._notes:
-            pairs = (source[rows].astype(np.int64) + 1) * len(codes) + code[rows]
-            found, counts = np.unique(pairs, return_counts=True)
-            for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+            counts = np.bincount((source[rows] + 1) * np.int64(len(codes)) + code[rows])
+            found = np.flatnonzero(counts)
+            for pair, count in zip(found.tolist(), counts[found].tolist(), strict=True):
                 name = sources[pair // len(codes) - 1] if pair >= len(codes) else None
                 key = (name, codes[pair % len(codes)], rule, action)
                 counted[key] = counted.get(key, 0) + count
@@ -290,7 +335,3 @@ class Sheet:
         return LEDGER.rows(
             [{**dict(zip(columns, key, strict=True)), "count": n} for key, n in listed]
         )
-
-
-def _null_after(low: np.ndarray, high: np.ndarray) -> bool:
-    return bool((np.isnan(high) & ~np.isnan(low)).any())

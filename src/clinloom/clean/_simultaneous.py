@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.events import Ints
+from clinloom.clean._ties import after, arranged
+from clinloom.events import Flags, Ints
 
 if TYPE_CHECKING:
     from clinloom.clean._sheet import Sheet
@@ -27,52 +28,54 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     The record that tells more codes by numbers at that moment comes later; of those that tell as
     many, the later by its name (lab.csv@90 before lab.csv@100) and source; within it the greater.
     """
-    time = sheet.time[rows]
-    near = np.flatnonzero(time[1:] == time[:-1])
-    near = near[sheet.subject[rows[near]] == sheet.subject[rows[near + 1]]]  # of one moment
+    near, pairs = sheet.simultaneous(), sheet.alike()
     code, value = sheet.code[0], sheet.value
-    alike = code[rows[near]] == code[rows[near + 1]]
-    alike &= ~np.isnan(value[rows[near]])  # nulls come first, so that the next is a number, too
-    pairs = near[alike]
+    pairs = pairs[~np.isnan(value[rows[pairs]])]  # nulls come first: the next is a number, too
     if not len(pairs):
         return rows
-    tied = np.zeros(len(rows), bool)
-    tied[pairs] = tied[pairs + 1] = True
-    moment = np.ones(len(rows), np.int64)
-    moment[near + 1] = 0
-    moment = np.cumsum(moment)
-    asked = np.zeros(int(moment[-1]) + 1, bool)
+    begins = np.ones(len(rows), bool)
+    begins[near + 1] = False
+    moment = np.cumsum(begins)
+    asked = np.zeros(len(rows) + 1, bool)
     asked[moment[pairs]] = True
     members = np.flatnonzero(asked[moment])
     members = members[~np.isnan(value[rows[members]])]
-    tied = tied[members]
-    record, names = _records(sheet, rows[members])
-    mine = np.zeros(len(names) * (len(sheet.source[1]) + 1), bool)
-    mine[record[tied]] = True
-    told = mine[record]  # what other records tell does not matter
-    members, tied, record = members[told], tied[told], record[told]
-    breadth = _breadth(moment[members], record, code[rows[members]])[tied]
-    places, record = members[tied], record[tied]
-    run = np.zeros(len(rows), np.int64)
-    run[pairs + 1] = 1
-    run = np.cumsum(1 - run)[places]
-    order = np.lexsort((value[rows[places]], _ranks(record, names, sheet), breadth, run))
-    if (np.diff(order) == 1).all():
-        return rows
-    out = rows.copy()
-    out[places] = rows[places[order]]
-    return out
+    record = _records(sheet, rows[members])
+    breadth = np.zeros(len(rows), np.int64)
+    breadth[members] = _breadth(moment[members], record, code[rows[members]])
+
+    def later(one: Ints, other: Ints) -> Flags:
+        low, high = breadth[one], breadth[other]
+        found: Flags = low > high
+        same = np.flatnonzero(low == high)
+        found[same] = _named_later(sheet, rows, one[same], other[same])
+        return found
+
+    return arranged(rows, pairs, later)
 
 
-def _records(sheet: Sheet, rows: Ints) -> tuple[Ints, pa.Array]:
-    """Of which record each row is (n,), as a number below names x (sources + 1); the names.
+def _named_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
+    """Where ``rows[one]`` come after ``rows[other]`` by their records' names and sources; in a
+    record by value. A number at the end of a name counts by its length first."""
+    low, high = sheet.value[rows[one]], sheet.value[rows[other]]
+    found = np.where(low == high, one > other, low > high)
+    position, sources = sheet.source
+    rank = np.concatenate([_ascending(pa.array(sources, pa.string())), [0]])  # -1: of none
+    low, high = rank[position[rows[one]]], rank[position[rows[other]]]
+    found = np.where(low == high, found, low > high)
+    names, others = (sheet.texts("record_id", rows[at]).fill_null("") for at in (one, other))
+    found = after(names, others, found)
+    low, high = (pc.binary_length(texts).to_numpy() for texts in (names, others))
+    found = np.where(low == high, found, low > high)
+    stem, stems = (pc.ascii_rtrim(texts, characters=DIGITS) for texts in (names, others))
+    return after(stem, stems, found)
 
-    The last name stands for none.
-    """
-    name = sheet.column("record_id").take(pa.array(rows)).cast(pa.string()).dictionary_encode()
-    names = pa.concat_arrays([name.dictionary, pa.array([""])])
-    position = name.indices.fill_null(len(names) - 1).to_numpy().astype(np.int64)
-    return position * (len(sheet.source[1]) + 1) + sheet.source[0][rows] + 1, names
+
+def _records(sheet: Sheet, rows: Ints) -> Ints:
+    """Of which record each row is (n,), as a number."""
+    name = sheet.texts("record_id", rows).dictionary_encode()
+    position = name.indices.fill_null(len(name.dictionary)).to_numpy().astype(np.int64)
+    return position * (len(sheet.source[1]) + 1) + sheet.source[0][rows] + 1
 
 
 def _breadth(moment: Ints, record: Ints, code: Ints) -> Ints:
@@ -90,22 +93,6 @@ def _breadth(moment: Ints, record: Ints, code: Ints) -> Ints:
     out = np.empty(len(order), np.int64)
     out[order] = np.bincount(number, new)[number]
     return out
-
-
-def _ranks(record: Ints, names: pa.Array, sheet: Sheet) -> Ints:
-    """Numbers (n,) that ascend with the records' names and sources; a number at the end of a name
-    counts by its length first."""
-    position, source = np.divmod(record, len(sheet.source[1]) + 1)
-    used, place = np.unique(position, return_inverse=True)
-    some = names.take(pa.array(used))
-    stem = pc.ascii_rtrim(some, characters=DIGITS).dictionary_encode()
-    stems = _ascending(stem.dictionary)[stem.indices.to_numpy()]
-    length = pc.binary_length(some).to_numpy()
-    rank = np.empty(len(used), np.int64)
-    rank[np.lexsort((_ascending(some), length, stems))] = np.arange(len(used))
-    sources = np.concatenate([[0], _ascending(pa.array(sheet.source[1], pa.string()))])
-    found: Ints = rank[place] * (len(sources) + 1) + sources[source]
-    return found
 
 
 def _ascending(texts: pa.Array) -> Ints:
