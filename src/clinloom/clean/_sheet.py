@@ -20,6 +20,7 @@ from clinloom.events import Flags, Floats, Ints
 from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REFUSED, REJECTED
 
 STAGE = "clean"
+SPLICED = 500  # places, up to which a column is put together from what lies between them
 TIED = ["subject_id", "time", "code"]  # in which simultaneous numbers of a code are the same
 
 
@@ -46,7 +47,7 @@ class Sheet:
         self._refused: list[tuple[Ints, str]] = []
         self._notes: list[tuple[Ints, str, str]] = []
         self._order: Ints | None = None
-        self._near: Ints | None = None  # of the order: see `simultaneous`
+        self._ties: tuple[Ints, Ints]  # of the order: `simultaneous` and `alike`
         self._moved = False  # whether the order is another than the acquired one
 
     def column(self, name: str) -> pa.Array:
@@ -181,27 +182,28 @@ class Sheet:
             self._order = self._sorted(np.flatnonzero(self.kept))
         elif len(self._order) > np.count_nonzero(self.kept):
             self._order = self._order[self.kept[self._order]]
-            self._near = None
+            self._ties = self._tied(self._order)
         return self._order
 
+    @property
     def simultaneous(self) -> Ints:
         """The places in :meth:`ordered` whose next row is of the same subject and time."""
-        rows = self.ordered()
-        if self._near is None:
-            self._near = self._moments(rows)
-        return self._near
+        self.ordered()
+        return self._ties[0]
 
+    @property
     def alike(self) -> Ints:
-        """Those of :meth:`simultaneous` whose next row is of the same code, too."""
-        return self._of_a_code(self.ordered(), self.simultaneous())
+        """Those of ``simultaneous`` whose next row is of the same code, too."""
+        self.ordered()
+        return self._ties[1]
 
     def _sorted(self, rows: Ints) -> Ints:
-        self._moved, self._near = False, self._moments(rows)
+        self._moved = False
         if not self._ascending(rows):
             keys = (self._rank[self.code[0][rows]], self.time[rows], self.subject[rows])
             rows, self._moved = rows[np.lexsort(keys)], True
-            self._near = self._moments(rows)
-        near = self._of_a_code(rows, self._near)
+        self._ties = self._tied(rows)
+        near = self._ties[1]
         low, high = self.value[rows[near]], self.value[rows[near + 1]]
         told = not self._moved and not self._changed & {"time", "numeric_value"}
         if told and not ((low > high) | (np.isnan(high) & ~np.isnan(low))).any():
@@ -210,29 +212,25 @@ class Sheet:
         self._moved |= placed is not rows
         return placed
 
-    def _at(self, rows: Ints) -> Ints | slice:
-        """``rows`` to index by, without a copy where they are all in their places."""
-        return slice(None) if len(rows) == self.rows and not self._moved else rows
+    def _keys(self, rows: Ints) -> tuple[Ints, Ints, np.ndarray]:
+        """Subject, time and code of rows, without a copy where they are all in their places."""
+        keys = self.subject, self.time, self.code[0]
+        whole = len(rows) == self.rows and not self._moved
+        return keys if whole else (keys[0][rows], keys[1][rows], keys[2][rows])
 
-    def _moments(self, rows: Ints) -> Ints:
-        time = self.time[self._at(rows)]
-        near = np.flatnonzero(time[1:] == time[:-1])
-        return near[self.subject[rows[near]] == self.subject[rows[near + 1]]]
-
-    def _of_a_code(self, rows: Ints, near: Ints) -> Ints:
-        code = self.code[0]
-        return near[code[rows[near]] == code[rows[near + 1]]]
+    def _tied(self, rows: Ints) -> tuple[Ints, Ints]:
+        subject, time, code = self._keys(rows)
+        near = np.flatnonzero((time[1:] == time[:-1]) & (subject[1:] == subject[:-1]))
+        return near, near[(code[1:] == code[:-1])[near]]
 
     def _ascending(self, rows: Ints) -> bool:
-        """Whether rows, of which ``_near`` tie in subject and time, ascend by these and by code."""
-        at, near = self._at(rows), self._near
-        subject, time = self.subject[at], self.time[at]
-        within = (subject[1:] == subject[:-1]) & (time[1:] < time[:-1])
-        if within.any() or (subject[1:] < subject[:-1]).any():
-            return False
-        code = self.code[0]
-        low, high = self._rank[code[rows[near]]], self._rank[code[rows[near + 1]]]
-        return not (low > high).any()
+        """Whether rows ascend by subject, time and code."""
+        subject, time, code = self._keys(rows)
+        rank = self._rank[code]
+        wrong = (time[1:] == time[:-1]) & (rank[1:] < rank[:-1])
+        wrong |= time[1:] < time[:-1]
+        wrong &= subject[1:] == subject[:-1]
+        return not (wrong.any() or (subject[1:] < subject[:-1]).any())
 
     @cached_property
     def _rank(self) -> Ints:
@@ -265,11 +263,20 @@ class Sheet:
         rows = self.ordered()
         placed = in_order(self, rows)
         table = pa.table({name: self._current(name) for name in EVENTS.arrow.names})
-        if placed is rows:
-            columns = self._kept(table, rows).columns
-        else:
-            parts = self._kept(table.select(TIED), rows), table.drop(TIED).take(pa.array(placed))
-            columns = [parts[name not in TIED].column(name) for name in table.column_names]
+        columns = self._kept(table, rows).columns
+        if placed is not rows:
+            at = np.flatnonzero(placed != rows)
+            given = pa.array(rows[at]), pa.array(placed[at])
+            for number, name in enumerate(table.column_names):
+                column = events.column(table, name)
+                if name not in TIED and not _alike(column, *given):
+                    before = pa.concat_arrays(columns[number].chunks)
+                    few = len(at) <= SPLICED
+                    columns[number] = (
+                        _spliced(before, at, column.take(given[1]))
+                        if few
+                        else column.take(pa.array(placed))
+                    )
         fields = [f.with_type(c.type) for f, c in zip(EVENTS.arrow, columns, strict=True)]
         return pa.table(columns, schema=pa.schema(fields))
 
@@ -335,3 +342,20 @@ class Sheet:
         return LEDGER.rows(
             [{**dict(zip(columns, key, strict=True)), "count": n} for key, n in listed]
         )
+
+
+def _alike(column: pa.Array, some: pa.Array, others: pa.Array) -> bool:
+    """Whether a column of few words is the same at the places ``some`` and ``others``."""
+    if column.null_count == len(column):
+        return True
+    words = isinstance(column, pa.DictionaryArray)
+    return words and bool(column.take(some).equals(column.take(others)))
+
+
+def _spliced(column: pa.Array, at: Ints, cells: pa.Array) -> pa.Array:
+    """The column with other cells at some places, ascending."""
+    parts, done = [], 0
+    for number, place in enumerate(at.tolist()):
+        parts += [column.slice(done, place - done), cells.slice(number, 1)]
+        done = place + 1
+    return pa.concat_arrays([*parts, column.slice(done)])

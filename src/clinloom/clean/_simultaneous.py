@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.clean._ties import after, arranged
+from clinloom import hashing
+from clinloom.clean._ties import arranged
 from clinloom.events import Flags, Ints
+from clinloom.hashing import Words
 
 if TYPE_CHECKING:
     from clinloom.clean._sheet import Sheet
@@ -28,7 +30,7 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     The record that tells more codes by numbers at that moment comes later; of those that tell as
     many, the later by its name (lab.csv@90 before lab.csv@100) and source; within it the greater.
     """
-    near, pairs = sheet.simultaneous(), sheet.alike()
+    near, pairs = sheet.simultaneous, sheet.alike
     code, value = sheet.code[0], sheet.value
     pairs = pairs[~np.isnan(value[rows[pairs]])]  # nulls come first: the next is a number, too
     if not len(pairs):
@@ -57,41 +59,52 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
 def _named_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
     """Where ``rows[one]`` come after ``rows[other]`` by their records' names and sources; in a
     record by value. A number at the end of a name counts by its length first."""
+    names, others = (sheet.texts("record_id", rows[at]).fill_null("") for at in (one, other))
+    stem, stems = (pc.ascii_rtrim(texts, characters=DIGITS) for texts in (names, others))
+    length, lengths = pc.binary_length(names), pc.binary_length(others)
+    by_number = pc.if_else(
+        pc.equal(length, lengths), pc.greater(names, others), pc.greater(length, lengths)
+    )
+    later = pc.if_else(pc.equal(stem, stems), by_number, pc.greater(stem, stems))
+    found: Flags = later.to_numpy(zero_copy_only=False)
+    same = np.flatnonzero(pc.equal(names, others).to_numpy(zero_copy_only=False))
+    if not len(same):
+        return found
+    one, other = one[same], other[same]
     low, high = sheet.value[rows[one]], sheet.value[rows[other]]
-    found = np.where(low == high, one > other, low > high)
+    last = np.where(low == high, one > other, low > high)
     position, sources = sheet.source
     rank = np.concatenate([_ascending(pa.array(sources, pa.string())), [0]])  # -1: of none
     low, high = rank[position[rows[one]]], rank[position[rows[other]]]
-    found = np.where(low == high, found, low > high)
-    names, others = (sheet.texts("record_id", rows[at]).fill_null("") for at in (one, other))
-    found = after(names, others, found)
-    low, high = (pc.binary_length(texts).to_numpy() for texts in (names, others))
-    found = np.where(low == high, found, low > high)
-    stem, stems = (pc.ascii_rtrim(texts, characters=DIGITS) for texts in (names, others))
-    return after(stem, stems, found)
+    found[same] = np.where(low == high, last, low > high)
+    return found
 
 
-def _records(sheet: Sheet, rows: Ints) -> Ints:
+def _records(sheet: Sheet, rows: Ints) -> Words:
     """Of which record each row is (n,), as a number."""
-    name = sheet.texts("record_id", rows).dictionary_encode()
-    position = name.indices.fill_null(len(name.dictionary)).to_numpy().astype(np.int64)
-    return position * (len(sheet.source[1]) + 1) + sheet.source[0][rows] + 1
+    source = sheet.source[0][rows].astype(np.uint64)
+    return hashing.texts(sheet.texts("record_id", rows)) ^ (source * hashing.P1)
 
 
-def _breadth(moment: Ints, record: Ints, code: Ints) -> Ints:
+def _breadth(moment: Ints, record: Words, code: Ints) -> Ints:
     """How many codes each row's record tells by numbers at its moment (n,).
 
     Rows ascend by moment, then by code.
     """
-    key = moment * (int(record.max()) + 1) + record
+    bits = np.uint64(int(moment[-1]).bit_length())
+    key = (moment.astype(np.uint64) << (np.uint64(64) - bits)) | (record >> bits)
     order = np.argsort(key, kind="stable")
     key, code = key[order], code[order]
     begins = np.concatenate([[True], key[1:] != key[:-1]])
+    if begins.all():
+        return np.ones(len(order), np.int64)
     new = begins.copy()
     new[1:] |= code[1:] != code[:-1]
-    number = np.cumsum(begins) - 1
+    first = np.flatnonzero(begins)
     out = np.empty(len(order), np.int64)
-    out[order] = np.bincount(number, new)[number]
+    out[order] = np.repeat(
+        np.add.reduceat(new, first, dtype=np.int64), np.diff(first, append=len(order))
+    )
     return out
 
 

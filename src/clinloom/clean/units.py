@@ -88,7 +88,8 @@ def apply(sheet: Sheet, options: Options) -> None:
         return
     unit, units = sheet.unit
     width = len(units) + 1
-    pair = position * np.int64(width) + (unit + 1)
+    wide = np.int64 if len(codes) * width > TABULATED else np.int32
+    pair = position * wide(width) + (unit + wide(1))
     used, slots, pair = _used(pair, len(codes) * width)
     size = int(slots.max(initial=-1)) + 1
     action, factor, offset = np.zeros(size, np.int8), np.ones(size), np.zeros(size)
