@@ -47,7 +47,7 @@ class Sheet:
         self._refused: list[tuple[Ints, str]] = []
         self._notes: list[tuple[Ints, str, str]] = []
         self._order: Ints | None = None
-        self._ties: tuple[Ints, Ints]  # of the order: `simultaneous` and `alike`
+        self._ties: tuple[Ints, Flags]  # of the order: see `simultaneous`
         self._moved = False  # whether the order is another than the acquired one
 
     def column(self, name: str) -> pa.Array:
@@ -186,24 +186,20 @@ class Sheet:
         return self._order
 
     @property
-    def simultaneous(self) -> Ints:
-        """The places in :meth:`ordered` whose next row is of the same subject and time."""
+    def simultaneous(self) -> tuple[Ints, Flags]:
+        """The places in :meth:`ordered` whose next row is of the same subject and time (k,), and
+        which of these are of the same code, too (k,)."""
         self.ordered()
-        return self._ties[0]
-
-    @property
-    def alike(self) -> Ints:
-        """Those of ``simultaneous`` whose next row is of the same code, too."""
-        self.ordered()
-        return self._ties[1]
+        return self._ties
 
     def _sorted(self, rows: Ints) -> Ints:
         self._moved = False
+        self._ties = self._tied(rows)
         if not self._ascending(rows):
             keys = (self._rank[self.code[0][rows]], self.time[rows], self.subject[rows])
             rows, self._moved = rows[np.lexsort(keys)], True
-        self._ties = self._tied(rows)
-        near = self._ties[1]
+            self._ties = self._tied(rows)
+        near = self._ties[0][self._ties[1]]
         low, high = self.value[rows[near]], self.value[rows[near + 1]]
         told = not self._moved and not self._changed & {"time", "numeric_value"}
         if told and not ((low > high) | (np.isnan(high) & ~np.isnan(low))).any():
@@ -218,19 +214,20 @@ class Sheet:
         whole = len(rows) == self.rows and not self._moved
         return keys if whole else (keys[0][rows], keys[1][rows], keys[2][rows])
 
-    def _tied(self, rows: Ints) -> tuple[Ints, Ints]:
+    def _tied(self, rows: Ints) -> tuple[Ints, Flags]:
         subject, time, code = self._keys(rows)
         near = np.flatnonzero((time[1:] == time[:-1]) & (subject[1:] == subject[:-1]))
-        return near, near[(code[1:] == code[:-1])[near]]
+        return near, code[near] == code[near + 1]
 
     def _ascending(self, rows: Ints) -> bool:
-        """Whether rows ascend by subject, time and code."""
+        """Whether rows, of which ``_ties`` tell the simultaneous, ascend by subject, time, code."""
         subject, time, code = self._keys(rows)
-        rank = self._rank[code]
-        wrong = (time[1:] == time[:-1]) & (rank[1:] < rank[:-1])
-        wrong |= time[1:] < time[:-1]
-        wrong &= subject[1:] == subject[:-1]
-        return not (wrong.any() or (subject[1:] < subject[:-1]).any())
+        earlier = (time[1:] < time[:-1]) & (subject[1:] == subject[:-1])
+        if earlier.any() or (subject[1:] < subject[:-1]).any():
+            return False
+        near, alike = self._ties
+        near = near[~alike]
+        return not (self._rank[code[near]] > self._rank[code[near + 1]]).any()
 
     @cached_property
     def _rank(self) -> Ints:
@@ -263,20 +260,19 @@ class Sheet:
         rows = self.ordered()
         placed = in_order(self, rows)
         table = pa.table({name: self._current(name) for name in EVENTS.arrow.names})
-        columns = self._kept(table, rows).columns
+        made = {}
         if placed is not rows:
             at = np.flatnonzero(placed != rows)
-            given = pa.array(rows[at]), pa.array(placed[at])
-            for number, name in enumerate(table.column_names):
-                column = events.column(table, name)
-                if name not in TIED and not _alike(column, *given):
-                    before = pa.concat_arrays(columns[number].chunks)
-                    few = len(at) <= SPLICED
-                    columns[number] = (
-                        _spliced(before, at, column.take(given[1]))
-                        if few
-                        else column.take(pa.array(placed))
-                    )
+            before, after = pa.array(rows[at]), pa.array(placed[at])
+            moved = [n for n in table.column_names if n not in TIED]
+            moved = [n for n in moved if not _alike(events.column(table, n), before, after)]
+            if len(at) > SPLICED:
+                made = {n: events.column(table, n).take(pa.array(placed)) for n in moved}
+        left = self._kept(table.drop(list(made)), rows)
+        if placed is not rows and not made:
+            cells = table.select(moved).take(after)
+            made = {n: _spliced(left.column(n), at, cells.column(n)) for n in moved}
+        columns = [made[n] if n in made else left.column(n) for n in table.column_names]
         fields = [f.with_type(c.type) for f, c in zip(EVENTS.arrow, columns, strict=True)]
         return pa.table(columns, schema=pa.schema(fields))
 
@@ -352,10 +348,11 @@ def _alike(column: pa.Array, some: pa.Array, others: pa.Array) -> bool:
     return words and bool(column.take(some).equals(column.take(others)))
 
 
-def _spliced(column: pa.Array, at: Ints, cells: pa.Array) -> pa.Array:
+def _spliced(column: pa.ChunkedArray, at: Ints, cells: pa.ChunkedArray) -> pa.Array:
     """The column with other cells at some places, ascending."""
-    parts, done = [], 0
+    parts: list[pa.Array] = []
+    done = 0
     for number, place in enumerate(at.tolist()):
-        parts += [column.slice(done, place - done), cells.slice(number, 1)]
+        parts += column.slice(done, place - done).chunks + cells.slice(number, 1).chunks
         done = place + 1
-    return pa.concat_arrays([*parts, column.slice(done)])
+    return pa.concat_arrays(parts + column.slice(done).chunks)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom import hashing
-from clinloom.clean._ties import arranged
+from clinloom.clean._ties import arranged, spread
 from clinloom.events import Flags, Ints
 from clinloom.hashing import Words
 
@@ -30,21 +30,21 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     The record that tells more codes by numbers at that moment comes later; of those that tell as
     many, the later by its name (lab.csv@90 before lab.csv@100) and source; within it the greater.
     """
-    near, pairs = sheet.simultaneous, sheet.alike
+    near, alike = sheet.simultaneous
     code, value = sheet.code[0], sheet.value
-    pairs = pairs[~np.isnan(value[rows[pairs]])]  # nulls come first: the next is a number, too
-    if not len(pairs):
+    alike = alike & ~np.isnan(value[rows[near]])  # nulls come first: the next is a number, too
+    if not alike.any():
         return rows
-    begins = np.ones(len(rows), bool)
-    begins[near + 1] = False
-    moment = np.cumsum(begins)
-    asked = np.zeros(len(rows) + 1, bool)
-    asked[moment[pairs]] = True
-    members = np.flatnonzero(asked[moment])
-    members = members[~np.isnan(value[rows[members]])]
+    first = np.flatnonzero(np.diff(near, prepend=-2) > 1)  # of each moment
+    asked = np.logical_or.reduceat(alike, first)
+    size = np.diff(first, append=len(near))[asked] + 1
+    moment, which = spread(size)
+    members = near[first[asked]][moment] + which
+    number = ~np.isnan(value[rows[members]])
+    members, moment = members[number], moment[number]
     record = _records(sheet, rows[members])
     breadth = np.zeros(len(rows), np.int64)
-    breadth[members] = _breadth(moment[members], record, code[rows[members]])
+    breadth[members] = _breadth(moment, record, code[rows[members]])
 
     def later(one: Ints, other: Ints) -> Flags:
         low, high = breadth[one], breadth[other]
@@ -53,7 +53,7 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
         found[same] = _named_later(sheet, rows, one[same], other[same])
         return found
 
-    return arranged(rows, pairs, later)
+    return arranged(rows, near[alike], later)
 
 
 def _named_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
@@ -91,7 +91,7 @@ def _breadth(moment: Ints, record: Words, code: Ints) -> Ints:
 
     Rows ascend by moment, then by code.
     """
-    bits = np.uint64(int(moment[-1]).bit_length())
+    bits = np.uint64(max(int(moment[-1]).bit_length(), 1))
     key = (moment.astype(np.uint64) << (np.uint64(64) - bits)) | (record >> bits)
     order = np.argsort(key, kind="stable")
     key, code = key[order], code[order]

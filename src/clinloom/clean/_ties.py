@@ -31,18 +31,29 @@ def arranged(rows: Ints, near: Ints, later: Later) -> Ints:
     first = np.flatnonzero(np.diff(near, prepend=-2) > 1)
     some = np.logical_or.reduceat(wrong, first)
     begin, size = near[first][some], (np.diff(first, append=len(near)) + 1)[some]
-    order = np.arange(len(rows))
+    out = rows.copy()
     pairs = begin[size == 2]  # of which the one comparison tells all
-    order[pairs], order[pairs + 1] = pairs + 1, pairs
+    out[pairs], out[pairs + 1] = rows[pairs + 1], rows[pairs]
     begin, size = begin[size > 2], size[size > 2]
-    for low, distance in _network(int(size.max(initial=0))):
+    if not len(size):
+        return out
+    order = np.arange(len(rows))
+    for low, distance in _network(int(size.max())):
         count = np.searchsorted(low, size - distance)  # comparisons that lie within each run
-        run = np.repeat(np.arange(len(size)), count)
-        which = np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
+        run, which = spread(count)
         at = begin[run] + low[which]
         swapped = at[later(order[at], order[at + distance])]
         order[swapped], order[swapped + distance] = order[swapped + distance], order[swapped]
-    return rows[order]
+    run, which = spread(size)
+    places = begin[run] + which
+    out[places] = rows[order[places]]
+    return out
+
+
+def spread(count: Ints) -> tuple[Ints, Ints]:
+    """Of so many items each: whose each item is, and the how manieth of it, from 0."""
+    of = np.repeat(np.arange(len(count)), count)
+    return of, np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
 
 
 def _network(size: int) -> Iterator[tuple[Ints, int]]:

@@ -49,7 +49,9 @@ def apply(sheet: Sheet, options: Options) -> None:
     far as one source tells them. What is measured on images is the same only of one image: the
     slices and views of a moment may agree in a number, and each is a fact.
     """
-    rows, near = sheet.ordered(), sheet.alike
+    rows = sheet.ordered()
+    near, alike = sheet.simultaneous
+    near = near[alike]
     low, high = sheet.value[rows[near]], sheet.value[rows[near + 1]]
     near = near[(low == high) | (np.isnan(low) & np.isnan(high))]
     if not len(near):

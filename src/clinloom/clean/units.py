@@ -37,6 +37,7 @@ LEDGER = (
 )
 REFUSALS = ((UNKNOWN, "unknown_unit"), (SEVERAL, "several_units"))
 TABULATED = 1 << 22  # pairs of a code and a unit, up to which a table of all is made
+NONE = np.zeros(0, np.int64)
 POWERS = np.array([10.0**n for n in range(23)])  # those that are exact
 
 
@@ -93,29 +94,33 @@ def apply(sheet: Sheet, options: Options) -> None:
     used, slots, pair = _used(pair, len(codes) * width)
     size = int(slots.max(initial=-1)) + 1
     action, factor, offset = np.zeros(size, np.int8), np.ones(size), np.zeros(size)
+    which = np.zeros(size, np.int64)
     for slot, number in zip(slots.tolist(), used.tolist(), strict=True):
         code, at = divmod(number, width)
-        quantity, name = quantity_of[code], units[at - 1] if at else None
-        if quantity >= 0:
-            action[slot], factor[slot], offset[slot] = decision(found[quantity], name, options)
+        which[slot], name = quantity_of[code], units[at - 1] if at else None
+        if which[slot] >= 0:
+            action[slot], factor[slot], offset[slot] = decision(found[which[slot]], name, options)
     if not action.any():
         return
+    rows = np.flatnonzero((action != KEPT)[pair] & (sheet.value == sheet.value))
+    pair = pair[rows]
     done = action[pair]
-    rows = np.flatnonzero((done != KEPT) & (sheet.value == sheet.value))
-    done, quantity = done[rows], quantity_of[position[rows]]
-    converted = rows[done == CONVERTED]
-    if len(converted):
-        by = pair[converted]
+    parts = {what: rows[done == what] for what in np.unique(action).tolist()}
+    rows_of = {what: part for what, part in parts.items() if len(part)}
+    if CONVERTED in rows_of:
+        by, converted = pair[done == CONVERTED], rows_of[CONVERTED]
         sheet.set_value(converted, _rounded(sheet.value[converted] * factor[by] + offset[by]))
-    learned = np.array([isinstance(q, Learned) for q in found])[quantity]
+    learned = np.array([isinstance(q, Learned) for q in found])
     for what, reason in REFUSALS:
-        sheet.reject(rows[(done == what) & ~learned], reason)
-        sheet.reject_numbers(rows[(done == what) & learned], reason)
-    renamed = done < UNKNOWN
-    if renamed.any():
-        sheet.set_unit(rows[renamed], quantity[renamed], [q.unit for q in found])
+        if what in rows_of:
+            number_alone = learned[which[pair[done == what]]]
+            sheet.reject(rows_of[what][~number_alone], reason)
+            sheet.reject_numbers(rows_of[what][number_alone], reason)
+    renamed = slice(None) if action.max() < UNKNOWN else done < UNKNOWN
+    if len(rows[renamed]):
+        sheet.set_unit(rows[renamed], which[pair[renamed]], [q.unit for q in found])
     for what, rule, told in LEDGER:
-        sheet.note(rows[done == what], rule=rule, action=told)
+        sheet.note(rows_of.get(what, NONE), rule=rule, action=told)
 
 
 def _used(pair: Ints, size: int) -> tuple[Ints, Ints, Ints]:
