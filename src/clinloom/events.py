@@ -98,11 +98,14 @@ def microseconds(moment: dt.datetime) -> int:
     return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
+def nullable(values: np.ndarray, null: Flags) -> pa.Array:
+    """An array of numbers, null where told; without a copy where none is."""
+    return pa.array(values, mask=null if null.any() else None)
+
+
 def timestamps(microseconds: Ints) -> pa.Array:
     """Microseconds as timestamps; null where STATIC."""
-    static = microseconds == STATIC
-    mask = static if static.any() else None
-    return pa.array(microseconds, pa.int64(), mask=mask).view(TIME)
+    return nullable(microseconds, microseconds == STATIC).view(TIME)
 
 
 def period_ends(begins: Ints, unit: Literal["D", "M", "Y"], zone: str = "UTC") -> Ints:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,12 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def arrow(self) -> pa.Schema:
         """The Arrow schema."""
         return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
 
-    @property
+    @cached_property
     def empty(self) -> pa.Table:
         """The table without a row."""
         return self.arrow.empty_table()

@@ -7,7 +7,7 @@ that what was refused can be shown as it was. Nothing is copied for a rule that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,13 @@ import pyarrow as pa
 
 from clinloom import events
 from clinloom.clean._simultaneous import in_order
+from clinloom.clean._ties import after, arranged
 from clinloom.events import Flags, Floats, Ints
 from clinloom.tables import ACQUIRED, EVENTS, LEDGER, REFUSED, REJECTED
 
 STAGE = "clean"
+SPLICED = 500  # places, up to which a column is put together from what lies between them
+TIED = ["subject_id", "time", "code"]  # in which simultaneous numbers of a code are the same
 
 
 class Sheet:
@@ -39,16 +42,27 @@ class Sheet:
         self.refused = REFUSED.empty if refused is None else refused
         self.kept: Flags = np.ones(self.rows, bool)
         self._acquired = acquired
+        self._columns: dict[str, pa.Array] = {}
         self._changed: set[str] = set()
         self._refused: list[tuple[Ints, str]] = []
         self._notes: list[tuple[Ints, str, str]] = []
         self._order: Ints | None = None
+        self._ties: tuple[Ints, Flags]  # of the order: see `simultaneous`
+        self._moved = False  # whether the order is another than the acquired one
 
     def column(self, name: str) -> pa.Array:
         """A column as acquired; nulls where the source has none."""
-        if name in self._acquired.column_names:
-            return events.column(self._acquired, name)
-        return pa.nulls(self.rows, ACQUIRED.arrow.field(name).type)
+        made = self._columns.get(name)
+        if made is None:
+            there = name in self._acquired.column_names
+            empty = ACQUIRED.arrow.field(name).type
+            made = events.column(self._acquired, name) if there else pa.nulls(self.rows, empty)
+            self._columns[name] = made
+        return made
+
+    def texts(self, name: str, rows: Ints) -> pa.Array:
+        """A column of strings as acquired, of some rows."""
+        return self.column(name).take(pa.array(rows)).cast(pa.string())
 
     @cached_property
     def subject(self) -> Ints:
@@ -165,75 +179,108 @@ class Sheet:
     def ordered(self) -> Ints:
         """The kept rows in the order (subject, time, code, value, text, record), nulls first."""
         if self._order is None:
-            rows = np.flatnonzero(self.kept)
-            sorted_ = self._in_order(rows)
-            if not sorted_:
-                rows = rows[np.lexsort(self._keys(rows)[::-1])]
-            if not sorted_ or self._changed & {"time", "numeric_value"}:
-                self._settle(rows)
-            self._order = rows
-        return self._order[self.kept[self._order]]
+            self._order = self._sorted(np.flatnonzero(self.kept))
+        elif len(self._order) > np.count_nonzero(self.kept):
+            self._order = self._order[self.kept[self._order]]
+            self._ties = self._tied(self._order)
+        return self._order
+
+    @property
+    def simultaneous(self) -> tuple[Ints, Flags]:
+        """The places in :meth:`ordered` whose next row is of the same subject and time (k,), and
+        which of these are of the same code, too (k,)."""
+        self.ordered()
+        return self._ties
+
+    def _sorted(self, rows: Ints) -> Ints:
+        self._moved = False
+        self._ties = self._tied(rows)
+        if not self._ascending(rows):
+            keys = (self._rank[self.code[0][rows]], self.time[rows], self.subject[rows])
+            rows, self._moved = rows[np.lexsort(keys)], True
+            self._ties = self._tied(rows)
+        near = self._ties[0][self._ties[1]]
+        low, high = self.value[rows[near]], self.value[rows[near + 1]]
+        told = not self._moved and not self._changed & {"time", "numeric_value"}
+        if told and not ((low > high) | (np.isnan(high) & ~np.isnan(low))).any():
+            return rows
+        placed = arranged(rows, near, partial(self._later, rows))
+        self._moved |= placed is not rows
+        return placed
+
+    def _keys(self, rows: Ints) -> tuple[Ints, Ints, np.ndarray]:
+        """Subject, time and code of rows, without a copy where they are all in their places."""
+        keys = self.subject, self.time, self.code[0]
+        whole = len(rows) == self.rows and not self._moved
+        return keys if whole else (keys[0][rows], keys[1][rows], keys[2][rows])
+
+    def _tied(self, rows: Ints) -> tuple[Ints, Flags]:
+        subject, time, code = self._keys(rows)
+        near = np.flatnonzero((time[1:] == time[:-1]) & (subject[1:] == subject[:-1]))
+        return near, code[near] == code[near + 1]
+
+    def _ascending(self, rows: Ints) -> bool:
+        """Whether rows, of which ``_ties`` tell the simultaneous, ascend by subject, time, code."""
+        subject, time, code = self._keys(rows)
+        earlier = (time[1:] < time[:-1]) & (subject[1:] == subject[:-1])
+        if earlier.any() or (subject[1:] < subject[:-1]).any():
+            return False
+        near, alike = self._ties
+        near = near[~alike]
+        return not (self._rank[code[near]] > self._rank[code[near + 1]]).any()
 
     @cached_property
-    def _rank(self) -> np.ndarray:
-        positions, codes = self.code
+    def _rank(self) -> Ints:
+        """Each code's place among the sorted ones."""
+        codes = self.code[1]
         rank = np.empty(len(codes), np.int64)
         rank[sorted(range(len(codes)), key=codes.__getitem__)] = np.arange(len(codes))
-        return rank[positions] if len(codes) else np.zeros(len(positions), np.int64)
+        return rank
 
-    def _keys(self, rows: Ints) -> tuple[np.ndarray, ...]:
-        value = self.value[rows]
-        return (
-            self.subject[rows],
-            self.time[rows],
-            self._rank[rows],
-            np.where(np.isnan(value), -np.inf, value),
-        )
-
-    def _in_order(self, rows: Ints) -> bool:
-        """Whether adjacent rows ascend; ties are looked at only where the keys before tie."""
-        before, after = rows[:-1], rows[1:]
-        for key in (self.subject, self.time, self._rank, self.value):
-            low, high = key[before], key[after]
-            if (low > high).any() or (key is self.value and _null_after(low, high)):
-                return False
-            ties = low == high
-            before, after = before[ties], after[ties]
-            if not len(before):
-                break
-        return True
-
-    def _settle(self, rows: Ints) -> None:
-        """Put rows that tie in subject, time, code and value in the order of text and record."""
-        near = np.arange(max(len(rows) - 1, 0))
-        for key in (self.subject, self.time, self.code[0], self.value):
-            low, high = key[rows[near]], key[rows[near + 1]]
-            near = near[(low == high) | ((low != low) & (high != high))]
-        if not len(near):
-            return
-        places = np.unique(np.concatenate([near, near + 1]))
-        begins = np.ones(len(rows), bool)
-        begins[near + 1] = False
-        run = np.cumsum(begins)[places]
-        members = pa.array(rows[places])
-        text = self.column("text_value").take(members).to_pylist()
-        record = self.column("record_id").take(members).to_pylist()
-        names = [(t is not None, t or "", r or "") for t, r in zip(text, record, strict=True)]
-        rows[places] = rows[places[sorted(range(len(places)), key=lambda i: (run[i], names[i]))]]
+    def _later(self, rows: Ints, one: Ints, other: Ints) -> Flags:
+        """Where ``rows[one]`` come after ``rows[other]`` by value, text and record, nulls first."""
+        low, high = self.value[rows[one]], self.value[rows[other]]
+        low, high = (np.where(np.isnan(value), -np.inf, value) for value in (low, high))
+        later: Flags = low > high
+        same = np.flatnonzero(low == high)
+        if len(same):
+            one, other = one[same], other[same]
+            found = one > other
+            for name in ("record_id", "text_value"):
+                texts = (self.texts(name, rows[at]) for at in (one, other))
+                found = after(*texts, otherwise=found)
+            later[same] = found
+        return later
 
     def finished(self) -> dict[str, pa.Table]:
         """The clean events, what was refused, and the ledger."""
         return {"events": self._events(), "rejected": self._rejected(), "ledger": self._ledger()}
 
     def _events(self) -> pa.Table:
-        rows = in_order(self, self.ordered())
-        whole = len(rows) == self.rows and bool((rows == np.arange(self.rows)).all())
-        ascending = whole or len(rows) < 2 or bool((rows[1:] > rows[:-1]).all())
+        rows = self.ordered()
+        placed = in_order(self, rows)
         table = pa.table({name: self._current(name) for name in EVENTS.arrow.names})
-        if not whole:
-            table = table.filter(pa.array(self.kept)) if ascending else table.take(pa.array(rows))
-        fields = [f.with_type(table.schema.field(f.name).type) for f in EVENTS.arrow]
-        return pa.table(table.columns, schema=pa.schema(fields))
+        made = {}
+        if placed is not rows:
+            at = np.flatnonzero(placed != rows)
+            before, after = pa.array(rows[at]), pa.array(placed[at])
+            moved = [n for n in table.column_names if n not in TIED]
+            moved = [n for n in moved if not _alike(events.column(table, n), before, after)]
+            if len(at) > SPLICED:
+                made = {n: events.column(table, n).take(pa.array(placed)) for n in moved}
+        left = self._kept(table.drop(list(made)), rows)
+        if placed is not rows and not made:
+            cells = table.select(moved).take(after)
+            made = {n: _spliced(left.column(n), at, cells.column(n)) for n in moved}
+        columns = [made[n] if n in made else left.column(n) for n in table.column_names]
+        fields = [f.with_type(c.type) for f, c in zip(EVENTS.arrow, columns, strict=True)]
+        return pa.table(columns, schema=pa.schema(fields))
+
+    def _kept(self, table: pa.Table, rows: Ints) -> pa.Table:
+        """What is left of the table, in the order of ``rows``."""
+        if self._moved:
+            return table.take(pa.array(rows))
+        return table if len(rows) == self.rows else table.filter(pa.array(self.kept))
 
     def _current(self, name: str) -> pa.Array:
         """A column as the rules left it; dictionary-encoded strings stay so."""
@@ -242,12 +289,12 @@ class Sheet:
             if name == "time":
                 return events.timestamps(self.time)
             if name == "earlier":
-                return pa.array(self.earlier, mask=self.earlier == 0)
+                return events.nullable(self.earlier, self.earlier == 0)
             if name == "numeric_value":
-                return pa.array(self.value, mask=np.isnan(self.value))
+                return events.nullable(self.value, np.isnan(self.value))
             positions, names = self.unit if name == "unit" else self.code
             made = pa.DictionaryArray.from_arrays(
-                pa.array(positions, pa.int32(), mask=positions < 0), pa.array(names, pa.string())
+                events.nullable(positions, positions < 0), pa.array(names, pa.string())
             )
             return made if isinstance(given, pa.DictionaryArray) else made.cast(pa.string())
         declared = EVENTS.arrow.field(name).type
@@ -259,7 +306,7 @@ class Sheet:
         if not self._refused:
             return REJECTED.empty
         rows = np.concatenate([rows for rows, _ in self._refused])
-        reasons = [reason for rows, reason in self._refused for _ in range(len(rows))]
+        reason = np.repeat(np.arange(len(self._refused)), [len(rows) for rows, _ in self._refused])
         order = np.argsort(rows, kind="stable")
         at = pa.array(rows[order])
         made: dict[str, Any] = {
@@ -267,7 +314,8 @@ class Sheet:
             for name in ("subject_id", "source", "record_id", "code")
         }
         made["stage"] = pa.repeat(STAGE, len(at))
-        made["reason"] = pa.array(reasons, pa.string()).take(pa.array(order))
+        reasons = pa.array([reason for _, reason in self._refused], pa.string())
+        made["reason"] = reasons.take(pa.array(reason[order]))
         for name in ("file", "position"):
             made[name] = pa.nulls(len(at), REJECTED.arrow.field(name).type)
         return pa.table([made[f.name] for f in REJECTED.arrow], schema=REJECTED.arrow)
@@ -279,9 +327,9 @@ class Sheet:
         code, codes = events.coded(self.column("code"))  # as the source wrote it
         counted: dict[tuple[str | None, str | None, str, str], int] = {}
         for rows, rule, action in self._notes:
-            pairs = (source[rows].astype(np.int64) + 1) * len(codes) + code[rows]
-            found, counts = np.unique(pairs, return_counts=True)
-            for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+            counts = np.bincount((source[rows] + 1) * np.int64(len(codes)) + code[rows])
+            found = np.flatnonzero(counts)
+            for pair, count in zip(found.tolist(), counts[found].tolist(), strict=True):
                 name = sources[pair // len(codes) - 1] if pair >= len(codes) else None
                 key = (name, codes[pair % len(codes)], rule, action)
                 counted[key] = counted.get(key, 0) + count
@@ -292,5 +340,19 @@ class Sheet:
         )
 
 
-def _null_after(low: np.ndarray, high: np.ndarray) -> bool:
-    return bool((np.isnan(high) & ~np.isnan(low)).any())
+def _alike(column: pa.Array, some: pa.Array, others: pa.Array) -> bool:
+    """Whether a column of few words is the same at the places ``some`` and ``others``."""
+    if column.null_count == len(column):
+        return True
+    words = isinstance(column, pa.DictionaryArray)
+    return words and bool(column.take(some).equals(column.take(others)))
+
+
+def _spliced(column: pa.ChunkedArray, at: Ints, cells: pa.ChunkedArray) -> pa.Array:
+    """The column with other cells at some places, ascending."""
+    parts: list[pa.Array] = []
+    done = 0
+    for number, place in enumerate(at.tolist()):
+        parts += column.slice(done, place - done).chunks + cells.slice(number, 1).chunks
+        done = place + 1
+    return pa.concat_arrays(parts + column.slice(done).chunks)

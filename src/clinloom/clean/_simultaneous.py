@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.events import Ints
+from clinloom import hashing
+from clinloom.clean._ties import arranged, spread
+from clinloom.events import Flags, Ints
+from clinloom.hashing import Words
 
 if TYPE_CHECKING:
     from clinloom.clean._sheet import Sheet
@@ -27,85 +30,82 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     The record that tells more codes by numbers at that moment comes later; of those that tell as
     many, the later by its name (lab.csv@90 before lab.csv@100) and source; within it the greater.
     """
-    time = sheet.time[rows]
-    near = np.flatnonzero(time[1:] == time[:-1])
-    near = near[sheet.subject[rows[near]] == sheet.subject[rows[near + 1]]]  # of one moment
+    near, alike = sheet.simultaneous
     code, value = sheet.code[0], sheet.value
-    alike = code[rows[near]] == code[rows[near + 1]]
-    alike &= ~np.isnan(value[rows[near]])  # nulls come first, so that the next is a number, too
-    pairs = near[alike]
-    if not len(pairs):
+    alike = alike & ~np.isnan(value[rows[near]])  # nulls come first: the next is a number, too
+    if not alike.any():
         return rows
-    tied = np.zeros(len(rows), bool)
-    tied[pairs] = tied[pairs + 1] = True
-    moment = np.ones(len(rows), np.int64)
-    moment[near + 1] = 0
-    moment = np.cumsum(moment)
-    asked = np.zeros(int(moment[-1]) + 1, bool)
-    asked[moment[pairs]] = True
-    members = np.flatnonzero(asked[moment])
-    members = members[~np.isnan(value[rows[members]])]
-    tied = tied[members]
-    record, names = _records(sheet, rows[members])
-    mine = np.zeros(len(names) * (len(sheet.source[1]) + 1), bool)
-    mine[record[tied]] = True
-    told = mine[record]  # what other records tell does not matter
-    members, tied, record = members[told], tied[told], record[told]
-    breadth = _breadth(moment[members], record, code[rows[members]])[tied]
-    places, record = members[tied], record[tied]
-    run = np.zeros(len(rows), np.int64)
-    run[pairs + 1] = 1
-    run = np.cumsum(1 - run)[places]
-    order = np.lexsort((value[rows[places]], _ranks(record, names, sheet), breadth, run))
-    if (np.diff(order) == 1).all():
-        return rows
-    out = rows.copy()
-    out[places] = rows[places[order]]
-    return out
+    first = np.flatnonzero(np.diff(near, prepend=-2) > 1)  # of each moment
+    asked = np.logical_or.reduceat(alike, first)
+    size = np.diff(first, append=len(near))[asked] + 1
+    moment, which = spread(size)
+    members = near[first[asked]][moment] + which
+    number = ~np.isnan(value[rows[members]])
+    members, moment = members[number], moment[number]
+    record = _records(sheet, rows[members])
+    breadth = np.zeros(len(rows), np.int64)
+    breadth[members] = _breadth(moment, record, code[rows[members]])
+
+    def later(one: Ints, other: Ints) -> Flags:
+        low, high = breadth[one], breadth[other]
+        found: Flags = low > high
+        same = np.flatnonzero(low == high)
+        found[same] = _named_later(sheet, rows, one[same], other[same])
+        return found
+
+    return arranged(rows, near[alike], later)
 
 
-def _records(sheet: Sheet, rows: Ints) -> tuple[Ints, pa.Array]:
-    """Of which record each row is (n,), as a number below names x (sources + 1); the names.
+def _named_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
+    """Where ``rows[one]`` come after ``rows[other]`` by their records' names and sources; in a
+    record by value. A number at the end of a name counts by its length first."""
+    names, others = (sheet.texts("record_id", rows[at]).fill_null("") for at in (one, other))
+    stem, stems = (pc.ascii_rtrim(texts, characters=DIGITS) for texts in (names, others))
+    length, lengths = pc.binary_length(names), pc.binary_length(others)
+    by_number = pc.if_else(
+        pc.equal(length, lengths), pc.greater(names, others), pc.greater(length, lengths)
+    )
+    later = pc.if_else(pc.equal(stem, stems), by_number, pc.greater(stem, stems))
+    found: Flags = later.to_numpy(zero_copy_only=False)
+    same = np.flatnonzero(pc.equal(names, others).to_numpy(zero_copy_only=False))
+    if not len(same):
+        return found
+    one, other = one[same], other[same]
+    low, high = sheet.value[rows[one]], sheet.value[rows[other]]
+    last = np.where(low == high, one > other, low > high)
+    position, sources = sheet.source
+    rank = np.concatenate([_ascending(pa.array(sources, pa.string())), [0]])  # -1: of none
+    low, high = rank[position[rows[one]]], rank[position[rows[other]]]
+    found[same] = np.where(low == high, last, low > high)
+    return found
 
-    The last name stands for none.
-    """
-    name = sheet.column("record_id").take(pa.array(rows)).cast(pa.string()).dictionary_encode()
-    names = pa.concat_arrays([name.dictionary, pa.array([""])])
-    position = name.indices.fill_null(len(names) - 1).to_numpy().astype(np.int64)
-    return position * (len(sheet.source[1]) + 1) + sheet.source[0][rows] + 1, names
+
+def _records(sheet: Sheet, rows: Ints) -> Words:
+    """Of which record each row is (n,), as a number."""
+    source = sheet.source[0][rows].astype(np.uint64)
+    return hashing.texts(sheet.texts("record_id", rows)) ^ (source * hashing.P1)
 
 
-def _breadth(moment: Ints, record: Ints, code: Ints) -> Ints:
+def _breadth(moment: Ints, record: Words, code: Ints) -> Ints:
     """How many codes each row's record tells by numbers at its moment (n,).
 
     Rows ascend by moment, then by code.
     """
-    key = moment * (int(record.max()) + 1) + record
+    bits = np.uint64(max(int(moment[-1]).bit_length(), 1))
+    key = (moment.astype(np.uint64) << (np.uint64(64) - bits)) | (record >> bits)
     order = np.argsort(key, kind="stable")
     key, code = key[order], code[order]
     begins = np.concatenate([[True], key[1:] != key[:-1]])
+    if begins.all():
+        return np.ones(len(order), np.int64)
     new = begins.copy()
     new[1:] |= code[1:] != code[:-1]
-    number = np.cumsum(begins) - 1
+    first = np.flatnonzero(begins)
     out = np.empty(len(order), np.int64)
-    out[order] = np.bincount(number, new)[number]
+    out[order] = np.repeat(
+        np.add.reduceat(new, first, dtype=np.int64), np.diff(first, append=len(order))
+    )
     return out
-
-
-def _ranks(record: Ints, names: pa.Array, sheet: Sheet) -> Ints:
-    """Numbers (n,) that ascend with the records' names and sources; a number at the end of a name
-    counts by its length first."""
-    position, source = np.divmod(record, len(sheet.source[1]) + 1)
-    used, place = np.unique(position, return_inverse=True)
-    some = names.take(pa.array(used))
-    stem = pc.ascii_rtrim(some, characters=DIGITS).dictionary_encode()
-    stems = _ascending(stem.dictionary)[stem.indices.to_numpy()]
-    length = pc.binary_length(some).to_numpy()
-    rank = np.empty(len(used), np.int64)
-    rank[np.lexsort((_ascending(some), length, stems))] = np.arange(len(used))
-    sources = np.concatenate([[0], _ascending(pa.array(sheet.source[1], pa.string()))])
-    found: Ints = rank[place] * (len(sources) + 1) + sources[source]
-    return found
 
 
 def _ascending(texts: pa.Array) -> Ints:

@@ -50,20 +50,18 @@ def apply(sheet: Sheet, options: Options) -> None:
     slices and views of a moment may agree in a number, and each is a fact.
     """
     rows = sheet.ordered()
-    before, after = rows[:-1], rows[1:]
-    same = (sheet.time[before] == sheet.time[after]) & (
-        sheet.subject[before] == sheet.subject[after]
-    )
-    near = np.flatnonzero(same)
-    same[near] = sheet.code[0][before[near]] == sheet.code[0][after[near]]
-    near = np.flatnonzero(same)
-    low, high = sheet.value[before[near]], sheet.value[after[near]]
-    same[near] = (low == high) | (np.isnan(low) & np.isnan(high))
-    near = np.flatnonzero(same)
+    near, alike = sheet.simultaneous
+    near = near[alike]
+    low, high = sheet.value[rows[near]], sheet.value[rows[near + 1]]
+    near = near[(low == high) | (np.isnan(low) & np.isnan(high))]
     if not len(near):
         return
-    places = np.unique(np.concatenate([near, near + 1]))
-    run = np.concatenate([[0], np.cumsum(~same)])[places]
+    begins = np.ones(len(rows), bool)
+    begins[near + 1] = False
+    told = ~begins
+    told[near] = True
+    places = np.flatnonzero(told)
+    run = np.cumsum(begins[places])
     text, _ = coded(sheet.column("text_value").take(pa.array(rows[places])))
     unit = sheet.unit[0][rows[places]]
     image = _images(sheet, rows[places])

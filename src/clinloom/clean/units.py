@@ -36,7 +36,9 @@ LEDGER = (
     (ASSUMED, "absent_unit", "assumed"),
 )
 REFUSALS = ((UNKNOWN, "unknown_unit"), (SEVERAL, "several_units"))
-TABULATED = 1 << 22  # pairs of a quantity and a unit, up to which a table of all is made
+TABULATED = 1 << 22  # pairs of a code and a unit, up to which a table of all is made
+NONE = np.zeros(0, np.int64)
+POWERS = np.array([10.0**n for n in range(23)])  # those that are exact
 
 
 class Convert(Model):
@@ -85,50 +87,55 @@ def apply(sheet: Sheet, options: Options) -> None:
     quantity_of, found = quantities(codes, options.convert, sheet.units)
     if not found:
         return
-    quantity = quantity_of[position]
-    rows = np.flatnonzero((quantity >= 0) & (sheet.value == sheet.value))
     unit, units = sheet.unit
     width = len(units) + 1
-    used, pair = _used(quantity[rows] * width + unit[rows] + 1, len(found) * width)
-    action, factor, offset = np.zeros(len(used), np.int8), np.ones(len(used)), np.zeros(len(used))
-    for number, (which, at) in enumerate(zip(*divmod(used, width), strict=True)):
-        name = units[at - 1] if at else None
-        action[number], factor[number], offset[number] = decision(found[which], name, options)
+    wide = np.int64 if len(codes) * width > TABULATED else np.int32
+    pair = position * wide(width) + (unit + wide(1))
+    used, slots, pair = _used(pair, len(codes) * width)
+    size = int(slots.max(initial=-1)) + 1
+    action, factor, offset = np.zeros(size, np.int8), np.ones(size), np.zeros(size)
+    which = np.zeros(size, np.int64)
+    for slot, number in zip(slots.tolist(), used.tolist(), strict=True):
+        code, at = divmod(number, width)
+        which[slot], name = quantity_of[code], units[at - 1] if at else None
+        if which[slot] >= 0:
+            action[slot], factor[slot], offset[slot] = decision(found[which[slot]], name, options)
     if not action.any():
         return
+    rows = np.flatnonzero((action != KEPT)[pair] & (sheet.value == sheet.value))
+    pair = pair[rows]
     done = action[pair]
-    converted = np.flatnonzero(done == CONVERTED)
-    if len(converted):
-        value = sheet.value[rows[converted]]
-        by = pair[converted]
-        sheet.set_value(rows[converted], _rounded(value * factor[by] + offset[by]))
-    learned = np.array([isinstance(q, Learned) for q in found])[quantity[rows]]
+    parts = {what: rows[done == what] for what in np.unique(action).tolist()}
+    rows_of = {what: part for what, part in parts.items() if len(part)}
+    if CONVERTED in rows_of:
+        by, converted = pair[done == CONVERTED], rows_of[CONVERTED]
+        sheet.set_value(converted, _rounded(sheet.value[converted] * factor[by] + offset[by]))
+    learned = np.array([isinstance(q, Learned) for q in found])
     for what, reason in REFUSALS:
-        sheet.reject(rows[(done == what) & ~learned], reason)
-        sheet.reject_numbers(rows[(done == what) & learned], reason)
-    renamed = np.flatnonzero((done > KEPT) & (done < UNKNOWN))
-    if len(renamed):
-        canonical = [q.unit for q in found]
-        sheet.set_unit(rows[renamed], quantity[rows[renamed]], canonical)
+        if what in rows_of:
+            number_alone = learned[which[pair[done == what]]]
+            sheet.reject(rows_of[what][~number_alone], reason)
+            sheet.reject_numbers(rows_of[what][number_alone], reason)
+    renamed = slice(None) if action.max() < UNKNOWN else done < UNKNOWN
+    if len(rows[renamed]):
+        sheet.set_unit(rows[renamed], which[pair[renamed]], [q.unit for q in found])
     for what, rule, told in LEDGER:
-        sheet.note(rows[done == what], rule=rule, action=told)
+        sheet.note(rows_of.get(what, NONE), rule=rule, action=told)
 
 
-def _used(pair: Ints, size: int) -> tuple[Ints, Ints]:
-    """The distinct numbers below ``size``, and each one's place among them."""
+def _used(pair: Ints, size: int) -> tuple[Ints, Ints, Ints]:
+    """The distinct numbers below ``size``; where each stands in a table; and of each row where."""
     if size > TABULATED:
         used, place = np.unique(pair, return_inverse=True)
-        return used, place
+        return used, np.arange(len(used)), place
     used = np.flatnonzero(np.bincount(pair, minlength=size))
-    table = np.zeros(size, np.int64)
-    table[used] = np.arange(len(used))
-    return used, table[pair]
+    return used, used, pair
 
 
 def _rounded(value: np.ndarray) -> np.ndarray:
     """To 12 digits, so that 5 mmol/L and 90.08 mg/dL of glucose are the same number."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         places = 11 - np.floor(np.log10(np.abs(value)))
-        scale = 10.0**places
-        rounded = np.round(value * scale) / scale
-    return np.where((places >= 0) & (places <= 22), rounded, value)
+        sound = (places >= 0) & (places < len(POWERS))
+        scale = POWERS[np.where(sound, places, 0).astype(np.int64)]
+        return np.where(sound, np.round(value * scale) / scale, value)

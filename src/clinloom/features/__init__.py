@@ -164,7 +164,7 @@ def matrix(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> ev
     # Arrow's pool keeps pages from chunk to chunk; a new mapping would fault in every one of them.
     memory = pa.allocate_buffer(8 * shape[0] * shape[1])
     out = np.frombuffer(memory, np.float64).reshape(shape)
-    for family, columns, grid in _plan(tuple(features)):
+    for family, columns, grid in _plan(_Listed(features)):
         if isinstance(columns, slice):
             family.fill(past, grid, out[:, columns])
         else:
@@ -174,9 +174,27 @@ def matrix(events: pa.Table, index: pa.Table, features: Sequence[Feature]) -> ev
     return out
 
 
+class _Listed:
+    """A feature list as the key of its plan: by which objects they are.
+
+    To hash a thousand features by name at each request takes as long as to compute them.
+    """
+
+    def __init__(self, features: Sequence[Feature]):
+        self.features = tuple(features)  # held, so that no other object has one's place
+        self._places = tuple(map(id, self.features))
+
+    def __hash__(self) -> int:
+        return hash(self._places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Listed) and self._places == other._places
+
+
 @lru_cache(maxsize=16)
-def _plan(features: tuple[Feature, ...]) -> tuple[tuple[Family, slice | np.ndarray, Grid], ...]:
+def _plan(listed: _Listed) -> tuple[tuple[Family, slice | np.ndarray, Grid], ...]:
     """Each family with its columns and grid."""
+    features = listed.features
     places: dict[str, list[int]] = {}
     for at, feature in enumerate(features):
         places.setdefault(feature.family, []).append(at)
