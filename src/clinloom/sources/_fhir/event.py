@@ -71,10 +71,10 @@ class Rows:
             return
         done = 0
         for place, cut in enumerate(np.searchsorted(at, among).tolist()):
-            self._settled.append([column[done:cut] for column in columns])
-            self._settled.append([column[place : place + 1] for column in single])
+            self._settled.append([column.slice(done, cut - done) for column in columns])
+            self._settled.append([column.slice(place, 1) for column in single])
             done = cut
-        self._settled.append([column[done:] for column in columns])
+        self._settled.append([column.slice(done) for column in columns])
 
     def settle(self, least: int = SETTLED) -> None:
         """Turn what was added to arrays, where it is that much: while it is in the cache."""

@@ -79,7 +79,9 @@ class Lines:
     def marks(self) -> npt.NDArray[np.int32]:
         """The places of all quotes and line ends, one before the first line and one after."""
         found = np.flatnonzero((self._letters == QUOTE) | (self._letters == END))
-        return np.concatenate(([-1], found, [len(self.data)])).astype(np.int32)
+        marks = np.empty(len(found) + 2, np.int32)
+        marks[0], marks[1:-1], marks[-1] = -1, found, len(self.data)
+        return marks
 
     @cached_property
     def first(self) -> Numbers:
@@ -134,11 +136,13 @@ class Layout:
             raise ValueError("two numbers stand between the same quotes")
         spans = bounds.reshape(-1, 2)
         self._constant = np.concatenate([letters[begin:end] for begin, end in spans])
-        self._lengths = np.diff(spans, axis=1).ravel()
+        self._least = np.diff(bounds).astype(np.int32)  # of the parts and the bytes between
+        self._most = self._least.copy()
+        self._least[1::2] = [bool(part.name) or part.number for part in parts]
+        self._most[1::2] = np.iinfo(np.int32).max
         self._near, self._shift = near, (bounds - marks[near]).astype(np.int32)
         self._quotes, self._odd = len(marks) - 2, int((self._constant < BLANK).sum())
         self._parts = parts
-        self._least = np.array([bool(part.name) or part.number for part in parts])
 
     def read(self, lines: Lines) -> tuple[Numbers, dict[str, pa.Array]]:
         """The lines left that are of this layout, and their parts that have names: no empty ones.
@@ -151,9 +155,10 @@ class Layout:
             return rows[:0], {}
         bounds = lines.marks[lines.first[rows][:, None] + self._near] + self._shift
         lengths = np.diff(bounds, axis=1)
-        fits = (lengths[:, ::2] == self._lengths).all(axis=1)
-        fits &= (lengths[:, 1::2] >= self._least).all(axis=1)
-        rows, bounds = rows[fits], bounds[fits]
+        fits = (lengths >= self._least) & (lengths <= self._most)
+        if not fits.all():
+            kept = fits.all(axis=1)
+            rows, bounds = rows[kept], bounds[kept]
         if len(rows) < LEAST:
             return rows[:0], {}
         # All pieces of these lines, one after the other, and what stands between the lines.
@@ -164,7 +169,8 @@ class Layout:
         at = np.arange(0, bounds.size, bounds.shape[1])
         constant = pieces.take(pa.array((at[:, None] + np.arange(0, bounds.shape[1], 2)).ravel()))
         letters = np.frombuffer(constant.buffers()[2], np.uint8, len(rows) * len(self._constant))
-        same = (letters.reshape(len(rows), -1) == self._constant).all(axis=1)
+        equal = letters.reshape(len(rows), -1) == self._constant
+        same = np.ones(len(rows), bool) if equal.all() else equal.all(axis=1)
         read = {}
         for place, part in enumerate(self._parts):
             if part.name or part.number:
