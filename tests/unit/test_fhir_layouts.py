@@ -192,6 +192,35 @@ def test_lines_that_are_nearly_of_a_layout(monkeypatch, spoilt, every):
     same(b"\n".join(lines), monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("name", "usual", "other"),
+    [
+        ("effectiveInstant", '""', '"2024-03-02T00:00:00Z"'),
+        (
+            "effectivePeriod",
+            '{"start":"2024-03-01T00:00:00Z","end":""}',
+            '{"start":"","end":"2025"}',
+        ),
+        ("effectivePeriod", '{"start":"2024-03-01T00:00:00Z"}', '{"start":"2025"}'),
+        ("effectivePeriod", '{"end":"2024-03-01T00:00:00Z"}', '{"end":""}'),
+        ("meta", '{"lastUpdated":"","versionId":"1"}', '{"lastUpdated":"2025","versionId":"1"}'),
+        ("meta", '{"lastUpdated":"2025","versionId":"1"}', '{"lastUpdated":"","versionId":"1"}'),
+        ("valueQuantity", '{"value":1,"comparator":""}', '{"value":1,"comparator":"<"}'),
+        ("valueQuantity", '{"value":1,"code":"","unit":"a"}', '{"value":1,"code":"b","unit":"a"}'),
+        ("subject", '{"reference":"Patient/1","identifier":{"value":"9"}}', '{"reference":""}'),
+        ("status", '"final"', '"amended"'),
+        ("resourceType", '"Observation"', '"Procedure"'),
+    ],
+)
+@pytest.mark.parametrize("issued", ["", '"2024-03-03T00:00:00Z"'])
+def test_what_is_empty_in_one_line_and_told_in_another(monkeypatch, name, usual, other, issued):
+    lines = [
+        line(n, effectiveDateTime="", issued=issued, **{name: other if n % 9 == 4 else usual})
+        for n in range(300)
+    ]
+    same("\n".join(lines).encode(), monkeypatch)
+
+
 def test_a_code_that_holds_more_than_itself_is_none(monkeypatch):
     """As many quotes as the others have, but a value ends where it should not."""
     code = '{"coding":[{"system":"http://loinc.org","code":"1-0"}]}'

@@ -124,9 +124,10 @@ class Usual:
         o, found = self._decode(line), values(line)
         if not found or type(o) is not Observation or o.status not in self._told:
             return None
-        undated = o.meta is not None and o.meta.versionId is not None and not o.meta.lastUpdated
-        if undated or o.component is not None or o.hasMember is not None or o.effectiveInstant:
+        if any(field is not None for field in (o.component, o.hasMember, o.effectiveInstant)):
             return None
+        if o.meta is not None and o.meta.versionId is not None and not o.meta.lastUpdated:
+            return None  # its version would have to be read
         said = [name for name in VALUES if getattr(o, name) is not None]
         names = {path: name for name, paths in TEXTS.items() if (path := _told(paths, found))}
         whole: dict[Path, str] = {CODE: "code"}
