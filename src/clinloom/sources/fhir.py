@@ -8,6 +8,7 @@ the study says that they are of that system.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from clinloom.files import FileUnit, json_lines
 from clinloom.sources._fhir import plain, statuses
 from clinloom.sources._fhir import resources as r4
+from clinloom.sources._fhir.concepts import Observation
 from clinloom.sources._fhir.event import Event, Refused, Rows
 from clinloom.sources._fhir.happenings import happenings, person
 from clinloom.sources._fhir.identities import Whose
@@ -27,7 +29,7 @@ from clinloom.sources._fhir.medicines import Medicines, Waiting
 from clinloom.sources._fhir.names import Names
 from clinloom.sources._fhir.release import known
 from clinloom.sources._fhir.systems import KNOWN
-from clinloom.sources._fhir.versions import Versions
+from clinloom.sources._fhir.versions import edition, of_refusal, versions
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
@@ -38,6 +40,7 @@ from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
 PARCEL = 1 << 17  # events that are handed on at once
+SAID = re.compile(rb"[^\xef\xbb\xbf \t\r\n]")  # what is no blank
 
 
 class Options(FileSource):
@@ -176,7 +179,7 @@ def _of(piece: FileUnit, refused: Refusals) -> Iterator[r4.Found]:
 
 def _parts(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[tuple[bytes, int, bool]]:
     """A file's resources one by one, or its lines (True) many at a time."""
-    if piece.start is None and not data.strip(b"\xef\xbb\xbf \t\r\n"):
+    if piece.start is None and not SAID.search(data):
         refused.add("empty_file", file=piece.name)
         return
     skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
@@ -204,19 +207,19 @@ class _Reader:
         self.names = Names(options.prefer, options.systems, displays, every=every)
         self.facts = statuses.Facts(options.statuses)
         self.medicines = Medicines(options, lambda piece: _of(piece, Refusals(source)))
-        self.versions = Versions(options.zone or ASSUMED)
+        self.zone = options.zone or ASSUMED
         self.rows = Rows()
         self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
         self.unread: Counter[str] = Counter()
         self.whose = Whose(options.identifiers, options.server)
-        self.plain = plain.Plain(self.names, self.facts, self.whose, self.versions)
+        self.plain = plain.Plain(self.names, self.facts, self.whose)
 
     def lines(self, data: bytes, position: int, file: str) -> None:
         """Read lines of a resource each; the first starts at byte ``position`` of the file."""
         for resource, line, start in self.plain.take(data, position, self.rows):
             if resource is plain.INVALID:
                 self._invalid(line, start, file)
-            elif resource is not None and type(resource) is not plain.Observation:
+            elif resource is not None and type(resource) is not Observation:
                 self._found(resource, line, start, file)
             elif line and not line.isspace():
                 self.take(line, start, file)
@@ -310,7 +313,7 @@ class _Reader:
                     raise Refused("no_time")
                 return
             if reason := self.facts.refusal(resource):
-                version = self.versions.of_refusal(resource, reason)
+                version = of_refusal(resource, reason, self.zone)
                 raise Refused(reason)
             medicine = partial(self.medicines.concept, pointed=pointed)
             self._told(resource, happenings(resource, record_id, patient, self.names, medicine))
@@ -330,9 +333,7 @@ class _Reader:
 
     def _told(self, resource: Any, events: Sequence[Event]) -> None:
         """Keep what a resource tells; count what else it holds."""
-        begin = len(self.rows)
-        self.rows.add(events, resource.meta)
-        self.versions.note(resource, begin, len(self.rows))
+        self.rows.add(events, resource.meta, edition(resource))
         for name in r4.LEFT_OUT[type(resource)]:
             if getattr(resource, name) is not r4.UNREAD:
                 self.unread[f"{type(resource).__name__}.{name}"] += 1
@@ -362,8 +363,8 @@ class _Reader:
 
     def _table(self, ledger: list[dict[str, Any]]) -> pa.Table:
         columns = self.rows.arrays()
-        patient, time, made, onset, code, number, text, unit, record, updated = columns
-        zone, coded = self.options.zone or ASSUMED, code.dictionary_encode()
+        patient, time, made, onset, code, number, text, unit, record, updated, editions = columns
+        zone, coded = self.zone, code.dictionary_encode()
         if self.options.zone is None:
             self.refused.zoneless += assumed(unzoned(time), coded)
         found = known(
@@ -387,7 +388,7 @@ class _Reader:
             "record_id": record,
             "earlier": found.earlier,
             "time_text": found.text,
-            "version": self.versions.take(updated),
+            "version": versions(updated, editions, zone),
         }
         return pa.table(cells).select(PARCEL_EVENTS.arrow.names)
 

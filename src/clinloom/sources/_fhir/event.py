@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from clinloom.sources._fhir import resources as r4
@@ -25,8 +26,10 @@ Event = tuple[
     str,
 ]
 TEXT = pa.string()
-TYPES = (TEXT, TEXT, TEXT, TEXT, TEXT, pa.float64(), TEXT, TEXT, TEXT, TEXT)
+# Of these and of which version of its resource an event is: when that was updated, its edition.
+TYPES = (TEXT, TEXT, TEXT, TEXT, TEXT, pa.float64(), TEXT, TEXT, TEXT, TEXT, pa.int64())
 SETTLED = 1 << 11  # events
+FEW = 32  # times as many events in columns, among which single ones are put by slices
 
 
 class Refused(Exception):
@@ -38,40 +41,51 @@ class Refused(Exception):
 
 
 class Rows:
-    """Events column by column; the last column is when the resource of each was updated."""
+    """Events in columns of TYPES; the last two say which version of its resource each is of."""
 
     def __init__(self) -> None:
-        self._columns: tuple[list[Any], ...] = tuple([] for _ in TYPES)
-        self._single: list[tuple[Any, ...]] = []  # what was added after these
+        self._single: list[tuple[Any, ...]] = []
         self._settled: list[list[pa.Array]] = []
         self._before = 0
 
     def __len__(self) -> int:
-        return self._before + len(self._columns[0]) + len(self._single)
+        return self._before + len(self._single)
 
-    def extend(self, columns: Iterable[Sequence[Any]]) -> None:
-        """Add events that stand in columns."""
-        if self._single:
-            single, self._single = self._single, []
-            self.extend(zip(*single, strict=True))
-        for column, values in zip(self._columns, columns, strict=True):
-            column.extend(values)
-
-    def add(self, events: Iterable[Event], meta: r4.Meta | None) -> None:
+    def add(self, events: Iterable[Event], meta: r4.Meta | None, edition: int | None) -> None:
         """Add the events of one resource."""
         updated = meta.lastUpdated if meta is not None else None
-        self._single += [(*event, updated) for event in events]
+        self._single += [(*event, updated, edition) for event in events]
+
+    def weave(self, columns: list[pa.Array], at: np.ndarray, *, among: np.ndarray) -> None:
+        """Add the events (n,) of the lines ``at`` in columns, among those (m,) of the lines
+        ``among`` that were added one by one since the last were settled."""
+        self._before += len(at) + len(among)
+        if not self._single:
+            self._settled.append(columns)
+            return
+        single = self._taken()
+        if len(among) * FEW > len(at):
+            order = pa.array(np.argsort(np.concatenate([among, at]), kind="stable"))
+            pairs = zip(single, columns, strict=True)
+            self._settled.append([pa.concat_arrays(pair).take(order) for pair in pairs])
+            return
+        done = 0
+        for place, cut in enumerate(np.searchsorted(at, among).tolist()):
+            self._settled.append([column.slice(done, cut - done) for column in columns])
+            self._settled.append([column.slice(place, 1) for column in single])
+            done = cut
+        self._settled.append([column.slice(done) for column in columns])
 
     def settle(self, least: int = SETTLED) -> None:
         """Turn what was added to arrays, where it is that much: while it is in the cache."""
-        if len(self) - self._before < least:
-            return
-        self.extend([()] * len(TYPES))
-        self._before = len(self)
-        found = [pa.array(c, t) for c, t in zip(self._columns, TYPES, strict=True)]
-        self._settled.append(found)
-        for column in self._columns:
-            column.clear()
+        if len(self._single) >= max(least, 1):
+            self._before += len(self._single)
+            self._settled.append(self._taken())
+
+    def _taken(self) -> list[pa.Array]:
+        single, self._single = self._single, []
+        parts = zip(zip(*single, strict=True), TYPES, strict=True)
+        return [pa.array(part, kind) for part, kind in parts]
 
     def arrays(self) -> list[pa.Array]:
         """The columns, and a clean slate."""

@@ -118,7 +118,9 @@ class Whose:
     def counts(self) -> Iterator[tuple[str, str, str, int]]:
         """Ledger rows: identifiers that link nobody, by system; references, by the server named."""
         yield from ((system, UNLINKED, "not_linked", n) for system, n in self._left.items())
-        yield from ((server, SERVER, "taken_as_own", n) for server, n in self._servers.items())
+        yield from (
+            (server, SERVER, "taken_as_own", n) for server, n in sorted(self._servers.items())
+        )
 
 
 def _is_record_number(identifier: r4.Identifier) -> bool:

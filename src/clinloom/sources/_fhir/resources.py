@@ -337,7 +337,7 @@ decode_kind = msgspec.json.Decoder(Kind).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-BLOCK = 1 << 16  # bytes of lines that are read at once, and held by the processor's cache
+BLOCK = 1 << 20  # bytes of lines that are read at once, and held by the processor's cache
 Found = tuple[bytes, int]  # a resource, and the byte of its file at which it starts
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from clinloom.sources._fhir import resources as r4
@@ -39,45 +38,34 @@ NOT_YET = frozenset(
 )
 
 
-class Versions:
-    """The versions of the events that were read so far."""
+def edition(resource: Any) -> int | None:
+    """What tells a resource's version beside its meta.lastUpdated; None: nothing does."""
+    meta, number = resource.meta, 0
+    if meta is not None and meta.versionId and not meta.lastUpdated:
+        number = _number(meta)
+    ranked = type(resource) in RANKED
+    return number * RANKS + (RANK.get(resource.status, 0) if ranked else 0) or None
 
-    def __init__(self, zone: str) -> None:
-        self._zone = zone
-        self._numbers: dict[int, int] = {}
-        self._ranks: dict[int, int] = {}
 
-    def note(self, resource: Any, begin: int, end: int) -> None:
-        """The events from ``begin`` up to ``end`` are of this resource."""
-        meta = resource.meta
-        if meta is not None and meta.versionId and not meta.lastUpdated:
-            self._numbers.update(dict.fromkeys(range(begin, end), _number(meta)))
-        if type(resource) in RANKED and resource.status in RANK:
-            self._ranks.update(dict.fromkeys(range(begin, end), RANK[resource.status]))
+def of_refusal(resource: Any, reason: str, zone: str) -> int:
+    """The version that tells no fact."""
+    meta = resource.meta
+    stamp = iso(meta.lastUpdated, zone=zone) if meta is not None else None
+    rank = BEFORE if reason in NOT_YET else WITHDRAWN
+    return (_number(meta) if stamp is None else stamp) * RANKS + rank
 
-    def of_refusal(self, resource: Any, reason: str) -> int:
-        """The version that tells no fact."""
-        meta = resource.meta
-        stamp = iso(meta.lastUpdated, zone=self._zone) if meta is not None else None
-        rank = BEFORE if reason in NOT_YET else WITHDRAWN
-        return (_number(meta) if stamp is None else stamp) * RANKS + rank
 
-    def take(self, updated: pa.Array) -> pa.Array:
-        """The version of each event, null where nothing is told; a clean slate.
+def versions(updated: pa.Array, editions: pa.Array, zone: str) -> pa.Array:
+    """The version of each event, null where nothing is told.
 
-        ``updated``: when its resource was, as text.
-        """
-        rows, some = len(updated), updated.null_count < len(updated)
-        if not (some or self._numbers or self._ranks):
-            return pa.nulls(rows, pa.int64())
-        version = np.zeros(rows, np.int64)
-        if some:
-            version += _moments(updated, self._zone).cast(pa.int64()).fill_null(0).to_numpy()
-        version[_at(self._numbers)] = _values(self._numbers)
-        version *= RANKS
-        version[_at(self._ranks)] += _values(self._ranks)
-        self._numbers, self._ranks = {}, {}
-        return pa.array(version, mask=version == 0)
+    ``updated``: when its resource was, as text.
+    """
+    rows = len(updated)
+    if updated.null_count == rows and editions.null_count == rows:
+        return pa.nulls(rows, pa.int64())
+    moments = _moments(updated, zone).cast(pa.int64()).fill_null(0)
+    version = moments.to_numpy() * RANKS + editions.fill_null(0).to_numpy()
+    return pa.array(version, mask=version == 0)
 
 
 def _moments(texts: pa.Array, zone: str) -> pa.Array:
@@ -86,14 +74,6 @@ def _moments(texts: pa.Array, zone: str) -> pa.Array:
         return texts.cast(TIME)
     except pa.ArrowInvalid:
         return instants(texts, zone=zone).time
-
-
-def _at(places: dict[int, int]) -> np.ndarray:
-    return np.fromiter(places, np.int64, len(places))
-
-
-def _values(places: dict[int, int]) -> np.ndarray:
-    return np.fromiter(places.values(), np.int64, len(places))
 
 
 def _number(meta: r4.Meta | None) -> int:
