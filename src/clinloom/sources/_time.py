@@ -198,6 +198,7 @@ def iso(text: str | None, *, zone: str = "UTC", space: bool = False) -> int | No
 def answered(
     coded: pa.DictionaryArray, found: pa.Array, zone: str = "UTC", begins: pa.Array | None = None
 ) -> Times:
+    """The times of all rows from those of the distinct texts; what was not read stays as text."""
     time = found.take(coded.indices)
     begin = None if begins is None else begins.take(coded.indices)
     if not found.null_count:
