@@ -247,8 +247,8 @@ class Sheet:
             one, other = one[same], other[same]
             found = one > other
             for name in ("record_id", "text_value"):
-                texts = (self.texts(name, rows[at]) for at in (one, other))
-                found = after(*texts, otherwise=found)
+                texts, others = (self.texts(name, rows[at]) for at in (one, other))
+                found = after(texts, others, otherwise=found)
             later[same] = found
         return later
 

@@ -50,8 +50,8 @@ def apply(sheet: Sheet, options: Options) -> None:
     slices and views of a moment may agree in a number, and each is a fact.
     """
     rows = sheet.ordered()
-    near, alike = sheet.simultaneous
-    near = near[alike]
+    near, of_a_code = sheet.simultaneous
+    near = near[of_a_code]
     low, high = sheet.value[rows[near]], sheet.value[rows[near + 1]]
     near = near[(low == high) | (np.isnan(low) & np.isnan(high))]
     if not len(near):

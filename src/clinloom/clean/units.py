@@ -123,7 +123,7 @@ def apply(sheet: Sheet, options: Options) -> None:
         sheet.note(rows_of.get(what, NONE), rule=rule, action=told)
 
 
-def _used(pair: Ints, size: int) -> tuple[Ints, Ints, Ints]:
+def _used(pair: np.ndarray, size: int) -> tuple[Ints, Ints, np.ndarray]:
     """The distinct numbers below ``size``; where each stands in a table; and of each row where."""
     if size > TABULATED:
         used, place = np.unique(pair, return_inverse=True)
