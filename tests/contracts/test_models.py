@@ -114,6 +114,30 @@ def test_the_scorer_without_spark_equals_the_pipeline(trained, frame, tmp_path, 
     assert np.isclose(scorer.importance(9).sum(), 1)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_answer_is_a_sum_over_features(trained, frame, name):
+    from clinloom.learn.additive import Columns
+    from clinloom.learn.algorithm import algorithm
+    from clinloom.learn.calibration import sigmoid
+    from clinloom.learn.preparation import prepare
+    from clinloom.run.train import scorer_of
+
+    scorer = scorer_of(trained[name])
+    values, _ = answers(trained[name].pipeline, frame)
+    columns = Columns.of(scorer.statistics, values.shape[1])
+    x = prepare(values, scorer.statistics)
+    assert np.abs(columns.mean - x.mean(axis=0)).max() < 1e-9  # all of these rows train
+    made = algorithm(name).additive(scorer.arrays, columns)
+    total = made.base + made.of(x).sum(axis=1)
+    raw = total if made.scale == "probability" else sigmoid(total)
+    assert np.abs(raw - algorithm(name).probability(scorer.arrays, x)).max() < 1e-9
+    if "cover" in scorer.arrays:
+        inner = scorer.arrays["feature"] >= 0
+        cover, left, right = (scorer.arrays[n] for n in ("cover", "left", "right"))
+        assert (cover[inner] == cover[left[inner]] + cover[right[inner]]).all()
+        assert cover.min() >= 1
+
+
 def test_a_scorer_that_disagrees_is_refused(trained, frame):
     from clinloom.run.train import scorer_of
 

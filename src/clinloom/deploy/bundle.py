@@ -35,7 +35,8 @@ from clinloom.store import layout
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform, tally
 
-FORMAT = 2
+FORMAT = 3  # with what reasons are told from
+READ = (2, FORMAT)  # 2 scores as well
 DOCUMENT = layout.BUNDLE
 REFUSED = "rejected"
 
@@ -102,7 +103,7 @@ class Bundle:
         mend = "give OUT/bundle of a run"
         try:
             document = json.loads(files.read(at / DOCUMENT))
-            if document.get("format") != FORMAT:
+            if document.get("format") not in READ:
                 raise StoreError("the bundle was written by another version", where=str(place))
             scorer = Scorer.parse(files.read(at / document["parts"]["scorer"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -164,23 +165,30 @@ class Bundle:
         """
         made = self.clean(events)
         cleaned = made["events"]
-        found = self.risks(cleaned, self._moments(cleaned, at))
+        found = self.risks(cleaned, self.moments(cleaned, at)["index"])
         reasons = tally(made["rejected"].column("reason"))
         return found.replace_schema_metadata({REFUSED: json.dumps(reasons)}) if reasons else found
 
-    def clean(self, events: Any) -> dict[str, pa.Table]:
+    def clean(self, events: Any, refused: pa.Table | None = None) -> dict[str, pa.Table]:
         """Events as the model sees them: ``events`` (EVENTS), ``rejected`` (REJECTED), ``ledger``.
 
-        ``events``: as for :meth:`predict`.
+        ``events``: as for :meth:`predict`; ``refused`` (REFUSED): what their source refused.
         """
-        return cleaning.clean(_acquired(events), self.resolved.clean, learned=self.units)
+        return cleaning.clean(acquired(events), self.resolved.clean, refused, self.units)
 
     def risks(self, cleaned: pa.Table, index: pa.Table) -> pa.Table:
         """Score the moments of ``index`` (INDEX) from clean events of whole patients (EVENTS).
 
         The one road from clean events to risks, in batch as in a request. Answers PREDICTIONS.
         """
-        values = featuring.matrix(cleaned, index, self.features)
+        return self.scored(index, self.values(cleaned, index))
+
+    def values(self, cleaned: pa.Table, index: pa.Table) -> np.ndarray:
+        """The features (n, f) of the moments of ``index``, in the list's order; NaN: missing."""
+        return featuring.matrix(cleaned, index, self.features)
+
+    def scored(self, index: pa.Table, values: np.ndarray) -> pa.Table:
+        """The risks of rows of features (n, f), which stand for the moments of ``index``."""
         risk = self.scorer.score(values) if index.num_rows else np.zeros(0)
         columns = [
             index.column("subject_id"),
@@ -191,14 +199,17 @@ class Bundle:
         ]
         return pa.table(columns, schema=PREDICTIONS.arrow)
 
-    def _moments(self, events: pa.Table, at: Any) -> pa.Table:
+    def moments(self, events: pa.Table, at: Any = None) -> dict[str, pa.Table]:
+        """The ``index`` (INDEX) of clean events: the study's moments that are due, with the
+        ``flow`` (FLOW) that led there; or the moment ``at`` of every patient.
+        """
         if at is None:
             last = pc.max(events.column("time").cast(pa.int64())).as_py()
-            return cohorts.due(events, self.resolved.cohort, now=present(last))["index"]
+            return cohorts.due(events, self.resolved.cohort, now=present(last))
         subjects = pa.array(np.unique(events.column("subject_id").to_numpy()))
         moment = pa.scalar(at, INDEX.arrow.field("prediction_time").type)
         rows = {"subject_id": subjects, "prediction_time": pa.repeat(moment, len(subjects))}
-        return conform(pa.table(rows), INDEX)
+        return {"index": conform(pa.table(rows), INDEX)}
 
 
 def present(last: int | None) -> int | None:
@@ -210,7 +221,7 @@ def present(last: int | None) -> int | None:
     return None if last is not None and last > moment else moment
 
 
-def _acquired(events: Any) -> pa.Table:
+def acquired(events: Any) -> pa.Table:
     """Events in any of the accepted forms as a sorted ACQUIRED table."""
     if isinstance(events, pa.Table):
         table = events

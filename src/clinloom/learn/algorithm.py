@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from clinloom import plugins
+from clinloom.learn.additive import Additive, Columns
 from clinloom.study import Model
 
 
@@ -41,6 +42,9 @@ class Algorithm(Protocol):
 
     def importance(self, arrays: Mapping[str, np.ndarray], features: int) -> np.ndarray:
         """How much each prepared feature (f,) counts, in the algorithm's own unit."""
+
+    def additive(self, arrays: Mapping[str, np.ndarray], columns: Columns) -> Additive:
+        """The model's output as a base and what each feature adds to it."""
 
 
 def algorithm(name: str) -> Algorithm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ RARE, COMMON = 0.05, 0.95  # a missing indicator is worth a column between these
 class Statistics:
     """What was learned, a number a feature (f,), and which columns come out.
 
-    ``keep``: features that vary; ``indicator``: features whose missingness is a column of its own.
+    ``keep``: features that vary; ``indicator``: features whose missingness is a column of its own;
+    ``share``: the part of the training rows that lack each of these (none: an older model's).
     """
 
     fill: Floats
@@ -31,6 +32,7 @@ class Statistics:
     scale: Floats
     keep: Ints
     indicator: Ints
+    share: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def width(self) -> int:
@@ -105,6 +107,7 @@ def _chosen(
         varies, flagged = varies & used, flagged & used
     indicator = np.flatnonzero(flagged).astype(np.int64)
     _, first = np.unique(patterns(indicator), axis=-1, return_index=True)
+    indicator = indicator[np.sort(first)]
     return Statistics(
         fill=median,
         lower=low,
@@ -112,7 +115,8 @@ def _chosen(
         centre=centre,
         scale=np.where(varies, scale, 1.0),
         keep=np.flatnonzero(varies).astype(np.int64),
-        indicator=indicator[np.sort(first)],
+        indicator=indicator,
+        share=np.asarray(share[indicator], np.float64),
     )
 
 

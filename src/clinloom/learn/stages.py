@@ -121,6 +121,7 @@ class PreparationModel(
     scale = Param(Params._dummy(), "scale", "standard deviation", TypeConverters.toListFloat)
     keep = Param(Params._dummy(), "keep", "features kept", TypeConverters.toListInt)
     indicator = Param(Params._dummy(), "indicator", "missing flags", TypeConverters.toListInt)
+    share = Param(Params._dummy(), "share", "parts that miss", TypeConverters.toListFloat)
 
     @property
     def statistics(self) -> kernel.Statistics:
@@ -129,6 +130,7 @@ class PreparationModel(
         arrays: dict[str, Any] = {
             f: np.asarray(self.getOrDefault(f), np.int64 if f in whole else np.float64)
             for f in kernel.Statistics.__dataclass_fields__
+            if self.isDefined(f)  # an older pipeline has no `share`
         }
         return kernel.Statistics(**arrays)
 

@@ -14,7 +14,8 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
     """A fitted tree or ensemble as flat arrays over all nodes of all trees.
 
     ``feature`` (-1 at a leaf), ``threshold``, ``left``, ``right`` (node numbers), ``counts``
-    (m, 2): class weights, ``prediction``, ``gain`` (times weight), ``root`` and ``weight`` a tree.
+    (m, 2): class weights, ``prediction``, ``gain`` (times weight), ``cover`` (training rows),
+    ``root`` and ``weight`` a tree.
     """
     found = saved()
     ensemble = "nodeData" in found.column_names
@@ -38,7 +39,8 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
     counts = np.zeros((len(nodes), 2))
     classes = lengths.to_numpy() == 2  # the trees of a boosted model hold other sums
     counts[classes] = stats.filter(pa.array(classes)).flatten().to_numpy().reshape(-1, 2)
-    gain = np.where(inner, _numbers(nodes, "gain") * _numbers(nodes, "rawCount"), 0.0)
+    cover = _numbers(nodes, "rawCount").astype(np.float64)
+    gain = np.where(inner, _numbers(nodes, "gain") * cover, 0.0)
     return {
         "feature": feature,
         "threshold": threshold,
@@ -47,6 +49,7 @@ def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]
         "counts": counts,
         "prediction": _numbers(nodes, "prediction"),
         "gain": gain,
+        "cover": cover,
         "root": np.flatnonzero(np.r_[True, tree[1:] != tree[:-1]]).astype(np.int64),
         "weight": np.asarray(getattr(fitted, "treeWeights", None) or [1.0], np.float64),
     }
@@ -67,6 +70,13 @@ def leaves(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
             return node
         below = x[rows, np.maximum(feature, 0)] <= arrays["threshold"][node]
         node = np.where(below, arrays["left"][node], arrays["right"][node])
+
+
+def shares(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The share (m,) of the outcome in each node's class weights."""
+    counts = arrays["counts"]
+    share: np.ndarray = counts[:, 1] / np.maximum(counts.sum(axis=1), 1e-300)
+    return share
 
 
 def importance(arrays: Mapping[str, np.ndarray], features: int) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from clinloom.models import _forest
+from clinloom.learn.additive import PROBABILITY, Additive, Columns
+from clinloom.models import _forest, _shapley
 from clinloom.study import Model
 
 REQUIRES: str | None = None
@@ -49,3 +50,8 @@ def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     counts = arrays["counts"][_forest.leaves(arrays, x)[:, 0]]
     share: np.ndarray = counts[:, 1] / counts.sum(axis=1)
     return share
+
+
+def additive(arrays: Mapping[str, np.ndarray], columns: Columns) -> Additive:
+    """The probability as a sum over features: the tree's Shapley values."""
+    return _shapley.additive(arrays, _forest.shares(arrays), columns, PROBABILITY)

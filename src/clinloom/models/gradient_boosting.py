@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from clinloom.learn.additive import LOG_ODDS, Additive, Columns
 from clinloom.learn.calibration import sigmoid
 from clinloom.learn.rowwise import product
-from clinloom.models import _forest
+from clinloom.models import _forest, _shapley
 from clinloom.study import Model
 
 REQUIRES: str | None = None
@@ -61,3 +62,10 @@ def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Probability (n,) for prepared rows ``x`` (n, f), from the margin of the weighted trees."""
     margin = product(arrays["prediction"][_forest.leaves(arrays, x)], arrays["weight"])
     return sigmoid(2.0 * margin)
+
+
+def additive(arrays: Mapping[str, np.ndarray], columns: Columns) -> Additive:
+    """The log-odds as a sum over features: the Shapley values of the weighted trees, twice."""
+    sizes = np.diff(np.r_[arrays["root"], len(arrays["feature"])])
+    value = 2.0 * np.repeat(arrays["weight"], sizes) * arrays["prediction"]
+    return _shapley.additive(arrays, value, columns, LOG_ODDS)

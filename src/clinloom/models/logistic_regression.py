@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from clinloom.learn.additive import LOG_ODDS, Additive, Columns
 from clinloom.learn.calibration import sigmoid
 from clinloom.learn.rowwise import product
 from clinloom.study import Model
@@ -65,3 +66,10 @@ def importance(arrays: Mapping[str, np.ndarray], features: int) -> np.ndarray:
     """Absolute standardised coefficients (f,)."""
     sizes: np.ndarray = np.abs(arrays["coefficients"])
     return sizes
+
+
+def additive(arrays: Mapping[str, np.ndarray], columns: Columns) -> Additive:
+    """The log-odds as a sum over features: coefficient times distance from the training mean."""
+    weights = arrays["coefficients"]
+    base = float(columns.mean @ weights + arrays["intercept"][0])
+    return Additive(LOG_ODDS, base, lambda x: columns.gathered((x - columns.mean) * weights))

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from clinloom.models import _forest
+from clinloom.learn.additive import PROBABILITY, Additive, Columns
+from clinloom.models import _forest, _shapley
 from clinloom.study import Model
 
 REQUIRES: str | None = None
@@ -54,3 +55,10 @@ def probability(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     votes = share[_forest.leaves(arrays, x)].sum(axis=1)
     risk: np.ndarray = votes[:, 1] / votes.sum(axis=1)
     return risk
+
+
+def additive(arrays: Mapping[str, np.ndarray], columns: Columns) -> Additive:
+    """The probability as a sum over features: the mean of the trees' Shapley values."""
+    return _shapley.additive(
+        arrays, _forest.shares(arrays) / len(arrays["root"]), columns, PROBABILITY
+    )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from typing import TYPE_CHECKING, Any
 
 from clinloom.report.page import view
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["render"]
 
@@ -28,6 +29,8 @@ def render(record: Mapping[str, Any]) -> str:
 
 @cache
 def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # the service needs no pages
+
     """The page's template; every value is escaped unless a chart made it."""
     environment = Environment(
         loader=PackageLoader("clinloom.report", "templates"),

@@ -19,7 +19,7 @@ from clinloom.deploy.scorer import Scorer
 from clinloom.evaluate import METRICS, Judged, Rows
 from clinloom.features import Feature
 from clinloom.learn.risks import Risks
-from clinloom.run import train
+from clinloom.run import record, train
 from clinloom.run.dataset import units
 from clinloom.run.predict import predict
 from clinloom.run.work import Tables, Work, plain
@@ -186,6 +186,7 @@ def bundle(
                 "selected": selected,
                 "study_hash": study.hash,
                 "evidence": found["models"][selected],
+                **record.learned_from(work.store.root, (f.code for f in features), dict(found)),
             },
             check=out.check,
             spark=partial(saved.copy, spark),

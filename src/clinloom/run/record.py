@@ -7,18 +7,19 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clinloom import __version__, files
 from clinloom.clean import unconverted
 from clinloom.evaluate import FEWEST
+from clinloom.events import ANSWER
 from clinloom.files import Address
-from clinloom.report import doubts
+from clinloom.report import disclosure, doubts
 from clinloom.report import render as page
 from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
-from clinloom.store import Pending, finished
+from clinloom.store import Pending, Stored, finished
 from clinloom.store.layout import REPORT
 from clinloom.study import Study
 from clinloom.tables import UNITS
@@ -84,13 +85,12 @@ def gather(root: Address) -> dict[str, Any]:
     counts = tables["counts"].read().to_pylist()
     ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
     given, refusals = sources(counts, record["kinds"]), rejected(counts)
-    called = tables["displays"].read().to_pylist() if "displays" in tables else []
     return {
         **record,
         **metrics,
         **counted,
         "sources": given,
-        "displays": {row["code"]: row["display"] for row in called},
+        "displays": displays(tables),
         "flow": tables["flow"].read().to_pylist(),
         "ledger": ledger,
         "rejected": refusals,
@@ -100,6 +100,31 @@ def gather(root: Address) -> dict[str, Any]:
             *warnings(metrics, counted["split"]["test"]),
             *unconverted(tables["units"].read() if "units" in tables else UNITS.empty),
         ],
+    }
+
+
+def displays(tables: Mapping[str, Stored]) -> dict[str, str]:
+    """What the sources call codes."""
+    called = tables["displays"].read().to_pylist() if "displays" in tables else []
+    return {row["code"]: row["display"] for row in called}
+
+
+def learned_from(root: Address, codes: Iterable[str], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a bundle tells of the data it was learned from, for who reads its risks.
+
+    ``displays`` of ``codes``; ``patients``: of the training rows and the test's, None where one
+    of them is small; ``warnings``: what a careful reader should be told of the model first.
+    """
+    tables = finished(root)
+    wanted = {part for code in codes for part in (code, *code.split(ANSWER))}
+    split = json.loads(tables["counted"].text("summary.json"))["split"]
+    patients = {part: split[part]["subjects"] for part in ("train", "test")}
+    shown = all(disclosure.parts(list(patients.values())))
+    called = {code: said for code, said in displays(tables).items() if code in wanted}
+    return {
+        "displays": called,
+        "patients": patients if shown else dict.fromkeys(patients),
+        "warnings": warnings(metrics, split["test"]),
     }
 
 
