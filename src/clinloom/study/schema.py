@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from clinloom.study.cds_hooks import CdsHooks
 from clinloom.study.cohort import Cohort
 from clinloom.study.kinds import Model
 
@@ -91,10 +92,13 @@ class Evaluate(Model):
 
 
 class Deploy(Model):
-    """What leaves with a score."""
+    """What leaves with a score, and how the model speaks in the clinic."""
 
     identifier: bool = Field(
         default=False, description="write the source's own patient identifier beside each score"
+    )
+    cds_hooks: CdsHooks | None = Field(
+        default=None, description="cards in the clinic's record system; none: there are none"
     )
 
 

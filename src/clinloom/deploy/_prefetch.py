@@ -1,0 +1,300 @@
+"""What a model needs of a patient, as FHIR searches; and those resources, prefetched or fetched.
+
+The searches name the resource types and codes that the model's features and the cohort read (index
+time, eligibility, outcome), and nothing else. Where a code has a pattern, or codes of a vocabulary
+may stand in several types, all that can hold them are asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from clinloom.deploy import outbound
+from clinloom.deploy.bundle import Bundle
+from clinloom.events import ANSWER
+from clinloom.study import Cohort
+from clinloom.tables import BIRTH, DEATH
+
+PATIENT = "{{context.patientId}}"
+MEDICINES = tuple(
+    f"Medication{kind}" for kind in ("Request", "Administration", "Statement", "Dispense")
+)
+TYPES: Mapping[str, tuple[str, ...]] = {  # which resources hold a vocabulary's codes
+    BIRTH: ("Patient",),
+    DEATH: ("Patient",),
+    "GENDER": ("Patient",),
+    "ENCOUNTER": ("Encounter",),
+    "LOINC": ("Observation",),
+    "SNOMED": ("Condition", "Procedure", "Observation"),
+    **dict.fromkeys(("ICD10CM", "ICD10", "ICD10GM", "ICD9CM", "ICD11"), ("Condition",)),
+    **dict.fromkeys(("CPT", "HCPCS", "ICD10PCS", "OPS"), ("Procedure",)),
+    **dict.fromkeys(("RXNORM", "ATC", "NDC"), MEDICINES),
+    "CVX": ("Immunization",),
+    "IMAGE": (),  # no request carries images
+}
+ELSEWHERE = ("Observation", "Condition", "Procedure")
+SEARCHED = {"Encounter": "class", "Immunization": "vaccine-code"}  # others: code
+URIS = {
+    "LOINC": "http://loinc.org",
+    "SNOMED": "http://snomed.info/sct",
+    "ICD10CM": "http://hl7.org/fhir/sid/icd-10-cm",
+    "ICD10": "http://hl7.org/fhir/sid/icd-10",
+    "CVX": "http://hl7.org/fhir/sid/cvx",
+}
+LONGEST = 1500  # characters of a search's codes; more are another search
+PAGES, BYTES, AT_ONCE = 50, 20 << 20, 4
+ID = re.compile(r"[A-Za-z0-9.-]{1,64}")  # FHIR R4 2.24.0.1, id
+
+
+class _Entry(msgspec.Struct):
+    resource: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Link(msgspec.Struct):
+    relation: str
+    url: str
+
+
+class _Issue(msgspec.Struct):
+    severity: str = "error"
+
+
+class _Head(msgspec.Struct):
+    """A resource, as far as this room reads it."""
+
+    resourceType: str
+    issue: list[_Issue] | None = None
+    entry: list[_Entry] | None = None
+    link: list[_Link] | None = None
+
+
+_head = msgspec.json.Decoder(_Head).decode
+
+
+class Incomplete(Exception):
+    """Not all that the model needs was given, or could be fetched; ``lacking``: prefetch keys."""
+
+    def __init__(self, lacking: Sequence[str], why: str):
+        super().__init__(why)
+        self.lacking, self.why = list(lacking), why
+
+
+def templates(bundle: Bundle) -> dict[str, str]:
+    """The prefetch templates of a bundle, by their keys."""
+    found = {"patient": f"Patient/{PATIENT}"}
+    asked = bundle.resolved.deploy.cds_hooks
+    types = {**TYPES, **(asked.resources if asked else {})}
+    for kind, codes in _wanted(bundle, types, _uris(bundle)).items():
+        name = kind.lower()
+        search = f"{kind}?patient={PATIENT}"
+        if kind in MEDICINES:  # what is given may stand in a Medication, which `code` passes over
+            found[name] = f"{search}&_include={kind}:medication"
+            continue
+        parameter = SEARCHED.get(kind, "code")
+        for at, part in enumerate(_parts(codes) if codes else [""]):
+            key = name if at == 0 else f"{name}-{at + 1}"
+            found[key] = f"{search}&{parameter}={part}" if part else search
+    return found
+
+
+def _uris(bundle: Bundle) -> dict[str, str]:
+    """The URI of each vocabulary of which one is known, by the study's own names first."""
+    own: dict[str, str] = {}
+    for source in bundle.resolved.sources.values():
+        if source.type == "fhir":
+            own |= {name: uri for uri, name in getattr(source, "systems", {}).items()}
+    return {**URIS, **own}
+
+
+def _wanted(
+    bundle: Bundle, types: Mapping[str, tuple[str, ...]], uris: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """The codes to be searched in each resource type but Patient; none: all."""
+    found: dict[str, dict[str, None]] = {}
+    whole: set[str] = set()
+    codes = [feature.code for feature in bundle.features]
+    for code in dict.fromkeys([*codes, *_cohort(bundle.resolved.cohort)]):
+        asked = code.partition(ANSWER)[0]
+        vocabulary, _, rest = asked.partition("//")
+        for kind in _kinds(vocabulary, types):
+            if kind == "Patient":
+                continue
+            token = _token(vocabulary, rest, uris)
+            held = found.setdefault(kind, {})
+            if token is None:
+                whole.add(kind)
+            else:
+                held[token] = None
+    return {kind: [] if kind in whole else list(held) for kind, held in sorted(found.items())}
+
+
+def _kinds(vocabulary: str, types: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Which resource types may hold codes of a vocabulary, or of a pattern of some."""
+    if "*" not in vocabulary:
+        return types.get(vocabulary, ELSEWHERE)
+    fitting = [kinds for name, kinds in types.items() if fnmatchcase(name, vocabulary)]
+    if vocabulary.strip("*"):  # such as ICD*: of vocabularies that are known
+        return tuple(dict.fromkeys(kind for kinds in fitting for kind in kinds)) or ELSEWHERE
+    return tuple(dict.fromkeys(kind for kinds in [*fitting, ELSEWHERE] for kind in kinds))
+
+
+def _token(vocabulary: str, rest: str, uris: Mapping[str, str]) -> str | None:
+    """A code as a search has it; None: by no code can it be searched."""
+    if vocabulary == "ENCOUNTER":
+        rest = rest.partition("//")[0]
+        return None if not rest or "*" in rest or rest == "UNKNOWN" else quote(rest, safe="")
+    if not rest or "*" in vocabulary + rest:
+        return None
+    uri = uris.get(vocabulary)
+    coded = quote(rest, safe=".-")
+    return f"{uri}|{coded}" if uri else coded
+
+
+def _cohort(cohort: Cohort) -> Iterator[str]:
+    """Every code or pattern that finds the moments and who is eligible."""
+    yield from cohort.index.at
+    yield from cohort.outcome.codes
+    yield from cohort.time_at_risk.competing.codes
+    if cohort.observed is not None:
+        yield from (*cohort.observed.starts, *cohort.observed.ends)
+    waiting = [*cohort.eligibility.require, *cohort.eligibility.exclude]
+    while waiting:
+        criterion = waiting.pop()
+        yield from criterion.codes
+        waiting += [*criterion.all_of, *criterion.any_of]
+
+
+def _parts(codes: Sequence[str]) -> Iterator[str]:
+    """The codes as values of searches, each of bounded length."""
+    held: list[str] = []
+    size = 0
+    for code in codes:
+        if held and size + len(code) > LONGEST:
+            yield ",".join(held)
+            held, size = [], 0
+        held.append(code)
+        size += len(code) + 1
+    yield ",".join(held)
+
+
+def gather(
+    wanted: Mapping[str, str],
+    given: Mapping[str, Any],
+    patient: str,
+    *,
+    server: str | None,
+    token: str | None,
+    seconds: float,
+) -> list[Any]:
+    """The resources that ``wanted`` (templates) ask for, of the patient with this FHIR id.
+
+    ``given``: the request's prefetch; what it lacks, and what comes in pages, is fetched from
+    ``server`` (a base URL that may be asked) with ``token``. A search answered by null, where there
+    is no server to ask, found nothing. Raises Incomplete.
+    """
+    found: list[Any] = []
+    asking: dict[str, str] = {}
+    for key, template in wanted.items():
+        value = given.get(key)
+        read = key == "patient"
+        if value is not None and bytes(value) == b"null" and server is None and not read:
+            continue
+        resources, more = _taken(value, single=read)
+        if resources is None:
+            asking[key] = f"{server}/{template.replace(PATIENT, patient).replace('|', '%7C')}"
+        else:
+            found += resources
+            if more:
+                asking[key] = more
+    if not asking:
+        return found
+    if server is None:
+        raise Incomplete(list(asking), "it was not prefetched, and no agreed FHIR server is named")
+    source = _Source(server, token, time.monotonic() + seconds)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        fetched = list(pool.map(source.all, asking, asking.values()))
+    lacking = [key for key, got in zip(asking, fetched, strict=True) if got is None]
+    if lacking:
+        raise Incomplete(lacking, "it was not prefetched, and could not be fetched")
+    return [*found, *(resource for got in fetched for resource in got or ())]
+
+
+def _taken(value: Any, *, single: bool) -> tuple[list[Any] | None, str | None]:
+    """The resources of a read's or a search's answer, None where it is none; and the next page."""
+    try:
+        head = _head(value) if value is not None else None
+    except (msgspec.MsgspecError, RecursionError):
+        return None, None
+    if head is None or head.resourceType == "OperationOutcome":
+        return None, None
+    if head.resourceType != "Bundle":
+        return ([value], None) if single and head.resourceType == "Patient" else (None, None)
+    kept = [entry.resource for entry in head.entry or () if bytes(entry.resource) != b"null"]
+    if any(b"OperationOutcome" in bytes(resource) for resource in kept):
+        told = [resource for resource in kept if _outcome(resource)]
+        if any(_failed(resource) for resource in told):
+            return None, None
+        kept = [resource for resource in kept if resource not in told]
+    if single and len(kept) != 1:
+        return None, None
+    return kept, next((link.url for link in head.link or () if link.relation == "next"), None)
+
+
+def _outcome(resource: Any) -> bool:
+    """Whether it is an OperationOutcome, which a server may set among what it found."""
+    try:
+        return _head(resource).resourceType == "OperationOutcome"
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+
+
+def _failed(outcome: Any) -> bool:
+    issues = _head(outcome).issue
+    return not issues or any(issue.severity in ("fatal", "error") for issue in issues)
+
+
+class _Source:
+    """A FHIR server, asked within one bound of time, of pages and of bytes for all searches."""
+
+    def __init__(self, server: str, token: str | None, until: float):
+        self.server, self.until = server, until
+        self.headers = {"Accept": "application/fhir+json"}
+        if token is not None:
+            self.headers["Authorization"] = f"Bearer {token}"
+
+    def all(self, key: str, url: str) -> list[Any] | None:
+        """Every resource of a search, page by page; None where one of them cannot be had."""
+        found: list[Any] = []
+        asked: set[str] = set()
+        left, more = BYTES, url
+        while more:
+            inside = more.startswith((f"{self.server}/", f"{self.server}?"))
+            if not inside or more in asked or len(asked) >= PAGES or "/.." in more:
+                return None
+            asked.add(more)
+            try:
+                page = outbound.get(
+                    more, where=key, until=self.until, most=left, headers=self.headers
+                )
+            except outbound.Unreachable:
+                return None
+            left -= len(page)
+            resources, following = _taken(msgspec.Raw(page), single=key == "patient")
+            if resources is None:
+                return None
+            found += resources
+            more = following or ""
+        return found
+
+
+def one(resources: Iterable[Any]) -> list[Any]:
+    """Each resource once: searches may find the same ones."""
+    return list({bytes(resource): resource for resource in resources}.values())

@@ -1,0 +1,72 @@
+"""What the service itself asks of others: bounded answers, over https, from agreed places.
+
+No redirect is followed (it would carry a token to another place), no answer is larger than it may
+be, and none takes longer than what is left of the time for all of them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import IO, Any
+
+from clinloom.errors import SourceError
+from clinloom.study.cds_hooks import secured
+
+CHUNK = 1 << 16
+
+
+class Unreachable(SourceError):
+    """An agreed place did not answer as it should; the message holds no answer and no token."""
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """No redirect is followed."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Stay)
+
+
+def get(
+    url: str, *, where: str, until: float, most: int, headers: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes at a URL. ``until``: when, by ``time.monotonic``; ``most``: bytes.
+
+    ``where``: what errors call the place. Raises Unreachable.
+    """
+    try:
+        secured(url.split("?", 1)[0])
+    except ValueError:
+        raise Unreachable("only https is asked (http on loopback)", where=where) from None
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  see above
+    try:
+        with _OPENER.open(request, timeout=_left(until, where)) as answer:
+            return _bounded(answer, where, until, most)
+    except urllib.error.HTTPError as error:
+        raise Unreachable(f"it answered {error.code}", where=where) from None
+    except (OSError, http.client.HTTPException, ValueError):
+        raise Unreachable("it did not answer as it should, in time", where=where) from None
+
+
+def _left(until: float, where: str) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise Unreachable("there was no time left to ask it", where=where)
+    return left
+
+
+def _bounded(answer: IO[bytes], where: str, until: float, most: int) -> bytes:
+    parts, size = [], 0
+    while part := answer.read(CHUNK):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise Unreachable(f"its answer is larger than {most:,} bytes", where=where)
+        _left(until, where)
+    return b"".join(parts)
