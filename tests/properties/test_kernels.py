@@ -608,7 +608,9 @@ def by_records(rows):
         if row["numeric_value"] is None:
             return (*order(row)[:3], False)
         breadth = sum(r == record(row) for r, _ in told)
-        name = (row["record_id"], row["source"])
+        name = row["record_id"] or ""
+        stem = name.rstrip("0123456789")  # a number at its end counts by its length first
+        name = (stem, len(name), name, row["source"])
         return (*order(row)[:3], True, breadth, name, row["numeric_value"])
 
     return sorted(rows, key=key)
