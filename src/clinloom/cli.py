@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clinloom import __version__, files, platforms, tasks
+from clinloom.deploy import serving
 from clinloom.errors import ClinloomError, UsageError, instead
 from clinloom.platforms import Site, Task
 from clinloom.run.progress import Progress
@@ -177,6 +178,12 @@ def score(args: argparse.Namespace) -> Any:
     return _submitted(site, task, progress) or {"predictions": str(task.places["--out"])}
 
 
+def serve(args: argparse.Namespace) -> Any:
+    """Serve a bundle's risks by HTTP: events and FHIR in, without a JVM."""
+    tasks.where(args)
+    serving.serve(**{name: getattr(args, name) for name in serving.NAMES})
+
+
 def _submitted(site: Site, task: Task, progress: Progress) -> Any:
     """Run a command on its platform: its result, or None where the platform brings back none.
 
@@ -234,6 +241,7 @@ COMMANDS = {
         score,
         "clinloom score out/bundle --set sources.ehr.path=new/fhir --out risk.parquet",
     ),
+    "serve": (serve, "clinloom serve out/bundle --token env:CLINLOOM_TOKEN"),
     "plugins": (plugins_, "clinloom plugins"),
     "demo": (demo, "clinloom demo --out demo-out"),
 }
@@ -264,7 +272,7 @@ def parser() -> Parser:
             sub.add_argument("--quiet", action="store_true", help="no progress")
         if name in ("run", "score", "demo", "doctor"):
             sub.add_argument("--on", metavar="NAME", help="the platform: local, connect, yarn …")
-        if name in ("run", "score", "demo", "doctor", "report", "sweep", "synth"):
+        if name in ("run", "score", "demo", "doctor", "report", "sweep", "synth", "serve"):
             sub.add_argument(
                 "--platform", metavar="FILE", help="a YAML file with `platform` and `storage`"
             )
@@ -288,6 +296,7 @@ def parser() -> Parser:
         made[name].add_argument("directory", metavar="OUT", help="the output of a run, an address")
     made["score"].add_argument("bundle", help="the bundle of a run, an address")
     made["score"].add_argument("--out", required=True, help="the address of a Parquet file")
+    serving.arguments(made["serve"])
     made["demo"].add_argument("--out", default="demo-out", help="the output's address")
     for name, patients in (("synth", 2000), ("demo", 2000)):
         made[name].add_argument("--patients", type=int, default=patients)

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from clinloom.errors import DataError
 from clinloom.files import Address
-from clinloom.identity.names import MARK, plain, texts
+from clinloom.identity.few import FORMER, HOLDERS, WALKED, anchors, few, paired
+from clinloom.identity.names import MARK, plain
 from clinloom.identity.names import pairs as parted
 from clinloom.identity.subjects import hashed
 from clinloom.spark import shuffle, workers
@@ -34,18 +35,11 @@ if TYPE_CHECKING:
 
 FEW = 200_000  # links that the driver resolves by itself
 EACH = 500_000  # links in a partition where Spark does, at most
-HOLDERS = 10  # records that one identifier may belong to: more, and it is no patient's
 ROUNDS = 40  # of spreading labels; each about doubles how far one has spread
 ROWS = 1 << 18  # of an earlier crosswalk that are looked at together
-WALKED = Table(
-    "walked",
-    "the crosswalk, and the hash of each identifier",
-    (*CROSSWALK.columns, MOVED.columns[0]),
-)
 EDGES = Table("edges", "two identifiers of one patient", LINKS.columns)
 PAIRS = "patient string, other string"
 RECORD = "Patient/"  # a FHIR patient's own record, beside whom identifiers stand
-FORMER, FIRST = "0", 1  # the first letter of a mark: this name was a subject's before
 
 
 @dataclass(frozen=True)
@@ -145,7 +139,7 @@ def _by_spark(
     parts: int,
     before: Stored | None,
 ) -> Crosswalk:
-    links = shuffle.unpacked(slices, LINKS, _pairs, PAIRS)
+    links = shuffle.unpacked(slices, LINKS, paired, PAIRS)
     pairs, shared = _believed(links)
     if before is not None:
         pairs = _recalled(pairs, workers.read(spark, before, CROSSWALK))
@@ -174,11 +168,6 @@ MOST = 1_000_000  # moved subjects in a file
 COUNTS = ("rows", "moved", "records")
 
 
-def _pairs(links: pa.Table) -> pa.Table:
-    """Links as plain texts."""
-    return pa.table({n: links.column(n).cast(pa.string()) for n in ("patient", "other")})
-
-
 def _crosswalk(labelled: pa.Table) -> pa.Table:
     """The crosswalk's rows of (patient, label), with each identifier's own hash."""
     name, label = (plain(labelled.column(n).combine_chunks()) for n in ("patient", "label"))
@@ -194,13 +183,6 @@ def _bearing(links: Sequence[pa.Table]) -> np.ndarray:
 
 def _named(names: pa.Table) -> pa.Table:
     return pa.table({"own": _bearing([names])})
-
-
-def anchors(crosswalk: pa.Table) -> pa.Array:
-    """The names, of a crosswalk's rows, that are their subjects': their hash is its number."""
-    systems, values = (crosswalk.column(n).combine_chunks() for n in ("system", "identifier"))
-    names = texts(systems, values)
-    return names.filter(pa.array(hashed(names) == crosswalk.column("subject_id").to_numpy()))
 
 
 def _streamed(before: Stored | None) -> Iterator[pa.Table]:
@@ -220,49 +202,6 @@ def _counted(tables: Iterable[pa.Table]) -> pa.Table | None:
 def _added(tables: Sequence[pa.Table]) -> pa.Table:
     whole = pa.concat_tables(tables)
     return pa.table({name: [pc.sum(whole.column(name)).as_py()] for name in COUNTS})
-
-
-def few(links: list[pa.Table], before: Iterable[pa.Table] = ()) -> tuple[pa.Table, int]:
-    """The crosswalk's rows (WALKED) of few links, and how many links were left out: on the driver.
-
-    ``before``: an earlier crosswalk's rows (CROSSWALK).
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = pa.concat_tables([_pairs(part) for part in (*links, LINKS.empty)])
-    pairs = pairs.group_by(["patient", "other"], use_threads=False).aggregate([])
-    themselves = pc.equal(pairs.column("patient"), pairs.column("other"))
-    edges = pairs.filter(pc.invert(themselves))
-    held = edges.column("other").combine_chunks().value_counts()
-    crowded = held.field("values").filter(pc.greater(held.field("counts"), HOLDERS))
-    apart = pc.is_in(edges.column("other"), crowded)
-    pairs = pa.concat_tables([pairs.filter(themselves), edges.filter(pc.invert(apart))])
-    both = [pairs.column(n) for n in ("patient", "other")]
-    known = pc.unique(pa.chunked_array([c for column in both for c in column.chunks], pa.string()))
-    if not len(known):
-        return WALKED.empty, int(pc.sum(apart).as_py() or 0)
-    marked = _remarked(known, before)
-    order = pc.sort_indices(marked)
-    known, names = known.take(order), plain(known.take(order))
-    left, right = (pc.index_in(column, known).to_numpy() for column in both)
-    shape = (len(known), len(known))
-    joined = coo_array((np.ones(len(left), bool), (left, right)), shape)
-    _, patient = connected_components(joined, directed=False)
-    _, least = np.unique(patient, return_index=True)  # the first, for the names stand in order
-    own = hashed(names)
-    columns = [*parted(names), own[least[patient]], own]
-    return pa.table(columns, names=WALKED.arrow.names), int(pc.sum(apart).as_py() or 0)
-
-
-def _remarked(known: pa.Array, before: Iterable[pa.Table]) -> pa.Array:
-    """The names with their marks, those first that were a subject's before."""
-    names = plain(known)
-    found = np.zeros(len(names), bool)
-    for rows in before:
-        found |= pc.is_in(names, anchors(rows)).to_numpy(zero_copy_only=False)
-    rest = pc.utf8_slice_codeunits(known, FIRST)
-    return pc.if_else(pa.array(found), pc.binary_join_element_wise(FORMER, rest, ""), known)
 
 
 def _believed(pairs: DataFrame) -> tuple[DataFrame, int]:
