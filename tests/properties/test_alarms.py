@@ -130,7 +130,7 @@ def rates(draws: int, *, each: int = 1, rows: int = 1500, **change: Any) -> Coun
     return found
 
 
-DRAWS = 60
+DRAWS = 40
 UNCHANGED = {"few": (1, 300), "many": (1, 3000), "alike": (4, 2000)}
 
 

@@ -214,8 +214,9 @@ def _features(
         told = {"what": names[feature], "period": when[at], "found": size, "expected": 0.0}
         asked.told("inputs", p[at, feature], **told)
     for feature, at in asked.passed("missing", p_missing, np.abs(share - was) >= LACKING):
-        now, before = _round(share[at, feature]), _round(was[feature])
-        told = {"what": names[feature], "period": when[at], "found": now, "expected": before}
+        now = _masked(share[at, feature], rows[at, feature])
+        told = {"what": names[feature], "period": when[at], "found": now}
+        told["expected"] = _round(was[feature])
         asked.told("missing", p_missing[at, feature], **told)
     least = np.minimum(p, p_missing).min(axis=0, initial=1.0)
     return [
@@ -271,8 +272,8 @@ def _outcomes(
         sums = Sums.of(one.risks, whole.intercept)
         stream.append(sums)
         what = {"what": "all", "period": told["period"]}
-        believed += _believed(made, whole, sums, spread, what)
-        area.append(_area(made, whole, sums, what))
+        believed += _believed(made, whole, sums, spread, what, told=one.told)
+        area.append(_area(made, whole, sums, what, told=one.told))
         told |= _told(made, one)
     asked.several("calibration", believed)
     asked.several("discrimination", area)
@@ -301,8 +302,8 @@ def _groups(
         sums = Sums.of(one.risks, was.intercept if np.isfinite(was.intercept) else 0.0)
         what = {"what": name, "period": None}
         if np.isfinite(was.intercept):
-            tests += _believed(made, was, sums, spread, what)[:1]
-            tests.append(_area(made, was, sums, what))
+            tests += _believed(made, was, sums, spread, what, told=one.told)[:1]
+            tests.append(_area(made, was, sums, what, told=one.told))
         out.append({"group": name, "known": one.known, **_told(made, one)})
     asked.several("subgroups", tests)
     few = {one["group"].split()[0] for one in out if one["observed"] is None}
@@ -311,28 +312,33 @@ def _groups(
 
 
 def _believed(
-    made: Estimate, was: Estimate, sums: Sums, spread: float, what: Alarm
+    made: Estimate, was: Estimate, sums: Sums, spread: float, what: Alarm, *, told: bool
 ) -> list[tuple[float, bool, Alarm]]:
     """The tests of an intercept and, where there are outcomes enough, of a slope."""
     p = fitness.too_many(sums, spread=spread, error=was.intercept_error)
-    off = abs(made.intercept - was.intercept)
-    told = {"found": _round(made.intercept), "expected": _round(was.intercept)}
-    tests = [(p, not off < LOGITS, {**what, "of": "intercept", **told})]
+    large = not abs(made.intercept - was.intercept) < LOGITS
+    tests = [(p, large, _change(what, "intercept", made.intercept, was.intercept, told=told))]
     if _enough(sums):
         p = fitness.differs(made.slope, made.slope_error, was.slope, was.slope_error)
-        told = {"found": _round(made.slope), "expected": _round(was.slope)}
         large = abs(made.slope - was.slope) >= LOGITS
-        tests.append((p, large, {**what, "of": "slope", **told}))
+        tests.append((p, large, _change(what, "slope", made.slope, was.slope, told=told)))
     return tests
 
 
-def _area(made: Estimate, was: Estimate, sums: Sums, what: Alarm) -> tuple[float, bool, Alarm]:
+def _change(what: Alarm, of: str, found: float, was: float, *, told: bool) -> Alarm:
+    """What an alarm tells; of few outcomes only that it is one."""
+    return {**what, "of": of, "found": _round(found) if told else None, "expected": _round(was)}
+
+
+def _area(
+    made: Estimate, was: Estimate, sums: Sums, what: Alarm, *, told: bool
+) -> tuple[float, bool, Alarm]:
+    """The test of whether an area fell."""
     p = 1.0
     if _enough(sums):
         p = fitness.differs(made.area, made.area_error, was.area, was.area_error, sides=1)
     now, before = _auroc(made), _auroc(was)
-    told = {**what, "of": "auroc", "found": _round(now), "expected": _round(before)}
-    return p, before - now >= AREA, told
+    return p, before - now >= AREA, _change(what, "auroc", now, before, told=told)
 
 
 def _enough(sums: Sums) -> bool:

@@ -101,9 +101,8 @@ def reference(
         )
         first = passed(partial(_first, scorer=scorer), merges=FIRST)
         cut = Cells.of(Sketch.read(first["sketch"]))
-        risk = Cells.of(Sketch.read(first["risk"])) if "risk" in first else Cells(np.zeros((0, 9)))
-        tested = Risks.read(first["groups"]) if "groups" in first else Risks.none()
-        intercept = _zero(fitness.estimate(tested).intercept)
+        risk = Cells.of(Sketch.read(first["risk"]))
+        intercept = _zero(fitness.estimate(Risks.read(first["groups"])).intercept)
         kernel = partial(
             _second, scorer=scorer, cut=cut, risk=risk, intercept=intercept, groups=groups
         )
@@ -186,9 +185,8 @@ def _told(
     """What may leave."""
     counts, patients = cells.dense(found["features"], [0], len(features))
     trained = found["trained"].to_pylist()[0]
-    of, spread = watch.seen(found) if "counted" in found else ({0: Seen()}, 1.0)
-    whole = of[0]
-    said = cells.dense(found["risks"], [0], 1) if "risks" in found else np.zeros((2, 1, 0, 11), int)
+    of, spread = watch.seen(found)
+    whole, said = of[0], cells.dense(found["risks"], [0], 1)
     known = [
         (group, one)
         for at, group in enumerate(groups)
