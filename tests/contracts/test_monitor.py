@@ -52,7 +52,7 @@ def made() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def known() -> watch.Reference:
-    made = hospital.reference(np.random.default_rng(12), each=3)
+    made = hospital.reference(np.random.default_rng(12), each=3, rows=3999, tests=1599)
     names = tuple(feature.name for feature in LISTED)
     groups = dict(zip(("sex a", "sex b"), made.groups.values(), strict=True))
     return replace(made, names=names, groups=groups)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ from clinloom.run.reference import Group, members, subgroups
 from clinloom.run.score import BESIDE, CODES
 from clinloom.spark import receipts, workers
 from clinloom.store import Part, Stored
-from clinloom.store.stored import opened, read
+from clinloom.store.stored import opened, read, stream
 from clinloom.tables import FEATURES, LABELS, PREDICTIONS, SEEN, Table, matrix
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ def monitor(
     loaded = Bundle.load(bundle)
     reference = loaded.reference
     given = _given(predictions, outcomes, features)
+    if given.features is not None:
+        for file in (given.features.files()[0], given.features.files()[-1]):
+            for rows in islice(stream(str(file), ["values"], 1, coded=False), 1):
+                _values(rows, len(loaded.features))
     groups = subgroups(loaded.features)
     limit = _until(until, loaded) if until is not None else None
     with ExitStack() as held:
