@@ -49,6 +49,7 @@ KERNELS = (
     "clinloom.evaluate.fitness",
     "clinloom.evaluate.watch",
     "clinloom.evaluate.alarms",
+    "clinloom.evaluate.outcomes",
 )
 
 

@@ -18,7 +18,7 @@ from clinloom import study as studies
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import DataError
-from clinloom.evaluate import alarms, watch
+from clinloom.evaluate import alarms, asked, watch
 from clinloom.features import Feature
 from clinloom.learn.preparation import learn
 from clinloom.run import api, monitor, reference
@@ -94,13 +94,13 @@ def laid(tmp_path_factory, made, known):
     return root
 
 
-def asked(root, **more):
+def given(root, **more):
     return {"predictions": root / "scores", "outcomes": str(root / "later.parquet"), **more}
 
 
 @pytest.mark.core
 def test_the_step_answers_as_the_kernels_do(spark, laid, made, known):
-    told = api.monitor(laid / "bundle", **asked(laid), out=str(laid / "seen"), spark=spark)
+    told = api.monitor(laid / "bundle", **given(laid), out=str(laid / "seen"), spark=spark)
     found = json.loads((laid / "seen" / "monitor.json").read_text())
     groups = reference.subgroups(LISTED)
     free = made["at"][~made["outcome"]].max()
@@ -118,7 +118,7 @@ def test_the_step_answers_as_the_kernels_do(spark, laid, made, known):
         codes=SEEN.rows([{"code": "C//0", "patients": 90}]),
     )
     assert {name: found[name] for name in expected} == json.loads(json.dumps(expected))
-    assert told["verdict"] == "alarm" and set(found["kinds"]) == set(alarms.KINDS)
+    assert told["verdict"] == "alarm" and set(found["kinds"]) == set(asked.KINDS)
     assert {a["what"] for a in found["alarms"] if a["kind"] == "inputs"} == {LISTED[3].name}
     assert "needs a look" in (laid / "seen" / "monitor.html").read_text()
 
@@ -134,7 +134,7 @@ def test_without_features_and_outcomes_less_is_asked(spark, laid, tmp_path):
 
 def test_only_outcomes_whose_time_at_risk_has_ended_count(spark, laid, tmp_path):
     more = {"until": "2026-05-01", "out": str(tmp_path)}
-    api.monitor(laid / "bundle", **asked(laid), **more, spark=spark)
+    api.monitor(laid / "bundle", **given(laid), **more, spark=spark)
     found = json.loads((tmp_path / "monitor.json").read_text())
     known = {one["period"]: one["known"] for one in found["periods"]}
     assert known["2026-03"] and known["2026-05"] is None and known["2026-06"] is None
@@ -146,7 +146,7 @@ def test_features_of_another_bundle_are_refused(spark, laid, tmp_path):
     pq.write_table(rows.set_column(2, "values", short), tmp_path / "short.parquet")
     with pytest.raises(DataError, match="a row has 3 features, and the bundle has 40"):
         api.monitor(
-            laid / "bundle", **asked(laid), features=str(tmp_path / "short.parquet"), spark=spark
+            laid / "bundle", **given(laid), features=str(tmp_path / "short.parquet"), spark=spark
         )
 
 
@@ -154,8 +154,8 @@ def test_features_of_another_bundle_are_refused(spark, laid, tmp_path):
 def test_a_run_is_watched_from_the_command_line(hospital, finished, tmp_path):
     """Its own patients, of whom most trained it, raise no alarm but a few of chance."""
     scores, out = tmp_path / "risk.parquet", tmp_path / "seen"
-    given = sets(places(hospital))
-    clinloom("score", finished / "bundle", "--out", scores, "--features", *given)
+    data = sets(places(hospital))
+    clinloom("score", finished / "bundle", "--out", scores, "--features", *data)
     kept = (
         finished
         / "bundle"

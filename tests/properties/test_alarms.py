@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clinloom.evaluate import alarms, cells, drift, fitness, watch
+from clinloom.evaluate import alarms, asked, cells, drift, fitness, watch
 from clinloom.evaluate.cells import CELLS, LEAST, WIDTH, Cells, Kept
 from clinloom.evaluate.watch import Reference, Rows
 from clinloom.learn.sketch import Sketch
@@ -116,7 +116,7 @@ def verdict(seed: int, *, each: int, rows: int, change: Change | None = None, ne
         groups=NAMES,
         features=known.features.cells.counts(made["x"], made["period"], made["subject"]),
         codes=codes(rng, rows // each, new),
-        level=EACH * len(alarms.KINDS),
+        level=EACH * len(asked.KINDS),
     )
 
 
@@ -125,7 +125,7 @@ def rates(draws: int, *, each: int = 1, rows: int = 1500, **change: Any) -> Coun
     found: Counter[str] = Counter()
     for seed in range(draws):
         made = verdict(7000 + seed, each=each, rows=rows, **change)
-        assert set(made["kinds"]) == set(alarms.KINDS)
+        assert set(made["kinds"]) == set(asked.KINDS)
         found.update({one["kind"] for one in made["alarms"]})
     return found
 
@@ -140,7 +140,7 @@ def unchanged(name: str) -> Counter[str]:
     return rates(DRAWS, each=each, rows=rows)
 
 
-@pytest.mark.parametrize("kind", alarms.KINDS)
+@pytest.mark.parametrize("kind", asked.KINDS)
 @pytest.mark.parametrize("name", UNCHANGED)
 def test_no_kind_of_alarm_is_false_more_often_than_it_says(name: str, kind: str):
     """With few rows, with many, and where a patient's rows are alike."""

@@ -263,7 +263,7 @@ def test_the_page_tells_the_alarms_and_asks_nothing_of_a_network(verdict):
     assert re.search(r"<td>f3</td><td>3</td>", page)
     assert page.count("<svg") == 4 and "<script" not in page and "http:" not in page
     calm = watched.render({**verdict, "alarms": []})
-    assert "<strong>No alarm.</strong>" in calm and ">Alarms<" not in calm
+    assert "<strong>No alarm.</strong>" in calm and "<h2>Alarms<" not in calm
 
 
 def test_the_page_of_a_model_without_outcomes_and_features(verdict):
@@ -290,6 +290,16 @@ def test_nothing_is_told_of_few():
     assert [one["period"] for one in told["periods"]] == ["b"] and told["hidden"] == 1
     assert told["periods"][0]["observed"] is None and told["calibration"] == []
     assert all(one["observed"] is None and one["known"] is None for one in told["groups"])
+
+
+@pytest.mark.parametrize(
+    ("ones", "told"), [(0, True), (3, False), (5, True), (27, False), (30, True)]
+)
+def test_the_size_of_a_change_does_not_tell_of_few(ones, told):
+    new = np.array([30 - ones, ones, *[0] * 9])
+    size = alarms._size(new, np.array([50, 50, *[0] * 9]), 0.3, 0.2)
+    assert (size == {"psi": 0.3, "ks": 0.2}) is told
+    assert (size == {"psi": None, "ks": None}) is not told
 
 
 def test_moments_that_come_twice_are_not_counted_as_evidence():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clinloom import cli
-from clinloom.evaluate import alarms
+from clinloom.evaluate import asked
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
@@ -25,14 +25,14 @@ def test_every_command_is_one(line: str):
 
 def test_every_kind_of_alarm_is_told_and_what_it_is_large_enough_for():
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", PAGE, re.MULTILINE))
-    assert set(rows) == set(alarms.KINDS)
-    assert f"{alarms.SHIFTED}" in rows["inputs"] and f"{alarms.SHIFTED}" in rows["predictions"]
-    assert rows["missing"] == f"{100 * alarms.LACKING:.0f} points"
-    assert rows["flagged"] == f"{100 * alarms.OFTEN:.0f} points"
-    assert rows["calibration"] == f"{alarms.LOGITS}" and rows["discrimination"] == f"{alarms.AREA}"
+    assert set(rows) == set(asked.KINDS)
+    assert f"{asked.SHIFTED}" in rows["inputs"] and f"{asked.SHIFTED}" in rows["predictions"]
+    assert rows["missing"] == f"{100 * asked.LACKING:.0f} points"
+    assert rows["flagged"] == f"{100 * asked.OFTEN:.0f} points"
+    assert rows["calibration"] == f"{asked.LOGITS}" and rows["discrimination"] == f"{asked.AREA}"
 
 
 def test_every_argument_of_the_command_is_told():
     command = cli.parser()._subparsers._group_actions[0].choices["monitor"]
-    asked = {o for a in command._actions for o in a.option_strings if o.startswith("--")}
-    assert {o for o in asked if o in PAGE} >= asked - {"--help", "--quiet", "--platform"}
+    options = {o for a in command._actions for o in a.option_strings if o.startswith("--")}
+    assert {o for o in options if o in PAGE} >= options - {"--help", "--quiet", "--platform"}

@@ -108,19 +108,21 @@ def _alarm(one: Record) -> dict[str, str]:
     of = f" ({one['of']})" if one.get("of") else ""
     found, was = one["found"], one["expected"]
     if isinstance(found, Mapping):
-        found, was = f"PSI {number(found['psi'])}, KS {number(found['ks'])}", "0"
+        found, was = f"PSI {number(found['psi'], 2)}, KS {number(found['ks'], 2)}", "0"
     return {
         "kind": KINDS[one["kind"]],
         "what": f"{what}{of}",
         "period": one["period"] or "all",
-        "found": _said(found),
-        "was": _said(was),
+        "found": _said(found, one["kind"]),
+        "was": _said(was, one["kind"]),
     }
 
 
-def _said(value: Any) -> str:
+def _said(value: Any, kind: str) -> str:
     if value is None:
         return NONE
+    if kind in ("missing", "flagged"):
+        return percent(value)
     return number(value) if isinstance(value, float) else str(value)
 
 

@@ -40,7 +40,7 @@ from clinloom.tables import FEATURES, LABELS, PREDICTIONS, SEEN, Table, matrix
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-MOST = 520  # periods
+MOST = 260  # periods: five years of weeks
 ROWS = 1_000_000  # scored moments that a worker holds at once, about
 MOMENT = "subject bigint, at bigint, risk double, flagged boolean, label boolean, member bigint"
 KEPT = pa.schema(
