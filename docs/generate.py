@@ -49,7 +49,6 @@ KERNELS = (
     "clinloom.evaluate.fitness",
     "clinloom.evaluate.watch",
     "clinloom.evaluate.alarms",
-    "clinloom.evaluate.outcomes",
 )
 
 
