@@ -44,6 +44,11 @@ KERNELS = (
     "clinloom.evaluate.calibration",
     "clinloom.evaluate.utility",
     "clinloom.evaluate.bootstrap",
+    "clinloom.evaluate.cells",
+    "clinloom.evaluate.drift",
+    "clinloom.evaluate.fitness",
+    "clinloom.evaluate.watch",
+    "clinloom.evaluate.alarms",
 )
 
 

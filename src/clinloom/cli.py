@@ -1,6 +1,6 @@
 """The command line: a subcommand a task. Results on stdout, progress on stderr.
 
-Exit codes: 0 success, 1 failure, 2 wrong use or an invalid study.
+Exit codes: 0 success, 1 failure, 2 wrong use or an invalid study, 3 an alarm of `monitor`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clinloom import __version__, files, platforms, tasks
+from clinloom import __version__, files, platforms, tasks, watching
 from clinloom.deploy import serving
 from clinloom.errors import ClinloomError, UsageError, instead
 from clinloom.platforms import Site, Task
 from clinloom.run.progress import Progress
 from clinloom.store import disk_full
 
-EXIT = "exit codes: 0 success, 1 failure, 2 wrong use or invalid study"
+EXIT = "exit codes: 0 success, 1 failure, 2 wrong use or invalid study, 3 an alarm of monitor"
 
 
 class Parser(argparse.ArgumentParser):
@@ -173,7 +173,8 @@ def score(args: argparse.Namespace) -> Any:
     site = platforms.site(args.on, told={}, file=file)
     progress = _progress(args)
     if site is None:
-        return run.score(args.bundle, out=args.out, overrides=changes, progress=progress)
+        asked: dict[str, Any] = {"overrides": changes, "watched": args.features}
+        return run.score(args.bundle, out=args.out, **asked, progress=progress)
     task = tasks.of_score(args, changes)
     return _submitted(site, task, progress) or {"predictions": str(task.places["--out"])}
 
@@ -244,6 +245,7 @@ COMMANDS = {
     "serve": (serve, "clinloom serve out/bundle --token env:CLINLOOM_TOKEN"),
     "plugins": (plugins_, "clinloom plugins"),
     "demo": (demo, "clinloom demo --out demo-out"),
+    **watching.COMMANDS,
 }
 
 
@@ -296,11 +298,15 @@ def parser() -> Parser:
         made[name].add_argument("directory", metavar="OUT", help="the output of a run, an address")
     made["score"].add_argument("bundle", help="the bundle of a run, an address")
     made["score"].add_argument("--out", required=True, help="the address of a Parquet file")
+    made["score"].add_argument(
+        "--features", action="store_true", help="also write the features, for `monitor`"
+    )
     serving.arguments(made["serve"])
     made["demo"].add_argument("--out", default="demo-out", help="the output's address")
     for name, patients in (("synth", 2000), ("demo", 2000)):
         made[name].add_argument("--patients", type=int, default=patients)
         made[name].add_argument("--seed", type=int, default=7)
+    watching.arguments(made)
     return top
 
 
@@ -324,8 +330,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; give its exit code."""
     args = parser().parse_args(argv)
     try:
-        _show(args.function(args), as_json=args.json)
-        return 0
+        result = args.function(args)
+        _show(result, as_json=args.json)
+        return watching.code(result)
     except SystemExit as ended:  # with the exit code of a command on its platform
         return int(ended.code or 0)
     except ClinloomError as error:

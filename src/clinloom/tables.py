@@ -257,6 +257,16 @@ INDEX = Table(
     ),
     ("subject_id", "prediction_time"),
 )
+LABELS = Table(
+    "labels",
+    "outcomes of scored moments (MEDS label schema): the index, a later scoring, or a site's own",
+    (
+        _subject,
+        _moment,
+        Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known"),
+    ),
+    ("subject_id", "prediction_time"),
+)
 STRATA = Table(
     "strata",
     "how many patients each salt of the split's and the folds' hashes would put where",
@@ -289,6 +299,15 @@ VOCABULARY = Table(
         Column("code", _string, "code", nullable=False),
         Column("rows", _long, "training rows", nullable=False),
         Column("timed", _long, "of these, rows that saw it with a time", nullable=False),
+    ),
+)
+SEEN = Table(
+    "seen",
+    "how many patients have each code, and numbers of it in each unit: what new data are held to",
+    (
+        Column("code", _string, "the events' code, before cleaning", False),
+        Column("unit", _string, "as the sources write it; empty: none was told; null: any or none"),
+        Column("patients", _long, "how many", False),
     ),
 )
 DATASET = Table(

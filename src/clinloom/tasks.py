@@ -53,7 +53,8 @@ def of_score(args: argparse.Namespace, changes: list[str]) -> Task:
     """``clinloom score`` with every place of ``--set`` made absolute."""
     bundle, out = files.address(args.bundle), files.address(args.out)
     words, found = _changes(changes)
-    command = ("score", str(bundle), "--out", str(out), *words, *_telling(args))
+    more = ("--features",) * args.features
+    command = ("score", str(bundle), "--out", str(out), *more, *words, *_telling(args))
     return Task(command, {}, {"bundle": bundle, "--out": out, **found})
 
 

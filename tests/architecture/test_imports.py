@@ -29,7 +29,7 @@ LAYERS = [  # from the ground up; a room imports its own layer's rooms or those 
     {"deploy"},
     {"run"},
     {"platforms"},
-    {"doctor", "tasks", "cli"},
+    {"doctor", "tasks", "watching", "cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -140,7 +140,7 @@ def test_bad_input_is_told_with_its_mend(hospital, finished, tmp_path, change, c
 
 
 def test_help_shows_an_example_and_a_wrong_command_the_nearest():
-    commands = "doctor synth validate codes run report score plugins demo".split()
+    commands = "doctor synth validate codes run report score plugins demo monitor".split()
     for command in commands:
         assert f"clinloom {command}" in clinloom(command, "--help").stdout.split("example:")[1]
     wrong = clinloom("rnu", check=False)

@@ -1,8 +1,8 @@
 """The bundle: a model with its study, its features and its evidence, ready to score.
 
 ``bundle.json`` (study, features, the units that were learned, evidence, and the names of the other
-parts), the scorer (arrays) and the same model as a saved ``PipelineModel``. Loading and predicting
-need no Spark.
+parts), the scorer (arrays), the reference that a model at work is watched by, and the same model as
+a saved ``PipelineModel``. Loading and predicting need no Spark.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
+from clinloom.evaluate.watch import Reference
 from clinloom.events import STATIC
 from clinloom.features import Feature
 from clinloom.files import Address
@@ -50,6 +51,7 @@ def publish(
     evidence: Mapping[str, Any],
     check: Callable[[], None],
     units: Mapping[str, str | None] | None = None,
+    reference: str | None = None,
     spark: Callable[[Address], None] | None = None,
 ) -> None:
     """Put a bundle at an address in one step: ``bundle.json`` comes last and names the rest.
@@ -65,6 +67,9 @@ def publish(
         parts["spark"] = f"spark-{mark}"
         spark(place / parts["spark"])
     files.write(place / parts["scorer"], scorer.dump())
+    if reference is not None:
+        parts["reference"] = f"reference-{mark}.json"
+        files.write(place / parts["reference"], reference.encode())
     document = {
         "format": FORMAT,
         "parts": parts,
@@ -115,6 +120,18 @@ class Bundle:
         """Where ``PipelineModel.load`` finds the same model. Raises KeyError where absent."""
         uri: str = (self.place / self.document["parts"]["spark"]).uri
         return uri
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What its training and test rows were like. Raises StoreError where it was not kept."""
+        parts = self.document["parts"]
+        if "reference" not in parts:
+            raise StoreError(
+                "the bundle keeps no `reference` of its training rows, to watch new ones by",
+                where=str(self.place),
+                mend="run its study again with this version: what is committed is kept",
+            )
+        return Reference.parse(json.loads(files.read(self.place / parts["reference"])))
 
     @property
     def mark(self) -> str:

@@ -16,8 +16,9 @@ from clinloom import files, plugins
 from clinloom import study as studies
 from clinloom.errors import MissingDependency, StoreError, UsageError, instead
 from clinloom.files import Address
-from clinloom.run import acquire, dataset, judge, record, train
+from clinloom.run import acquire, dataset, judge, record, reference, train
 from clinloom.run import look as looking
+from clinloom.run import monitor as monitoring
 from clinloom.run import score as scores
 from clinloom.run.progress import Progress
 from clinloom.run.work import Work
@@ -56,7 +57,10 @@ def run(
         rows = dataset.build_features(work, study, events, cohort, features)
         models = train.train(work, study, rows, features)
         evaluation = judge.evaluate(work, study, rows, features, models)
-        judge.bundle(work, study, events, features, models, evaluation)
+        watched = reference.reference(
+            work, acquired, rows, features, models, evaluation["selected"]
+        )
+        judge.bundle(work, study, events, features, models, evaluation, watched)
         record.tell(work, study)
     finally:
         work.close()
@@ -139,13 +143,28 @@ def score(
     *,
     out: str | os.PathLike[str],
     overrides: Sequence[str] = (),
+    watched: bool = False,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
-    """Score new patients from the same kinds of source; write one Parquet file."""
+    """Score new patients from the same kinds of source; write one Parquet file.
+
+    ``watched``: beside it, in ``<out>.features``, what :func:`monitor` reads of the features.
+    """
+    asked: dict[str, Any] = {"overrides": overrides, "watched": watched}
     return scores.score(
-        os.fspath(bundle), out=os.fspath(out), overrides=overrides, progress=progress, spark=spark
+        os.fspath(bundle), out=os.fspath(out), **asked, progress=progress, spark=spark
     )
+
+
+def monitor(
+    bundle: str | os.PathLike[str],
+    *,
+    predictions: str | os.PathLike[str],
+    **asked: Any,
+) -> dict[str, Any]:
+    """Say whether a model at work has grown unfit: see :func:`clinloom.run.monitor.monitor`."""
+    return monitoring.monitor(os.fspath(bundle), predictions=os.fspath(predictions), **asked)
 
 
 def _said(metric: Mapping[str, float | None]) -> str:

@@ -169,6 +169,7 @@ def bundle(
     features: Sequence[Feature],
     models: Mapping[str, Tables],
     found: Mapping[str, Any],
+    reference: Tables,
 ) -> None:
     """Write the selected model's bundle; its parity was held when it was trained."""
 
@@ -182,6 +183,7 @@ def bundle(
             study=study.portable(),
             features=features,
             units=units(events),
+            reference=reference["reference"].text("reference.json"),
             evidence={
                 "selected": selected,
                 "study_hash": study.hash,
@@ -193,4 +195,5 @@ def bundle(
         )
         out.took("bundle", [Part(bundles.DOCUMENT, name=bundles.DOCUMENT)])
 
-    work.step("bundle", do, options=study.portable(), inputs={"evaluate": work.keys["evaluate"]})
+    inputs = {name: work.keys[name] for name in ("evaluate", "reference")}
+    work.step("bundle", do, options=study.portable(), inputs=inputs)

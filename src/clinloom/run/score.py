@@ -21,18 +21,30 @@ from clinloom.run import dataset
 from clinloom.run.acquire import acquire
 from clinloom.run.progress import Progress
 from clinloom.run.record import rejected
+from clinloom.run.reference import seen
 from clinloom.run.sums import flowed
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
 from clinloom.store import Pending, Store, TableWriter, attempt
 from clinloom.store.stored import stream
 from clinloom.study import PLACES, Cohort, SourceModel, Study
-from clinloom.tables import CROSSWALK, EVENTS, FLOW, PREDICTIONS, SCORES, Table
+from clinloom.tables import (
+    CROSSWALK,
+    EVENTS,
+    FEATURES,
+    FLOW,
+    PREDICTIONS,
+    SCORES,
+    SEEN,
+    Table,
+    matrix,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 AT_ONCE = 1 << 18  # rows that are copied at once into the one file
+BESIDE, MOMENTS, CODES = ".features", "moments", "codes.parquet"  # of watched scores
 RESOURCE = r"(^|/)Patient[/?]"  # a FHIR record or reference, not a number
 
 
@@ -41,6 +53,7 @@ def score(
     *,
     out: str,
     overrides: Sequence[str] = (),
+    watched: bool = False,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
@@ -50,6 +63,9 @@ def score(
     follow-up: ``boolean_value`` is null where the outcome was not seen and, as the study's
     ``follow_up`` has it, may not be known yet. Moments that are still to come are left out. The
     answer's ``patients`` tells how many each step of the cohort left.
+
+    ``watched``: the features of each moment, and which codes and units there were, are written to
+    the folder ``<out>.features``, for ``clinloom monitor``; it holds a row a moment, as the scores.
 
     Who scored what by which bundle, and when, is kept in the folder ``<out>.audit``, a file each
     time, also where it fails.
@@ -73,8 +89,14 @@ def score(
         events = dataset.clean(work, study, acquired, loaded.units)
         refused = rejected(events["counts"].read().to_pylist())
         store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
-        scored = predict(work, study, events, acquired, bundle=loaded)
+        scored = predict(work, study, events, acquired, bundle=loaded, watched=watched)
         rows = _write(study, scored, target)
+        if watched:
+            beside = target.parent / f"{target.name}{BESIDE}"
+            files.remove(beside)
+            for number, file in enumerate(scored["features"].files()):
+                _copied(FEATURES, [file], beside / MOMENTS / f"part-{number:05}.parquet")
+            _copied(SEEN, scored["seen"].files(), beside / CODES)
         flow = scored["flow"].read().to_pylist()
         store.audit("scored", str(target), rows)
     except BaseException as error:
@@ -121,9 +143,15 @@ def _drops(override: str) -> bool:
 
 
 def predict(
-    work: Work, study: Study, events: Tables, acquired: Tables, *, bundle: Bundle
+    work: Work,
+    study: Study,
+    events: Tables,
+    acquired: Tables,
+    *,
+    bundle: Bundle,
+    watched: bool = False,
 ) -> Tables:
-    """The predictions of every patient's moments, by bucket."""
+    """The predictions of every patient's moments, by bucket; where they are watched, more."""
     last = dataset.extent(events)
     inputs = {"events": (events["events"], EVENTS)}
     if study.deploy.identifier:
@@ -140,13 +168,16 @@ def predict(
                 cohort=study.cohort,
                 last=last,
                 now=present(last),
+                watched=watched,
             ),
             out=out,
-            tables={"predictions": _table(study)},
+            tables={"predictions": _table(study)} | ({"features": FEATURES} if watched else {}),
             columns={"events": [*features.columns(study.features), "earlier"]},
             merges={"flow": flowed},
         )
         out.write(FLOW, found["flow"])
+        if watched:
+            out.write(SEEN, seen(work, acquired, out))
 
     return work.step("score", do, inputs={"clean": work.keys["clean"]}, counts="predictions")
 
@@ -167,6 +198,7 @@ def scored(
     cohort: Cohort,
     last: int | None,
     now: int | None,
+    watched: bool = False,
 ) -> dict[str, pa.Table]:
     """The scoring kernel for whole patients; a worker loads a publication of the bundle once.
 
@@ -179,13 +211,15 @@ def scored(
     index, flow = found["index"], found["flow"]
     if not index.num_rows:
         return {"flow": flow}
-    made = _loaded[bundle][1].risks(events, index)
+    loaded = _loaded[bundle][1]
+    more = {"features": features.compute(events, index, loaded.features)} if watched else {}
+    made = loaded.scored(index, matrix(more["features"])) if more else loaded.risks(events, index)
     at = made.schema.get_field_index("boolean_value")
     made = made.set_column(at, made.schema.field(at), index.column("boolean_value"))
     if known is not None:
         made = made.join(_identifiers(known), "subject_id")
         made = made.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
-    return {"predictions": made, "flow": flow}
+    return {"predictions": made, "flow": flow, **more}
 
 
 def _identifiers(crosswalk: pa.Table) -> pa.Table:
@@ -201,12 +235,16 @@ def _identifiers(crosswalk: pa.Table) -> pa.Table:
 
 
 def _write(study: Study, scored: Tables, target: Address) -> int:
-    """The buckets one after another in one file, a few rows at a time."""
-    table = _table(study)
+    """The buckets one after another in one file."""
+    return _copied(_table(study), scored["predictions"].files(), target)
+
+
+def _copied(table: Table, parts: Sequence[Address], target: Address) -> int:
+    """Files of a table as one, a few rows at a time; how many rows they hold."""
     try:
         files.folder(target.parent)
         with TableWriter(target, table) as writer:
-            for file in scored["predictions"].files():
+            for file in parts:
                 for rows in stream(str(file), None, AT_ONCE):
                     writer.write(rows)
     except OSError as error:

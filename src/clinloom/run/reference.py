@@ -1,0 +1,304 @@
+"""What the bundle must know of its rows, so that the model can be watched at work.
+
+Two passes of the integrated dataset and one of the acquired events, in workers; what comes back are
+sums. Features are told of training rows; risks, flags and outcomes of test rows, which the model
+did not see. Nothing is told of fewer than 5 patients (``evaluate.cells``, ``report.disclosure``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clinloom.deploy.scorer import Scorer
+from clinloom.evaluate import cells, drift, fitness, watch
+from clinloom.evaluate.cells import Cells, Kept
+from clinloom.evaluate.fitness import UNKNOWN, Estimate
+from clinloom.evaluate.watch import FEW, Reference, Rows, Seen
+from clinloom.events import coded, column, numbers, subjects
+from clinloom.features import Feature
+from clinloom.learn import risks, sketch
+from clinloom.learn.risks import Risks
+from clinloom.learn.sketch import Sketch
+from clinloom.report import disclosure
+from clinloom.run import train
+from clinloom.run.predict import NUMBERS
+from clinloom.run.work import Tables, Work
+from clinloom.spark import workers
+from clinloom.spark.sums import Merge
+from clinloom.store import Pending
+from clinloom.tables import ACQUIRED, DATASET, SEEN, matrix
+
+AGES = (0, 18, 45, 65, 80, np.inf)
+MOST_GROUPS = 62  # what a row's memberships are kept in is a whole number of 64 bits
+READ = ("subject_id", "code", "numeric_value", "unit")
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Group(NamedTuple):
+    """Rows whose feature number ``at`` lies in [low, high); ``kind``: sex, age or site."""
+
+    kind: str
+    name: str
+    at: int
+    low: float
+    high: float
+
+
+def subgroups(features: Sequence[Feature]) -> list[Group]:
+    """The subgroups that a model's features tell: sexes, bands of age, and sites."""
+    out: dict[str, Group] = {}
+    for at, feature in enumerate(features):
+        room, _, value = feature.code.partition("//")
+        if feature.statistic == "age":
+            for low, high in zip(AGES, AGES[1:], strict=False):
+                name = f"age {low:g} to {high - 1:g}" if np.isfinite(high) else f"age {low:g} on"
+                out.setdefault(name, Group("age", name, at, low, high))
+        elif room in ("GENDER", "SITE"):
+            kind = "sex" if room == "GENDER" else "site"
+            name = f"{kind} {value}"
+            out.setdefault(name, Group(kind, name, at, np.nextafter(0.0, 1.0), np.inf))
+    return list(out.values())[:MOST_GROUPS]
+
+
+def members(values: Floats, groups: Sequence[Group]) -> Flags:
+    """Which rows (n, f) are of which subgroup: (n, g)."""
+    out = np.zeros((len(values), len(groups)), bool)
+    for number, group in enumerate(groups):
+        value = values[:, group.at]
+        out[:, number] = (value >= group.low) & (value < group.high)
+    return out
+
+
+def reference(
+    work: Work,
+    acquired: Tables,
+    dataset: Tables,
+    features: Sequence[Feature],
+    models: Mapping[str, Tables],
+    selected: str,
+) -> Tables:
+    """The reference of the selected model, as the text ``reference.json``."""
+    scorer, groups = train.scorer(models, selected), subgroups(features)
+
+    def do(out: Pending) -> None:
+        passed = partial(
+            workers.by_patient,
+            work.spark,
+            {"dataset": (dataset["dataset"], DATASET)},
+            out=out,
+            tables={},
+            chunk=max(256, NUMBERS // 16 // max(1, len(features))),  # sketches of several are held
+        )
+        first = passed(partial(_first, scorer=scorer), merges=FIRST)
+        cut = Cells.of(Sketch.read(first["sketch"]))
+        risk = Cells.of(Sketch.read(first["risk"]))
+        intercept = _zero(fitness.estimate(Risks.read(first["groups"])).intercept)
+        kernel = partial(
+            _second, scorer=scorer, cut=cut, risk=risk, intercept=intercept, groups=groups
+        )
+        second = passed(kernel, merges=SECOND)
+        made = _told(features, cut, risk, second, groups, seen(work, acquired, out))
+        out.put("reference", "reference.json", json.dumps(made.plain()))
+
+    inputs = train.keys(work, models, "acquire", "features")
+    return work.step("reference", do, options=[selected], inputs=inputs)
+
+
+def _split(dataset: pa.Table, part: str) -> tuple[pa.Table, Floats, npt.NDArray[np.int64]]:
+    """The rows of a part of the split, with features and subjects."""
+    rows = dataset.filter(pc.fill_null(pc.equal(dataset.column("split"), part), False))
+    values = matrix(rows) if rows.num_rows else np.zeros((0, 0))
+    return rows, values, rows.column("subject_id").to_numpy()
+
+
+def _first(dataset: pa.Table, *, scorer: Scorer) -> dict[str, pa.Table]:
+    """The kernel of the first pass: what cells are cut by, and the test rows' groups."""
+    found = {}
+    rows, values, subject = _split(dataset, "train")
+    if rows.num_rows:
+        found["sketch"] = Sketch.of(np.where(np.isfinite(values), values, np.nan), subject).table()
+    rows, values, subject = _split(dataset, "test")
+    if rows.num_rows:
+        risk = scorer.score(values)
+        found["risk"] = Sketch.of(risk[:, None], subject).table()
+        found["groups"] = Risks.of(_outcome(rows), risk).compact(watch.GROUPS).table()
+    return found
+
+
+def _second(
+    dataset: pa.Table,
+    *,
+    scorer: Scorer,
+    cut: Cells,
+    risk: Cells,
+    intercept: float,
+    groups: Sequence[Group],
+) -> dict[str, pa.Table]:
+    """The kernel of the second pass: counts of the training rows, sums of the test rows."""
+    found = {}
+    rows, values, subject = _split(dataset, "train")
+    if rows.num_rows:
+        found["features"] = cut.counts(values, np.zeros(len(subject), np.int64), subject)
+        found["trained"] = watch.sized(subject)
+    rows, values, subject = _split(dataset, "test")
+    if rows.num_rows:
+        told = scorer.score(values)
+        known = np.ones(len(told), bool)
+        period, member = np.zeros(len(told), np.int64), members(values, groups)
+        flagged = told >= scorer.threshold
+        made = Rows(subject, period, told, flagged, _outcome(rows), known, member)
+        found |= watch.sums(made, risk, intercept)
+    return found
+
+
+def _outcome(rows: pa.Table) -> Flags:
+    found = rows.column("boolean_value").fill_null(False).to_numpy(zero_copy_only=False)
+    return np.asarray(found.astype(bool))
+
+
+FIRST: dict[str, Merge] = {"sketch": sketch.merged, "risk": sketch.merged, "groups": risks.merged}
+SECOND: dict[str, Merge] = {
+    **watch.MERGES,
+    "features": cells.merged,
+    "trained": watch.MERGES["counted"],
+}
+
+
+def _told(
+    features: Sequence[Feature],
+    cut: Cells,
+    risk: Cells,
+    found: Mapping[str, pa.Table],
+    groups: Sequence[Group],
+    codes: pa.Table,
+) -> Reference:
+    """What may leave."""
+    counts, patients = cells.dense(found["features"], [0], len(features))
+    trained = found["trained"].to_pylist()[0]
+    of, spread = watch.seen(found)
+    whole, said = of[0], cells.dense(found["risks"], [0], 1)
+    known = [
+        (group, one)
+        for at, group in enumerate(groups)
+        if (one := of.get(-1 - at)) is not None and one.known
+    ]
+    return Reference(
+        names=tuple(feature.name for feature in features),
+        features=Kept.of(cut, counts[0], patients[0]),
+        apart=_apart(trained),
+        risk=Kept.of(risk, said[0][0], said[1][0]),
+        rows=whole.rows,
+        rows_apart=whole.apart,
+        flagged=_blurred(whole.flagged, whole.rows),
+        whole=_estimate(whole, spread),
+        groups={group.name: _estimate(one, spread) for group, one in _showable(known)},
+        codes=_listed(codes),
+        pairs=_pairs(codes),
+    )
+
+
+def _apart(row: Mapping[str, int]) -> float:
+    return float(drift.effective(row["rows"], row["squares"])) / row["rows"]
+
+
+def _estimate(one: Seen, spread: float) -> Estimate:
+    """What the outcomes tell; nothing where few have, or have not, the outcome."""
+    if not one.told:
+        return UNKNOWN
+    return fitness.estimate(one.risks, spread=spread, apart=one.known_apart)
+
+
+def _showable(known: Sequence[tuple[Group, Seen]]) -> list[tuple[Group, Seen]]:
+    """Subgroups of which neither those with nor those without the outcome need be hidden."""
+    out = []
+    for kind in dict.fromkeys(group.kind for group, _ in known):
+        some = [(group, one) for group, one in known if group.kind == kind]
+        having = disclosure.parts([one.positive for _, one in some])
+        lacking = disclosure.parts([one.known - one.positive for _, one in some])
+        out += [pair for pair, a, b in zip(some, having, lacking, strict=True) if a and b]
+    return out
+
+
+def _blurred(count: int, of: int) -> int:
+    """A count of which neither side is of few: some are half of few, to a half of all."""
+    few = FEW // 2
+    if disclosure.small(count):
+        return few
+    return of - few if disclosure.small(of - count) else count
+
+
+def _zero(value: float) -> float:
+    return value if np.isfinite(value) else 0.0
+
+
+def seen(work: Work, acquired: Tables, out: Pending) -> pa.Table:
+    """SEEN of the events as the sources gave them."""
+    found = workers.by_patient(
+        work.spark,
+        {"acquired": (acquired["acquired"], ACQUIRED)},
+        codes_seen,
+        out=out,
+        tables={},
+        columns={"acquired": READ},
+        merges={"seen": seen_together},
+    )
+    return found.get("seen", SEEN.empty)
+
+
+def codes_seen(acquired: pa.Table) -> dict[str, pa.Table]:
+    """The kernel of codes: how many patients have each (SEEN), and numbers of it in each unit."""
+    subject = subjects(acquired)
+    who = np.cumsum(np.r_[False, subject[1:] != subject[:-1]][: subject.size])
+    code, names = coded(column(acquired, "code"))
+    unit, units = coded(column(acquired, "unit"))
+    value = numbers(column(acquired, "numeric_value"))
+    width = len(units) + 2  # 0: the code itself, 1: no unit
+    parts = [code * np.int64(width), (code * np.int64(width) + unit + 2)[value == value]]
+    patients = [who, who[value == value]]
+    size = max(1, len(names)) * width
+    pair = np.unique(np.concatenate(patients) * np.int64(size) + np.concatenate(parts)) % size
+    found, counts = np.unique(pair, return_counts=True)
+    of = found % width
+    told = {
+        "code": pa.array(names, pa.string()).take(pa.array(found // width)),
+        "unit": pa.array([None if u == 0 else "" if u == 1 else units[u - 2] for u in of.tolist()]),
+        "patients": pa.array(counts),
+    }
+    return {"seen": pa.table({n: told[n].cast(t) for n, t in _types()}, schema=SEEN.arrow)}
+
+
+def _types() -> Iterable[tuple[str, pa.DataType]]:
+    return ((f.name, f.type) for f in SEEN.arrow)
+
+
+def seen_together(tables: Sequence[pa.Table]) -> pa.Table:
+    """SEEN with each code and unit once."""
+    found = pa.concat_tables(tables).group_by(["code", "unit"]).aggregate([("patients", "sum")])
+    return found.rename_columns(SEEN.arrow.names).cast(SEEN.arrow)
+
+
+def _listed(codes: pa.Table) -> dict[str, list[str]]:
+    """The units of each code, of which 5 patients bear witness."""
+    out: dict[str, list[str]] = {}
+    for row in codes.sort_by([("code", "ascending"), ("unit", "ascending")]).to_pylist():
+        if row["patients"] >= FEW:
+            units = out.setdefault(row["code"], [])
+            if row["unit"] is not None:
+                units.append(row["unit"])
+    return out
+
+
+def _pairs(codes: pa.Table) -> int:
+    """Patients added up over the codes."""
+    whole = codes.filter(pc.is_null(codes.column("unit")))
+    return int(pc.sum(whole.column("patients")).as_py() or 0)

@@ -1,0 +1,176 @@
+"""The step on Spark: what it answers is what the kernels answer of all rows at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from tests.hospital import clinloom, places, sets
+from tests.properties import test_alarms as hospital
+
+from clinloom import files, plugins
+from clinloom import study as studies
+from clinloom.deploy import bundle as bundles
+from clinloom.deploy.scorer import Scorer
+from clinloom.errors import DataError
+from clinloom.evaluate import alarms, asked, watch
+from clinloom.features import Feature
+from clinloom.learn.preparation import learn
+from clinloom.run import api, monitor, reference
+from clinloom.tables import FEATURES, PREDICTIONS, SEEN
+
+SEXES = {12: "demographics|GENDER//a|present|all", 13: "demographics|GENDER//b|present|all"}
+LISTED = [
+    Feature.named(SEXES.get(n, f"measurements|F//{n}|last|24h"), modality="records")
+    for n in range(hospital.FEATURES)
+]
+STUDY = """
+name: watched
+sources: {lab: {type: table, path: lab, patient: pid, time: {static: true}, code: {column: what}}}
+cohort: {index: {at: A}, outcome: {codes: B, within: 30d}}
+features: {measurements: {codes: "*"}}
+models: [logistic_regression]
+"""
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(11)
+    made = hospital.drawn(rng, 1800, each=3)
+    hospital.shifted_unit(rng, made)
+    months = np.array([f"2026-{m + 1:02}" for m in range(hospital.PERIODS)], "datetime64[M]")
+    start = months[made["period"]].astype("datetime64[us]").astype(np.int64)
+    order = np.arange(len(start)) % 3
+    made["at"] = start + order * 3_600_000_000
+    return made
+
+
+@pytest.fixture(scope="module")
+def known() -> watch.Reference:
+    made = hospital.reference(np.random.default_rng(12), each=3, rows=3999, tests=1599)
+    names = tuple(feature.name for feature in LISTED)
+    groups = dict(zip(("sex a", "sex b"), made.groups.values(), strict=True))
+    return replace(made, names=names, groups=groups)
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory, made, known):
+    """A bundle, scores in two files, their features, and later outcomes."""
+    root = tmp_path_factory.mktemp("watched")
+    study = studies.parse(yaml.safe_load(STUDY), rooms=plugins, base=str(root))
+    arrays = {"coefficients": np.zeros(1), "intercept": np.zeros(1)}
+    statistics = learn(np.arange(10.0)[:, None], lower=0.01, upper=0.99)
+    bundles.publish(
+        files.address(root) / "bundle",
+        scorer=Scorer("logistic_regression", statistics, arrays, 1.0, 0.0, 0.25),
+        study=study.portable(),
+        features=LISTED,
+        evidence={},
+        check=lambda: None,
+        reference=json.dumps(known.plain()),
+    )
+    at = pa.array(made["at"], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    keys = [pa.array(made["subject"]), at]
+    flagged = pa.array(made["risk"] >= 0.25)
+    none = pa.nulls(len(at), pa.bool_())
+    scores = pa.table([*keys, none, flagged, pa.array(made["risk"])], schema=PREDICTIONS.arrow)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(made["x"].ravel()), hospital.FEATURES)
+    rows = pa.table([*keys, values.cast(pa.list_(pa.float64()))], schema=FEATURES.arrow)
+    shuffled = np.random.default_rng(0).permutation(len(at))
+    for part, which in enumerate((slice(0, 900), slice(900, None))):
+        file = root / "scores" / f"{part}.parquet"
+        beside = root / "scores" / f"{part}.parquet.features"
+        (beside / "moments").mkdir(parents=True)
+        pq.write_table(scores.take(pa.array(shuffled[which])), file)
+        pq.write_table(rows.take(pa.array(shuffled[which])), beside / "moments" / "a.parquet")
+        pq.write_table(SEEN.rows([{"code": "C//0", "patients": 90}]), beside / "codes.parquet")
+    labels = {"subject_id": keys[0], "prediction_time": at, "boolean_value": made["outcome"]}
+    pq.write_table(pa.table(labels).take(pa.array(shuffled)), root / "later.parquet")
+    return root
+
+
+def given(root, **more):
+    return {"predictions": root / "scores", "outcomes": str(root / "later.parquet"), **more}
+
+
+@pytest.mark.core
+def test_the_step_answers_as_the_kernels_do(spark, laid, made, known):
+    told = api.monitor(laid / "bundle", **given(laid), out=str(laid / "seen"), spark=spark)
+    found = json.loads((laid / "seen" / "monitor.json").read_text())
+    groups = reference.subgroups(LISTED)
+    free = made["at"][~made["outcome"]].max()
+    rows = hospital.told(made)._replace(
+        member=reference.members(made["x"], groups), known=made["at"] <= free
+    )
+    order = np.lexsort((made["at"], made["subject"]))
+    rows = rows._replace(**{name: part[order] for name, part in rows._asdict().items()})
+    expected = alarms.judge(
+        known,
+        watch.sums(rows, known.risk.cells, known.whole.intercept),
+        labels={n: f"2026-{n + 1:02}" for n in range(hospital.PERIODS)},
+        groups=[group.name for group in groups],
+        features=known.features.cells.counts(made["x"], made["period"], made["subject"]),
+        codes=SEEN.rows([{"code": "C//0", "patients": 90}]),
+    )
+    assert {name: found[name] for name in expected} == json.loads(json.dumps(expected))
+    assert told["verdict"] == "alarm" and set(found["kinds"]) == set(asked.KINDS)
+    assert {a["what"] for a in found["alarms"] if a["kind"] == "inputs"} == {LISTED[3].name}
+    assert "needs a look" in (laid / "seen" / "monitor.html").read_text()
+
+
+@pytest.mark.core
+def test_without_features_and_outcomes_less_is_asked(spark, laid, tmp_path):
+    scores = tmp_path / "scores.parquet"
+    scores.write_bytes((laid / "scores" / "0.parquet").read_bytes())
+    api.monitor(laid / "bundle", predictions=scores, out=str(tmp_path), by="week", spark=spark)
+    found = json.loads((tmp_path / "monitor.json").read_text())
+    assert set(found["kinds"]) == {"predictions", "flagged"} and found["outcomes_until"] is None
+
+
+def test_only_outcomes_whose_time_at_risk_has_ended_count(spark, laid, tmp_path):
+    more = {"until": "2026-05-01", "out": str(tmp_path)}
+    api.monitor(laid / "bundle", **given(laid), **more, spark=spark)
+    found = json.loads((tmp_path / "monitor.json").read_text())
+    known = {one["period"]: one["known"] for one in found["periods"]}
+    assert known["2026-03"] and known["2026-05"] is None and known["2026-06"] is None
+
+
+def test_features_of_another_bundle_are_refused(spark, laid, tmp_path):
+    rows = pq.read_table(laid / "scores" / "0.parquet.features" / "moments" / "a.parquet")
+    short = pa.array([v[:3] for v in rows.column("values").to_pylist()], pa.list_(pa.float64()))
+    pq.write_table(rows.set_column(2, "values", short), tmp_path / "short.parquet")
+    with pytest.raises(DataError, match="a row has 3 features, and the bundle has 40"):
+        api.monitor(
+            laid / "bundle", **given(laid), features=str(tmp_path / "short.parquet"), spark=spark
+        )
+
+
+@pytest.mark.slow
+def test_a_run_is_watched_from_the_command_line(hospital, finished, tmp_path):
+    """Its own patients, of whom most trained it, raise no alarm but a few of chance."""
+    scores, out = tmp_path / "risk.parquet", tmp_path / "seen"
+    data = sets(places(hospital))
+    clinloom("score", finished / "bundle", "--out", scores, "--features", *data)
+    kept = (
+        finished
+        / "bundle"
+        / json.loads((finished / "bundle" / "bundle.json").read_text())["parts"]["reference"]
+    )
+    document = json.loads(kept.read_text())
+    for one in (*document["features"], document["risk"]):
+        assert all(n == 0 or n >= monitor.watch.FEW for n in (*one["counts"], one["missing"]))
+    moments = [*(tmp_path / "risk.parquet.features" / "moments").glob("*.parquet")]
+    assert sum(pq.read_metadata(m).num_rows for m in moments) == pq.read_metadata(scores).num_rows
+    command = ("monitor", finished / "bundle", "--predictions", scores, "--out", out, "--json")
+    done = clinloom(*command, check=False)
+    assert done.returncode in (0, 3), done.stderr
+    told = json.loads(done.stdout)
+    found = json.loads((out / "monitor.json").read_text())
+    assert (told["verdict"] == "alarm") == (done.returncode == 3) == bool(found["alarms"])
+    assert not [a for a in found["alarms"] if a["kind"] in ("codes", "inputs", "missing")]
+    assert {"inputs", "codes", "calibration", "running"} <= set(found["kinds"])
