@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,13 +28,15 @@ from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
-from clinloom.evaluate.watch import Reference
 from clinloom.events import STATIC
 from clinloom.features import Feature
 from clinloom.files import Address
 from clinloom.store import layout
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform, tally
+
+if TYPE_CHECKING:
+    from clinloom.evaluate.watch import Reference
 
 FORMAT = 3  # with what reasons are told from
 READ = (2, FORMAT)  # 2 scores as well
@@ -124,6 +126,8 @@ class Bundle:
     @cached_property
     def reference(self) -> Reference:
         """What its training and test rows were like. Raises StoreError where it was not kept."""
+        from clinloom.evaluate.watch import Reference  # of SciPy, which no request needs
+
         parts = self.document["parts"]
         if "reference" not in parts:
             raise StoreError(
