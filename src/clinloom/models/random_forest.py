@@ -17,7 +17,7 @@ TITLE = "Random forest"
 WEIGHTS = True
 QUICK: dict[str, Any] = {"depth": (4,), "trees": 10}
 
-# Megabytes of histograms in each task, all of which are sent and merged: with 256, Spark's own, fits
+# Megabytes of histograms in each task, all of which are sent and merged: with Spark's own 256, fits
 # side by side fill a heap of 3 GB where features are many.
 MEMORY = 64
 
