@@ -9,8 +9,8 @@ in two processes each and in turns of a few files, and give the same columns: pa
 much earlier it was taken, code, number, text, unit, source and record, times and numbers read. That
 they found the same is checked. Prints MB/s of both, by the clock and by the seconds of a core, the
 ratios, and the peak of a process's anonymous memory. On a machine with other work only the seconds
-of a core tell much: on two busy cores of 2.8 GHz 79 to 92 MB/s a core, 1.25 to 1.40 times the
-mapping (see docs/decisions/0014).
+of a core tell much. On two slow cores with nothing else to do 151 MB/s, 1.40 times the mapping
+(see docs/decisions/0014).
 
 ``--clean`` leaves out lines with times that are none, for which the mapping needs a second look.
 ``--whole`` also runs the whole acquisition, Spark's start apart: who is who, clustered and written.
