@@ -52,14 +52,13 @@ def install(prefix: Path) -> None:
     (packages / "clinloom").symlink_to(ROOT / "src" / "clinloom")
     for name in needed("serve"):
         distribution = importlib.metadata.distribution(name)
-        for file in distribution.files or ():
-            there = Path(str(distribution.locate_file(file.parts[0])))
-            whole = len(file.parts) == 1 or (there / "__init__.py").exists()
-            part = Path(*file.parts[: 1 if whole else 2])  # of a folder that several share
-            place = packages / part
-            if file.parts[0] not in ("..", "__pycache__") and not place.exists():
-                place.parent.mkdir(exist_ok=True)
-                place.symlink_to(distribution.locate_file(part))
+        folder = Path(str(distribution.locate_file("")))
+        for head in {file.parts[:2] for file in distribution.files or () if file.parts[0] != ".."}:
+            whole = len(head) == 1 or (folder / head[0] / "__init__.py").exists()
+            part = Path(*head[: 1 if whole else 2])  # of a folder that several share
+            if not (packages / part).exists():
+                (packages / part).parent.mkdir(exist_ok=True)
+                (packages / part).symlink_to(folder / part)
 
 
 def environment() -> dict[str, str]:
