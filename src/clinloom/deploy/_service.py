@@ -64,17 +64,20 @@ class Service:
         self._threads.shutdown(wait=True)
         self._behind.shutdown(wait=True, cancel_futures=True)
 
-    async def scored(self, request: Request, front: str, scoring: Scoring) -> bytes:
+    async def scored(
+        self, request: Request, front: str, scoring: Scoring, served: Served | None = None
+    ) -> bytes:
         """Score a request and give the bytes that answer it.
 
-        ``scoring`` is run by a thread with the bundle that stands. Raises Problem where there is
-        no room or no time for it, Refusal and Problem as it does.
+        ``scoring`` is run by a thread with the bundle that stands, or with ``served``, which stood
+        when the request was read. Raises Problem where there is no room or no time for it, Refusal
+        and Problem as it does.
         """
         if self._running >= self.options.at_once:
             raise Problem(503, "busy", retry=RETRY)
         self._running += 1
         self.counts.running.inc()
-        served = self.standing.current
+        served = served or self.standing.current
         parent = propagate.extract(request.headers)
         work = functools.partial(self._traced, served, front, scoring, parent)
         future: Future[tuple[Answer, bytes]] = self._threads.submit(work)

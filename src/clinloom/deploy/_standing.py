@@ -56,6 +56,13 @@ class Served:
             raise Problem(501, "no_reasons") from None
 
     @cached_property
+    def wanted(self) -> dict[str, str]:
+        """What it needs of a patient, as templates of a prefetch by their keys."""
+        from clinloom.deploy import _prefetch
+
+        return _prefetch.templates(self.bundle)
+
+    @cached_property
     def name(self) -> dict[str, str]:
         """Study, model and mark, for answers and logs."""
         study, model = self.bundle.study["name"], self.bundle.scorer.model
