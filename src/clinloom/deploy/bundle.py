@@ -15,11 +15,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
@@ -29,9 +28,10 @@ from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
 from clinloom.evaluate.watch import Reference
-from clinloom.events import STATIC
+from clinloom.events import NEVER, STATIC
 from clinloom.features import Feature
 from clinloom.files import Address
+from clinloom.history import History
 from clinloom.store import layout
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform, tally
@@ -221,14 +221,20 @@ class Bundle:
         ``flow`` (FLOW) that led there; or the moment ``at`` of every patient.
         """
         if at is None:
-            last = pc.max(events.column("time").cast(pa.int64())).as_py()
-            return cohorts.due(events, self.resolved.cohort, now=present(last))
+            now = present(None)
+            last = History(events).last_seen  # another's shifted dates say nothing of a patient's
+            each = np.where(last > now, NEVER, now)
+            return cohorts.due(events, self.resolved.cohort, now=each)
         subjects = pa.array(np.unique(events.column("subject_id").to_numpy()))
         moment = pa.scalar(at, INDEX.arrow.field("prediction_time").type)
         rows = {"subject_id": subjects, "prediction_time": pa.repeat(moment, len(subjects))}
         return {"index": conform(pa.table(rows), INDEX)}
 
 
+@overload
+def present(last: None) -> int: ...
+@overload
+def present(last: int | None) -> int | None: ...
 def present(last: int | None) -> int | None:
     """The present moment, in microseconds; None where dates were shifted past it.
 
