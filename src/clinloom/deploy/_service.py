@@ -44,7 +44,7 @@ class Service:
         self._running = 0
         self._waiting = 0
         self.open()
-        self._lock = Lock()
+        self._lock, self._counting = Lock(), Lock()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -146,7 +146,8 @@ class Service:
         if self._waiting >= self.options.at_once:
             self.counts.shadow.labels("left_out").inc()
             return
-        self._waiting += 1
+        with self._counting:  # the shadow's thread counts, too
+            self._waiting += 1
         self._behind.submit(self._shadowed, shadow, served, scoring, found)
 
     def _shadowed(self, shadow: Served, served: Served, scoring: Scoring, found: Answer) -> None:
@@ -159,7 +160,8 @@ class Service:
                 warn("shadow_failed", **fault(error))
             return
         finally:
-            self._waiting -= 1
+            with self._counting:
+                self._waiting -= 1
         self.counts.shadow.labels("scored").inc()
         for risk in _risks(other):
             self.counts.risk.labels("shadow").observe(risk)

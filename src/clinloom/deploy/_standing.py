@@ -128,7 +128,8 @@ class Standing:
         for role, address in self._addresses.items():
             try:
                 version = self._version(role)
-                if version == self._versions[role] and not force:
+                known = version == self._versions[role] and role not in self._faults
+                if known and not force:
                     continue
                 self._versions[role] = version
                 found = Served.load(address, self._source)

@@ -19,6 +19,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from clinloom.deploy import _cards, _feedback, _prefetch
+from clinloom.deploy._limits import RETRY
 from clinloom.deploy._log import fault, warn
 from clinloom.deploy._problems import JSON, Problem
 from clinloom.deploy._service import Service
@@ -199,6 +200,8 @@ class _Hooks:
             seconds=self._options.seconds,
         )
         try:
+            if self._fetching.locked():
+                raise Problem(503, "busy", retry=RETRY)
             async with self._fetching:
                 return _prefetch.one(await asyncio.to_thread(gather))
         except _prefetch.Incomplete as error:
