@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,6 @@ from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
-from clinloom.evaluate.watch import Reference
 from clinloom.events import NEVER, STATIC
 from clinloom.features import Feature
 from clinloom.files import Address
@@ -35,6 +34,9 @@ from clinloom.history import History
 from clinloom.store import layout
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform, tally
+
+if TYPE_CHECKING:
+    from clinloom.evaluate.watch import Reference
 
 FORMAT = 3  # with what reasons are told from
 READ = (2, FORMAT)  # 2 scores as well
@@ -124,6 +126,8 @@ class Bundle:
     @cached_property
     def reference(self) -> Reference:
         """What its training and test rows were like. Raises StoreError where it was not kept."""
+        from clinloom.evaluate.watch import Reference  # which loads SciPy: no request needs it
+
         parts = self.document["parts"]
         if "reference" not in parts:
             raise StoreError(
