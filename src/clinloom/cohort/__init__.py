@@ -87,22 +87,23 @@ def due(
     definition: Cohort,
     *,
     data_end: int | None = None,
-    now: int | None = None,
+    now: int | Ints | None = None,
 ) -> dict[str, pa.Table]:
     """The moments at which a prediction is due: the cohort's, whatever happens afterwards.
 
     As :func:`cohort`, but nobody is left out for what is not known yet: where the outcome was not
     seen and may still come, ``boolean_value`` is null. ``now``: moments after it, in
-    microseconds, are still to come and left out.
+    microseconds, of all patients or of each (p,), are still to come and left out.
     """
     history = History(events)
     flow = _Flow()
     hits = _outcomes(history, definition)
     found = _found(history, definition, hits, flow)
+    until = np.broadcast_to(ev.NEVER if now is None else now, len(history.subjects))
     if now is not None:
-        found = flow.step("due by now", found.where(found.time <= now))
+        found = flow.step("due by now", found.where(found.time <= until[found.patient]))
     after = _after(history, definition, hits, found, data_end)
-    unknown = after.unknown | (~after.outcome & (after.end > (ev.NEVER if now is None else now)))
+    unknown = after.unknown | (~after.outcome & (after.end > until[found.patient]))
     return {"index": _index(history, found, after.outcome, unknown), "flow": flow.table()}
 
 

@@ -56,6 +56,13 @@ class Asked(NamedTuple):
     at: str | None = None
     explain: bool = False
 
+    def or_else(self, subject: str | None, at: str | None) -> tuple[str | None, str | None]:
+        """Whose and when, as asked here or in the query. Raises Problem where these differ."""
+        for name, own, other in (("subject", self.subject, subject), ("at", self.at, at)):
+            if own is not None and other is not None and own != other:
+                raise Problem(400, "unknown_parameter", detail=f"{name} is told twice")
+        return self.subject or subject, self.at or at
+
 
 _decode = msgspec.json.Decoder(Parameters).decode
 
@@ -73,6 +80,8 @@ def asked(body: bytes) -> Asked:
     resources: list[bytes] = []
     told: dict[str, Any] = {}
     for one in given:
+        if one.name in told:
+            raise Problem(400, "unknown_parameter", detail=f"{one.name} is told twice")
         if one.name in RESOURCES and bytes(one.resource):
             resources.append(bytes(one.resource))
         elif one.name == "subject":
@@ -111,7 +120,7 @@ def assessments(served: Served, answer: Answer, reasons: Sequence[Sequence[str]]
             "qualitativeRisk": {"text": f"{above} the threshold of {threshold:.6g}"},
             "whenPeriod": {"start": instant(moment), "end": instant(end)},
         }
-        if reasons:
+        if reasons and reasons[at]:
             prediction["rationale"] = "; ".join(reasons[at])
         made.append(
             {

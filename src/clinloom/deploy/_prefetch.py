@@ -20,7 +20,6 @@ import msgspec
 from clinloom.deploy import outbound
 from clinloom.deploy.bundle import Bundle
 from clinloom.events import ANSWER
-from clinloom.study import Cohort
 from clinloom.tables import BIRTH, DEATH
 
 PATIENT = "{{context.patientId}}"
@@ -121,7 +120,7 @@ def _wanted(
     found: dict[str, dict[str, None]] = {}
     whole: set[str] = set()
     codes = [feature.code for feature in bundle.features]
-    for code in dict.fromkeys([*codes, *_cohort(bundle.resolved.cohort)]):
+    for code in dict.fromkeys([*codes, *bundle.resolved.cohort.codes]):
         asked = code.partition(ANSWER)[0]
         vocabulary, _, rest = asked.partition("//")
         for kind in _kinds(vocabulary, types):
@@ -156,20 +155,6 @@ def _token(vocabulary: str, rest: str, uris: Mapping[str, str]) -> str | None:
     uri = uris.get(vocabulary)
     coded = quote(rest, safe=".-")
     return f"{uri}|{coded}" if uri else coded
-
-
-def _cohort(cohort: Cohort) -> Iterator[str]:
-    """Every code or pattern that finds the moments and who is eligible."""
-    yield from cohort.index.at
-    yield from cohort.outcome.codes
-    yield from cohort.time_at_risk.competing.codes
-    if cohort.observed is not None:
-        yield from (*cohort.observed.starts, *cohort.observed.ends)
-    waiting = [*cohort.eligibility.require, *cohort.eligibility.exclude]
-    while waiting:
-        criterion = waiting.pop()
-        yield from criterion.codes
-        waiting += [*criterion.all_of, *criterion.any_of]
 
 
 def _parts(codes: Sequence[str]) -> Iterator[str]:

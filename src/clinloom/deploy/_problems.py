@@ -71,14 +71,16 @@ class Problem(Exception):
         detail: str | None = None,
         more: Mapping[str, Any] | None = None,
         retry: int | None = None,
+        allow: str | None = None,
     ):
         super().__init__(reason)
-        self.told = Told(status, reason, TITLES[reason], detail, dict(more or {}), retry)
+        self.told = Told(status, reason, TITLES[reason], detail, dict(more or {}), retry, allow)
 
 
 @dataclass(frozen=True)
 class Told:
-    """What is told of a problem. ``retry``: after how many seconds to come again."""
+    """What is told of a problem. ``retry``: after how many seconds to come again; ``allow``: the
+    methods that are done here."""
 
     status: int
     reason: str
@@ -86,6 +88,7 @@ class Told:
     detail: str | None = None
     more: dict[str, Any] = field(default_factory=dict)
     retry: int | None = None
+    allow: str | None = None
 
     @classmethod
     def of(cls, refusal: Refusal) -> Told:
@@ -104,6 +107,8 @@ class Told:
     def headers(self) -> dict[str, str]:
         """Headers that belong to it."""
         found = {"Retry-After": str(self.retry)} if self.retry is not None else {}
+        if self.allow is not None:
+            found["Allow"] = self.allow
         return {**found, "WWW-Authenticate": "Bearer"} if self.status == 401 else found
 
     def _details(self) -> dict[str, Any]:

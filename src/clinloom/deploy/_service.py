@@ -44,7 +44,7 @@ class Service:
         self._running = 0
         self._waiting = 0
         self.open()
-        self._lock = Lock()
+        self._lock, self._counting = Lock(), Lock()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -64,17 +64,20 @@ class Service:
         self._threads.shutdown(wait=True)
         self._behind.shutdown(wait=True, cancel_futures=True)
 
-    async def scored(self, request: Request, front: str, scoring: Scoring) -> bytes:
+    async def scored(
+        self, request: Request, front: str, scoring: Scoring, served: Served | None = None
+    ) -> bytes:
         """Score a request and give the bytes that answer it.
 
-        ``scoring`` is run by a thread with the bundle that stands. Raises Problem where there is
-        no room or no time for it, Refusal and Problem as it does.
+        ``scoring`` is run by a thread with the bundle that stands, or with ``served``, which stood
+        when the request was read. Raises Problem where there is no room or no time for it, Refusal
+        and Problem as it does.
         """
         if self._running >= self.options.at_once:
             raise Problem(503, "busy", retry=RETRY)
         self._running += 1
         self.counts.running.inc()
-        served = self.standing.current
+        served = served or self.standing.current
         parent = propagate.extract(request.headers)
         work = functools.partial(self._traced, served, front, scoring, parent)
         future: Future[tuple[Answer, bytes]] = self._threads.submit(work)
@@ -143,7 +146,8 @@ class Service:
         if self._waiting >= self.options.at_once:
             self.counts.shadow.labels("left_out").inc()
             return
-        self._waiting += 1
+        with self._counting:  # the shadow's thread counts, too
+            self._waiting += 1
         self._behind.submit(self._shadowed, shadow, served, scoring, found)
 
     def _shadowed(self, shadow: Served, served: Served, scoring: Scoring, found: Answer) -> None:
@@ -156,7 +160,8 @@ class Service:
                 warn("shadow_failed", **fault(error))
             return
         finally:
-            self._waiting -= 1
+            with self._counting:
+                self._waiting -= 1
         self.counts.shadow.labels("scored").inc()
         for risk in _risks(other):
             self.counts.risk.labels("shadow").observe(risk)

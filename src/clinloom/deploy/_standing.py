@@ -56,6 +56,13 @@ class Served:
             raise Problem(501, "no_reasons") from None
 
     @cached_property
+    def wanted(self) -> dict[str, str]:
+        """What it needs of a patient, as templates of a prefetch by their keys."""
+        from clinloom.deploy import _prefetch
+
+        return _prefetch.templates(self.bundle)
+
+    @cached_property
     def name(self) -> dict[str, str]:
         """Study, model and mark, for answers and logs."""
         study, model = self.bundle.study["name"], self.bundle.scorer.model
@@ -121,7 +128,8 @@ class Standing:
         for role, address in self._addresses.items():
             try:
                 version = self._version(role)
-                if version == self._versions[role] and not force:
+                known = version == self._versions[role] and role not in self._faults
+                if known and not force:
                     continue
                 self._versions[role] = version
                 found = Served.load(address, self._source)

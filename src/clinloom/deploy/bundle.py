@@ -15,11 +15,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
@@ -28,9 +27,10 @@ from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
-from clinloom.events import STATIC
+from clinloom.events import NEVER, STATIC
 from clinloom.features import Feature
 from clinloom.files import Address
+from clinloom.history import History
 from clinloom.store import layout
 from clinloom.study import Study
 from clinloom.tables import ACQUIRED, INDEX, PREDICTIONS, conform, tally
@@ -126,7 +126,7 @@ class Bundle:
     @cached_property
     def reference(self) -> Reference:
         """What its training and test rows were like. Raises StoreError where it was not kept."""
-        from clinloom.evaluate.watch import Reference  # of SciPy, which no request needs
+        from clinloom.evaluate.watch import Reference  # which loads SciPy: no request needs it
 
         parts = self.document["parts"]
         if "reference" not in parts:
@@ -225,14 +225,20 @@ class Bundle:
         ``flow`` (FLOW) that led there; or the moment ``at`` of every patient.
         """
         if at is None:
-            last = pc.max(events.column("time").cast(pa.int64())).as_py()
-            return cohorts.due(events, self.resolved.cohort, now=present(last))
+            now = present(None)
+            last = History(events).last_seen  # another's shifted dates say nothing of a patient's
+            each = np.where(last > now, NEVER, now)
+            return cohorts.due(events, self.resolved.cohort, now=each)
         subjects = pa.array(np.unique(events.column("subject_id").to_numpy()))
         moment = pa.scalar(at, INDEX.arrow.field("prediction_time").type)
         rows = {"subject_id": subjects, "prediction_time": pa.repeat(moment, len(subjects))}
         return {"index": conform(pa.table(rows), INDEX)}
 
 
+@overload
+def present(last: None) -> int: ...
+@overload
+def present(last: int | None) -> int | None: ...
 def present(last: int | None) -> int | None:
     """The present moment, in microseconds; None where dates were shifted past it.
 

@@ -19,6 +19,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from clinloom.deploy import _cards, _feedback, _prefetch
+from clinloom.deploy._limits import RETRY
 from clinloom.deploy._log import fault, warn
 from clinloom.deploy._problems import JSON, Problem
 from clinloom.deploy._service import Service
@@ -96,7 +97,6 @@ class _Hooks:
         self._verifier = Verifier(options.clients)
         self._kept = _feedback.Kept(options.feedback) if options.feedback is not None else None
         self._fetching = asyncio.Semaphore(service.options.at_once)
-        self._templates: dict[str, dict[str, str]] = {}
 
     async def discovery(self, request: Request) -> Response:
         """The services: one for each hook, all of one name, with what they need prefetched."""
@@ -106,8 +106,7 @@ class _Hooks:
         title = study.get("title") or study["name"]
         about = study.get("description") or title
         told = {"title": title, "description": about, "id": study["name"]}
-        wanted = self._wanted(served)
-        services = [{"hook": hook, **told, "prefetch": wanted} for hook in options.hooks]
+        services = [{"hook": hook, **told, "prefetch": served.wanted} for hook in options.hooks]
         return self._answer(request, {"services": services})
 
     async def call(self, request: Request, name: str) -> Response:
@@ -123,13 +122,14 @@ class _Hooks:
         patient = _patient(asked, self._of(served))
         resources = await self._gathered(served, client, asked, patient)
 
-        def scoring(served: Served) -> tuple[Answer, bytes]:
-            facts = served.door.fhir(resources, subject=f"Patient/{patient}")
-            found = served.door.score(facts)
-            cards = _told(served, self._of(served), found, patient)
+        def scoring(by: Served) -> tuple[Answer, bytes]:
+            if not by.wanted.items() <= served.wanted.items():  # a shadow that asks for more
+                raise Problem(412, "not_prefetched")
+            found = by.door.score(by.door.fhir(resources, subject=f"Patient/{patient}"))
+            cards = _told(by, self._of(by), found, patient)
             return found, msgspec.json.encode({"cards": cards})
 
-        answer = await self._service.scored(request, "cds", scoring)
+        answer = await self._service.scored(request, "cds", scoring, served)
         if self._kept is not None:
             await asyncio.to_thread(self._shown, answer, served, asked.hook, client)
         return self._answer(request, answer)
@@ -159,12 +159,6 @@ class _Hooks:
 
     def _of(self, served: Served) -> CdsHooks:
         return served.bundle.resolved.deploy.cds_hooks or self._options
-
-    def _wanted(self, served: Served) -> dict[str, str]:
-        mark = served.bundle.mark
-        if mark not in self._templates:
-            self._templates = {mark: _prefetch.templates(served.bundle)}
-        return self._templates[mark]
 
     async def _believed(self, request: Request, path: str) -> Client:
         """Who asks. Raises Problem for who is not believed."""
@@ -198,7 +192,7 @@ class _Hooks:
         server = self._server(client, asked)
         granted = asked.fhirAuthorization
         gather: Callable[[], list[Any]] = lambda: _prefetch.gather(  # noqa: E731
-            self._wanted(served),
+            served.wanted,
             asked.prefetch or {},
             patient,
             server=server,
@@ -206,6 +200,8 @@ class _Hooks:
             seconds=self._options.seconds,
         )
         try:
+            if self._fetching.locked():
+                raise Problem(503, "busy", retry=RETRY)
             async with self._fetching:
                 return _prefetch.one(await asyncio.to_thread(gather))
         except _prefetch.Incomplete as error:

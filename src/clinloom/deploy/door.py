@@ -22,6 +22,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import msgspec
@@ -230,6 +231,9 @@ class Door:
         clean = _without(made["events"], unscored)
         if not clean.num_rows and not unscored:
             raise Refusal("all_refused" if refused else "no_patient", counts=refused)
+        told = set(ev.subjects(facts.events).tolist())
+        for number in facts.patients.keys() - unscored.keys() - set(ev.subjects(clean).tolist()):
+            unscored[number] = Refusal("all_refused" if number in told else "nothing_known")
         found = self.bundle.moments(clean, at) if clean.num_rows else {"index": INDEX.empty}
         index = found["index"]
         values = self.bundle.values(clean, index)
@@ -243,22 +247,25 @@ class Door:
         flow = found.get("flow", FLOW.empty)
         steps = zip(*(flow.column(n).to_pylist() for n in ("name", "rows")), strict=True)
         predictions = self.bundle.scored(index, values)
-        told = facts.patients, refused, unscored, dict(steps), clean
-        return Answer(predictions, values, *told)
+        about = facts.patients, refused, unscored, dict(steps), clean
+        return Answer(predictions, values, *about)
 
     def _unreadable(self, facts: Facts, rejected: pa.Table) -> dict[int, Refusal]:
-        """The patients of whom a fact that the model leans on is there and cannot be read.
+        """The patients of whom a fact that the model or its cohort leans on cannot be read.
 
         That somebody died, at no time that is told, is one for every model.
         """
         found: dict[int, Refusal] = {}
+        told = [code for code in pc.unique(rejected.column("code")).to_pylist() if code is not None]
+        asked = ev.matching(told, self.bundle.resolved.cohort.codes)
+        leans = self.leans.union(compress(told, asked))
         for table, reasons in ((facts.refused, None), (rejected, UNREADABLE)):
             named = (table.column(n).to_pylist() for n in ("subject_id", "code", "reason"))
             for subject, code, reason in zip(*named, strict=True):
-                always = code in (BIRTH, DEATH) if reasons is None else code in self.leans
+                always = code in (BIRTH, DEATH) if reasons is None else code in leans
                 if subject is not None and always and (reasons is None or reason in reasons):
-                    told = Refusal("unreadable_fact", where=f"{code}: {reason}")
-                    found.setdefault(subject, told)
+                    refusal = Refusal("unreadable_fact", where=f"{code}: {reason}")
+                    found.setdefault(subject, refusal)
         return found
 
     def _unknown(self, clean: pa.Table, index: pa.Table, values: np.ndarray) -> dict[int, Refusal]:

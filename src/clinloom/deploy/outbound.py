@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import Any
 
 from clinloom.errors import SourceError
 from clinloom.study.cds_hooks import secured
@@ -49,6 +49,7 @@ def get(
         with _OPENER.open(request, timeout=_left(until, where)) as answer:
             return _bounded(answer, where, until, most)
     except urllib.error.HTTPError as error:
+        error.close()
         raise Unreachable(f"it answered {error.code}", where=where) from None
     except (OSError, http.client.HTTPException, ValueError):
         raise Unreachable("it did not answer as it should, in time", where=where) from None
@@ -61,9 +62,10 @@ def _left(until: float, where: str) -> float:
     return left
 
 
-def _bounded(answer: IO[bytes], where: str, until: float, most: int) -> bytes:
-    parts, size = [], 0
-    while part := answer.read(CHUNK):
+def _bounded(answer: http.client.HTTPResponse, where: str, until: float, most: int) -> bytes:
+    """The body, read as it comes: a full chunk of what trickles may be waited for without end."""
+    parts, size, whole = [], 0, answer.length
+    while (whole is None or size < whole) and (part := answer.read1(CHUNK)):
         parts.append(part)
         size += len(part)
         if size > most:

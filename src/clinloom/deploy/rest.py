@@ -118,8 +118,9 @@ def _scoring(app: FastAPI, service: Service) -> None:
 
         def scored(served: Served) -> tuple[Answer, bytes]:
             question = asked(body)
-            facts = served.door.fhir(question.resources, subject=question.subject or subject)
-            found = served.door.score(facts, _moment(question.at or at))
+            whom, when = question.or_else(subject, at)
+            facts = served.door.fhir(question.resources, subject=whom)
+            found = served.door.score(facts, _moment(when))
             reasons = explain or question.explain
             if own:
                 return found, _plain(_own(served, found, reasons))
@@ -256,9 +257,8 @@ KINDS = {404: "not_found", 405: "method_not_allowed"}
 async def _bad_request(request: Request, error: Exception) -> Response:
     """What the framework refuses, without what was given."""
     status = getattr(error, "status_code", 400)
-    problem = Problem(status, KINDS.get(status, "bad_request"))
-    response = _said(request, problem.told)
-    return response
+    allow = (getattr(error, "headers", None) or {}).get("Allow")
+    return _said(request, Problem(status, KINDS.get(status, "bad_request"), allow=allow).told)
 
 
 __all__ = ["RETRY", "Options", "Service", "application"]

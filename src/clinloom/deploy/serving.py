@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from clinloom import files
@@ -55,30 +57,43 @@ def serve(
             where="--host",
             mend="give --token env:NAME or file:/PATH, or leave it at 127.0.0.1",
         )
-    if workers > 1 and SHARED not in os.environ:
-        os.environ[SHARED] = tempfile.mkdtemp(prefix="clinloom-metrics-")
     told = {"bundle": bundle, "host": host, "port": port, "options": options}
     told["storage"] = files.settings()
     os.environ[TOLD] = json.dumps(told)
     for ended in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ended, _end)  # which Uvicorn sends again when it has ended
-    uvicorn.run(
-        f"{__name__}:application" if workers > 1 else application(),
-        factory=workers > 1,
-        workers=workers,
-        host=host,
-        port=port,
-        http=_protocol.Prompt,
-        ws="none",
-        loop="asyncio",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=HEAD,
-        timeout_graceful_shutdown=GRACE,
-    )
+    with _counted(workers):
+        uvicorn.run(
+            f"{__name__}:application" if workers > 1 else application(),
+            factory=workers > 1,
+            workers=workers,
+            host=host,
+            port=port,
+            http=_protocol.Prompt,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=HEAD,
+            timeout_graceful_shutdown=GRACE,
+        )
+
+
+@contextmanager
+def _counted(workers: int) -> Iterator[None]:
+    """A folder in which several workers count together, which goes with them."""
+    if workers < 2 or SHARED in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="clinloom-metrics-") as folder:
+        os.environ[SHARED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[SHARED]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from clinloom.errors import nearest
+from clinloom.errors import instead
 from clinloom.study.kinds import Model
 
 Hook = Literal["patient-view", "order-select", "order-sign", "encounter-discharge"]
@@ -29,15 +29,16 @@ def secured(url: str) -> str:
     """A URL of https, or of this machine alone. Raises ValueError for another."""
     parts = urlsplit(url)
     trusted = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-    if not trusted or not parts.hostname or parts.username or parts.query or parts.fragment:
+    if not trusted or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("is an https URL without user, query and fragment (http on loopback)")
     return url.rstrip("/")
 
 
 def _origin(text: str) -> str:
-    if urlsplit(secured(text)).path:
+    origin = secured(text)
+    if urlsplit(origin).path:
         raise ValueError("an origin is written like https://ehr.example.org, without a path")
-    return text
+    return origin.lower()  # as browsers write it
 
 
 Url = Annotated[str, AfterValidator(secured)]
@@ -50,9 +51,7 @@ def _known(given: Any, choices: tuple[str, ...]) -> Any:
     several = [given] if isinstance(given, str) else given
     for name in several if isinstance(several, (list, tuple)) else ():
         if name not in choices:
-            near = nearest(str(name), choices)
-            hint = f"; did you mean '{near}'?" if near else ""
-            raise ValueError(f"'{name}' is none of {', '.join(choices)}{hint}")
+            raise ValueError(f"there is no '{name}'; {instead(str(name), choices)}")
     return several
 
 

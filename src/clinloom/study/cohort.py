@@ -186,3 +186,16 @@ class Cohort(Model):
                 f" {written(within)} after it (`outcome.within`): no outcome fits"
             )
         return self
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every code or pattern that finds the moments, who is eligible, and the outcome."""
+        found = [*self.index.at, *self.outcome.codes, *self.time_at_risk.competing.codes]
+        if self.observed is not None:
+            found += [*self.observed.starts, *self.observed.ends]
+        waiting = [*self.eligibility.require, *self.eligibility.exclude]
+        while waiting:
+            criterion = waiting.pop()
+            found += criterion.codes
+            waiting += [*criterion.all_of, *criterion.any_of]
+        return tuple(found)
