@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -225,7 +225,7 @@ class Bundle:
         ``flow`` (FLOW) that led there; or the moment ``at`` of every patient.
         """
         if at is None:
-            now = present(None)
+            now = time.time_ns() // 1000
             last = History(events).last_seen  # another's shifted dates say nothing of a patient's
             each = np.where(last > now, NEVER, now)
             return cohorts.due(events, self.resolved.cohort, now=each)
@@ -235,10 +235,6 @@ class Bundle:
         return {"index": conform(pa.table(rows), INDEX)}
 
 
-@overload
-def present(last: None) -> int: ...
-@overload
-def present(last: int | None) -> int | None: ...
 def present(last: int | None) -> int | None:
     """The present moment, in microseconds; None where dates were shifted past it.
 
