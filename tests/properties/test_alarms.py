@@ -22,6 +22,7 @@ from scipy import stats
 from clinloom.evaluate import alarms, asked, cells, drift, fitness, watch
 from clinloom.evaluate.cells import CELLS, LEAST, WIDTH, Cells, Kept
 from clinloom.evaluate.watch import Reference, Rows
+from clinloom.learn.risks import Risks
 from clinloom.learn.sketch import Sketch
 
 FEATURES, PERIODS, CODES = 40, 6, 2000
@@ -78,13 +79,12 @@ def reference(rng: np.random.Generator, *, each: int, rows: int = 4000, tests: i
     counts, patients = cells.dense(cut.counts(trained["x"], none, subject), [0], FEATURES)
     tested = drawn(rng, tests, each=each) | {"period": np.zeros(tests, int)}
     risk = Cells.of(Sketch.of(tested["risk"][:, None], tested["subject"]))
-    off = 0.0
-    for _ in range(2):
-        found = watch.sums(told(tested), risk, off)
-        of, spread = watch.seen(found)
-        made = {key: fitness.estimate(one.risks, spread=spread, apart=one.known_apart)
-                for key, one in of.items()}  # fmt: skip
-        off = made[0].intercept
+    rows_ = told(tested)
+    off = fitness.estimate(Risks.of(rows_.outcome, rows_.risk)).intercept
+    found = watch.sums(rows_, risk, off)
+    of, spread = watch.seen(found)
+    made = {key: fitness.estimate(one.risks, spread=spread, apart=one.known_apart)
+            for key, one in of.items()}  # fmt: skip
     said = cells.dense(found["risks"], [0], 1)
     seen = codes(rng, 3000).to_pylist()
     return Reference(
@@ -102,9 +102,16 @@ def reference(rng: np.random.Generator, *, each: int, rows: int = 4000, tests: i
     )
 
 
-def verdict(seed: int, *, each: int, rows: int, change: Change | None = None, new: float = 0.0):
+@cache
+def begun(seed: int, each: int) -> tuple[Reference, dict[str, Any]]:
+    """A seed's reference, and the state in which it leaves the generator: whatever changes then."""
     rng = np.random.default_rng(seed)
-    known = reference(rng, each=each)
+    return reference(rng, each=each), rng.bit_generator.state
+
+
+def verdict(seed: int, *, each: int, rows: int, change: Change | None = None, new: float = 0.0):
+    rng = np.random.default_rng()
+    known, rng.bit_generator.state = begun(seed, each)
     made = drawn(rng, rows, each=each)
     if change:
         change(rng, made)

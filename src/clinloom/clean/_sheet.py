@@ -82,8 +82,13 @@ class Sheet:
 
     @cached_property
     def value(self) -> Floats:
-        """Numeric values (n,); NaN where there is none."""
-        return events.numbers(self.column("numeric_value"))
+        """Numeric values (n,); NaN where there is none: what a source calls NaN is none, too."""
+        given = self.column("numeric_value")
+        value = events.numbers(given)
+        if np.count_nonzero(np.isnan(value)) == given.null_count:
+            return value
+        self._changed.add("numeric_value")
+        return value.copy()
 
     @cached_property
     def code(self) -> tuple[np.ndarray, list[str]]:

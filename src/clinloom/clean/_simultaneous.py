@@ -89,7 +89,8 @@ def _records(sheet: Sheet, rows: Ints) -> Words:
 def _breadth(moment: Ints, record: Words, code: Ints) -> Ints:
     """How many codes each row's record tells by numbers at its moment (n,).
 
-    Rows ascend by moment, then by code.
+    Rows ascend by moment, then by code. Of m moments two records of one are taken for the same with
+    a chance of m / 2^63 at most: then both count as one that tells the codes of both.
     """
     bits = np.uint64(max(int(moment[-1]).bit_length(), 1))
     key = (moment.astype(np.uint64) << (np.uint64(64) - bits)) | (record >> bits)

@@ -80,7 +80,10 @@ def judge(
     limit = None
     if judged:
         limit = outcomes.by_period(asked, reference, {k: of[k] for k in known}, periods, spread)
-    told = outcomes.by_group(asked, reference, of_group, spread) if "subgroups" in kinds else []
+    shown = [of[key] for key in known if of[key].told]
+    told = (
+        outcomes.by_group(asked, reference, of_group, spread, shown) if "subgroups" in kinds else []
+    )
     order = list(KINDS)
     return {
         "alarms": sorted(asked.alarms, key=lambda a: (order.index(a["kind"]), a["p"])),
@@ -92,7 +95,7 @@ def judge(
         "periods": list(periods.values()),
         "features": listed,
         "groups": told,
-        "calibration": outcomes.tenths([of[key] for key in known if of[key].told]),
+        "calibration": outcomes.tenths(shown),
         "limit": limit,
         "hidden": len([key for key in labels if key in of]) - len(large),
     }

@@ -53,9 +53,17 @@ def by_period(
 
 
 def by_group(
-    asked: Asked, reference: Reference, of: Mapping[str, Seen], spread: float
+    asked: Asked,
+    reference: Reference,
+    of: Mapping[str, Seen],
+    spread: float,
+    periods: Sequence[Seen],
 ) -> list[dict[str, Any]]:
-    """Calibration and discrimination of each subgroup over all periods."""
+    """Calibration and discrimination of each subgroup over all periods; ``periods``: those told.
+
+    Nothing is told of a kind (sexes, ages, sites) of which one subgroup has few outcomes, or what
+    the subgroups leave of the periods' outcomes, or have beyond them.
+    """
     tests, out = [], []
     for name, one in of.items():
         was = reference.groups[name]
@@ -67,9 +75,24 @@ def by_group(
             tests.append(_area(made, was, sums, what, told=one.told))
         out.append({"group": name, "known": one.known, **_told(made, one)})
     asked.several("subgroups", tests)
-    few = {one["group"].split()[0] for one in out if one["observed"] is None}
+    kinds: dict[str, list[Seen]] = {}
+    for name, one in of.items():
+        kinds.setdefault(_kind(name), []).append(one)
+    few = {kind for kind, some in kinds.items() if _few(some, periods)}
     blank = dict.fromkeys(("known", "observed", "predicted", "intercept", "slope", "auroc"))
-    return [{**one, **(blank if one["group"].split()[0] in few else {})} for one in out]
+    return [{**one, **(blank if _kind(one["group"]) in few else {})} for one in out]
+
+
+def _kind(group: str) -> str:
+    return group.split()[0]
+
+
+def _few(groups: Sequence[Seen], periods: Sequence[Seen]) -> bool:
+    """Whether groups tell of few, by themselves or by what they differ from the periods."""
+    having = sum(one.positive for one in groups) - sum(one.positive for one in periods)
+    rows = sum(one.known for one in groups) - sum(one.known for one in periods)
+    apart = any(0 < abs(n) < FEW for n in (having, rows - having))
+    return apart or not all(one.told for one in groups)
 
 
 def _believed(

@@ -64,7 +64,7 @@ def view(verdict: Record) -> dict[str, Any]:
             (KINDS[kind], percent(told["level"], 2), count(told["tests"]))
             for kind, told in verdict["kinds"].items()
         ],
-        "level": percent(verdict["level"], 0),
+        "level": _level(verdict),
         "facts": [
             ("Model", verdict["model"]),
             ("Bundle", verdict["bundle"][:12]),
@@ -75,10 +75,14 @@ def view(verdict: Record) -> dict[str, Any]:
     }
 
 
+def _level(verdict: Record) -> str:
+    return f"{100 * verdict['level']:.2g}%"
+
+
 def _tiles(verdict: Record) -> list[dict[str, str]]:
     alarms, periods = verdict["alarms"], verdict["periods"]
     kinds = {one["kind"] for one in alarms}
-    said = "by chance alone in at most " + percent(verdict["level"], 0) + " of such reports"
+    said = f"by chance alone in at most {_level(verdict)} of such reports"
     span = f"{periods[0]['period']} to {periods[-1]['period']}" if periods else ""
     was = verdict["reference"]
     last: Record = next((p for p in periods[::-1] if p.get("auroc")), {})

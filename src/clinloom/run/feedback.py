@@ -33,7 +33,7 @@ def counted(place: Address, by: str) -> dict[str, Any]:
 
     What is no feedback is counted as ``unreadable``. Raises StoreError where there is no file.
     """
-    found: Counter[tuple[int, str]] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     reasons: Counter[str] = Counter()
     unreadable = 0
     for line in _lines(place):
@@ -42,7 +42,8 @@ def counted(place: Address, by: str) -> dict[str, Any]:
                 outcome, when = one["outcome"], one["outcomeTimestamp"]
                 moment = dt.datetime.fromisoformat(when)
                 at = moment.replace(tzinfo=moment.tzinfo or dt.UTC).timestamp()
-                period = int(periods.number(np.array([round(at * 1e6)]), by)[0])
+                number = periods.number(np.array([round(at * 1e6)]), by)[0]
+                period = periods.label(int(number), by)
             except (KeyError, TypeError, ValueError, OverflowError):
                 unreadable += 1
                 continue
@@ -53,8 +54,8 @@ def counted(place: Address, by: str) -> dict[str, Any]:
             if code := _reason(one):
                 reasons[code] += 1
     told = [
-        _period(periods.label(key, by), *(found[key, outcome] for outcome in OUTCOMES))
-        for key in sorted({key for key, _ in found})
+        _period(label, *(found[label, outcome] for outcome in OUTCOMES))
+        for label in sorted({label for label, _ in found})
     ]
     most = [{"code": code, "cards": n} for code, n in reasons.most_common(REASONS) if n >= FEW]
     return {

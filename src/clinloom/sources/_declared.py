@@ -109,8 +109,7 @@ def times(spec: TimeSpec, column: pa.Array | None, rows: int) -> Times:
     if spec.offset is not None and spec.origin is not None:
         origin = (utc(spec.origin, spec.clock) - EPOCH) // dt.timedelta(microseconds=1)
         if pa.types.is_duration(column.type):
-            since = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
-            return Times(pc.add(since, origin).cast(TIME), nothing)
+            return _since(origin, column)
         if spec.offset == "HH:MM":
             return _each(column, lambda text: _plus(origin, _clock(text)))
         scale = MICROSECONDS[spec.offset]
@@ -137,6 +136,15 @@ def zoneless(spec: TimeSpec, column: pa.Array | None) -> pa.Array | None:
     if pa.types.is_date(column.type):
         return column.is_valid()
     return unzoned(column) if spec.format is None or spec.local else None
+
+
+def _since(origin: int, column: pa.Array) -> Times:
+    """A column of durations from ``origin``; what leads beyond the calendar stays as text."""
+    since = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
+    low, high = YEAR_ONE - origin, YEAR_LAST - origin
+    there = pc.and_(pc.greater_equal(since, low), pc.less_equal(since, high))
+    time = pc.if_else(there, pc.add(since, origin), pa.scalar(None, pa.int64())).cast(TIME)
+    return Times(time, pc.if_else(there, pa.scalar(None, pa.string()), since.cast(pa.string())))
 
 
 def _formatted(column: pa.Array, form: str, zone: str) -> Times:
@@ -187,7 +195,7 @@ def _clock(text: str) -> int | None:
 
 def _count(text: str, scale: int) -> int | None:
     try:
-        return round(float(text) * scale)
+        return None if "_" in text else round(float(text) * scale)
     except (ValueError, OverflowError):
         return None
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._time import instants, iso
-from clinloom.tables import TIME
 
 RANKS = 8  # more than there are ranks at one time
 DIGITS = 18  # of a number that, times the ranks, fits its 64 bits
@@ -50,9 +50,10 @@ def edition(resource: Any) -> int | None:
 def of_refusal(resource: Any, reason: str, zone: str) -> int:
     """The version that tells no fact."""
     meta = resource.meta
-    stamp = iso(meta.lastUpdated, zone=zone) if meta is not None else None
     rank = BEFORE if reason in NOT_YET else WITHDRAWN
-    return (_number(meta) if stamp is None else stamp) * RANKS + rank
+    if meta is None or not meta.lastUpdated:
+        return _number(meta) * RANKS + rank
+    return (iso(meta.lastUpdated, zone=zone) or 0) * RANKS + rank
 
 
 def versions(updated: pa.Array, editions: pa.Array, zone: str) -> pa.Array:
@@ -63,17 +64,11 @@ def versions(updated: pa.Array, editions: pa.Array, zone: str) -> pa.Array:
     rows = len(updated)
     if updated.null_count == rows and editions.null_count == rows:
         return pa.nulls(rows, pa.int64())
-    moments = _moments(updated, zone).cast(pa.int64()).fill_null(0)
-    version = moments.to_numpy() * RANKS + editions.fill_null(0).to_numpy()
+    read = instants(updated, zone=zone)
+    moments = read.time if read.begin is None else pc.coalesce(read.begin, read.time)
+    stamps = moments.cast(pa.int64()).fill_null(0).to_numpy()
+    version = stamps * RANKS + editions.fill_null(0).to_numpy()
     return pa.array(version, mask=version == 0)
-
-
-def _moments(texts: pa.Array, zone: str) -> pa.Array:
-    """Nearly all differ and are instants, so that they are read at once where they are."""
-    try:
-        return texts.cast(TIME)
-    except pa.ArrowInvalid:
-        return instants(texts, zone=zone).time
 
 
 def _number(meta: r4.Meta | None) -> int:
