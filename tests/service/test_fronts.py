@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pyarrow as pa
 import pytest
@@ -66,7 +67,7 @@ def batch(bundle, published) -> list[tuple[int, float]]:
         mark=bundle.mark,
         cohort=study.cohort,
         last=None,
-        now=score.present(None),
+        now=time.time_ns() // 1000,
     )
     return risks(found["predictions"].to_pylist())
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 
 import pytest
 from tests.service import made
 
 from clinloom.deploy.bundle import Bundle
 from clinloom.deploy.door import Door, Refusal
+from clinloom.run.score import scored
 
 NOW = dt.datetime.now(dt.UTC)
 BORN, LATER = NOW.replace(year=1950, day=1), NOW + dt.timedelta(days=400)
@@ -43,6 +45,16 @@ def test_anothers_later_date_makes_no_moment_due(doors):
     both = door.score(door.events([*patient(1), *patient(2, creatinine(LATER))]))
     assert alone.rows == [] and alone.flow["due by now"] == 0
     assert {row["subject_id"] for row in both.rows} == {2}  # whose dates were shifted
+    bundle, events = door.bundle, both.events
+    batch = scored(
+        events,
+        bundle=str(bundle.place),
+        mark=bundle.mark,
+        cohort=bundle.resolved.cohort,
+        last=None,
+        now=time.time_ns() // 1000,
+    )
+    assert batch["predictions"].column("subject_id").to_pylist() == [2]
 
 
 def test_a_patient_of_whom_all_is_refused_is_told_of(doors):

@@ -27,7 +27,7 @@ from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
-from clinloom.events import NEVER, STATIC
+from clinloom.events import NEVER, STATIC, Ints
 from clinloom.features import Feature
 from clinloom.files import Address
 from clinloom.history import History
@@ -225,23 +225,20 @@ class Bundle:
         ``flow`` (FLOW) that led there; or the moment ``at`` of every patient.
         """
         if at is None:
-            now = time.time_ns() // 1000
-            last = History(events).last_seen  # another's shifted dates say nothing of a patient's
-            each = np.where(last > now, NEVER, now)
-            return cohorts.due(events, self.resolved.cohort, now=each)
+            now = present(events, time.time_ns() // 1000)
+            return cohorts.due(events, self.resolved.cohort, now=now)
         subjects = pa.array(np.unique(events.column("subject_id").to_numpy()))
         moment = pa.scalar(at, INDEX.arrow.field("prediction_time").type)
         rows = {"subject_id": subjects, "prediction_time": pa.repeat(moment, len(subjects))}
         return {"index": conform(pa.table(rows), INDEX)}
 
 
-def present(last: int | None) -> int | None:
-    """The present moment, in microseconds; None where dates were shifted past it.
+def present(events: pa.Table, now: int) -> Ints:
+    """The present of each patient (p,), in microseconds: ``now``; NEVER where events lie past it.
 
-    ``last``: the time of the last event, which else would lie in the future.
+    Such a patient's dates were shifted, which says nothing of another's.
     """
-    moment = time.time_ns() // 1000
-    return None if last is not None and last > moment else moment
+    return np.where(History(events).last_seen > now, NEVER, now)
 
 
 def acquired(events: Any) -> pa.Table:

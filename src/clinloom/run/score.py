@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,7 @@ def predict(
                 mark=bundle.mark,
                 cohort=study.cohort,
                 last=last,
-                now=present(last),
+                now=time.time_ns() // 1000,
                 watched=watched,
             ),
             out=out,
@@ -197,7 +198,7 @@ def scored(
     mark: str,
     cohort: Cohort,
     last: int | None,
-    now: int | None,
+    now: int,
     watched: bool = False,
 ) -> dict[str, pa.Table]:
     """The scoring kernel for whole patients; a worker loads a publication of the bundle once.
@@ -207,7 +208,7 @@ def scored(
     """
     if bundle not in _loaded or _loaded[bundle][0] != mark:
         _loaded[bundle] = mark, Bundle.load(bundle)
-    found = cohorts.due(events, cohort, data_end=last, now=now)
+    found = cohorts.due(events, cohort, data_end=last, now=present(events, now))
     index, flow = found["index"], found["flow"]
     if not index.num_rows:
         return {"flow": flow}
