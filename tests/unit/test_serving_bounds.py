@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from clinloom.deploy import _protocol, outbound, serving
 from clinloom.deploy._assessments import Asked, asked
 from clinloom.deploy._metrics import Metrics
+from clinloom.deploy._options import Options
 from clinloom.deploy._problems import Problem
 from clinloom.deploy._standing import Standing
-from clinloom.errors import StoreError
+from clinloom.errors import StoreError, UsageError
 from clinloom.study.cds_hooks import CdsHooks
 
 
@@ -147,3 +148,11 @@ def test_an_unknown_hook_is_told_with_the_nearest():
         CdsHooks(anonymous=True, hooks=["patient-veiw"])
     with pytest.raises(ValidationError, match="there are patient-view, order-select"):
         CdsHooks(anonymous=True, hooks=["elsewhere"])
+
+
+@pytest.mark.parametrize("bound", [{"watch": 0.0}, {"at_once": 0}, {"timeout": float("nan")}])
+def test_a_bound_that_is_none_is_refused(bound):
+    [name] = bound
+    with pytest.raises(UsageError, match="above 0") as told:
+        Options(**bound)
+    assert told.value.where == f"--{name.replace('_', '-')}"

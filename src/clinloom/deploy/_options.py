@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from clinloom import files
@@ -38,6 +38,14 @@ class Options:
     bodies: int = 64
     threads: int = 1
     watch: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a bound that is none."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not value > 0:
+                name = field.name.replace("_", "-")
+                raise UsageError("a bound is above 0", where=f"--{name}", mend="give another")
 
     @property
     def bearer(self) -> str | None:
