@@ -123,7 +123,9 @@ def monitor(
     keys = [key for key in found["counted"].column("key").to_pylist() if key >= 0]
     if len(keys) > MOST:
         raise UsageError(
-            f"there are {len(keys):,} periods", mend="--by month, or fewer predictions"
+            f"there are {len(keys):,} periods, and at most {MOST} can be told apart",
+            mend="give the predictions of fewer years"
+            + (", or --by month" if by == "week" else ""),
         )
     verdict = alarms.judge(
         reference,
