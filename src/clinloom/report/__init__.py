@@ -15,7 +15,7 @@ from clinloom.report.page import view
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["render"]
+__all__ = ["render", "template"]
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -24,14 +24,14 @@ def render(record: Mapping[str, Any]) -> str:
     Whatever the record lacks is left out or said to be absent: models without curves, numbers
     that are None, one modality only, an empty ledger.
     """
-    return _template().render(view(record))
+    return template("report.html.j2").render(view(record))
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page's template by the name of its file; every value is escaped unless a chart made it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # the service needs no pages
 
-    """The page's template; every value is escaped unless a chart made it."""
     environment = Environment(
         loader=PackageLoader("clinloom.report", "templates"),
         autoescape=True,
@@ -39,4 +39,4 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

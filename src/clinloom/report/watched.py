@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
-from clinloom.report import names
+from clinloom.report import names, template
 from clinloom.report.charts import Plot
 from clinloom.report.figures import NONE, count, moment, number, percent
 
@@ -29,19 +26,7 @@ MOST = 200  # alarms that the page lists
 
 def render(verdict: Record) -> str:
     """The page of a verdict (what ``evaluate.alarms.judge`` gives, with what it was made from)."""
-    return _template().render(view(verdict))
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("clinloom.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("monitor.html.j2")
+    return template("monitor.html.j2").render(view(verdict))
 
 
 def view(verdict: Record) -> dict[str, Any]:
