@@ -91,6 +91,7 @@ _string, _long, _int, _double = pa.string(), pa.int64(), pa.int32(), pa.float64(
 _subject = Column("subject_id", _long, "pseudonymous patient", nullable=False)
 _patient = Column("patient", _string, "the source's own identifier of the patient", nullable=False)
 _moment = Column("prediction_time", TIME, "when the prediction is made (index time)", False)
+_outcome = Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known")
 _fact = (
     Column("time", TIME, "when the fact was known; null: static"),
     Column("code", _string, "vocabulary//code", nullable=False),
@@ -252,7 +253,7 @@ INDEX = Table(
     (
         _subject,
         _moment,
-        Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known"),
+        _outcome,
         Column("split", _string, "train, test, or null: in neither"),
     ),
     ("subject_id", "prediction_time"),
@@ -260,11 +261,7 @@ INDEX = Table(
 LABELS = Table(
     "labels",
     "outcomes of scored moments (MEDS label schema): the index, a later scoring, or a site's own",
-    (
-        _subject,
-        _moment,
-        Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known"),
-    ),
+    (_subject, _moment, _outcome),
     ("subject_id", "prediction_time"),
 )
 STRATA = Table(
@@ -316,7 +313,7 @@ DATASET = Table(
     (
         _subject,
         _moment,
-        Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known"),
+        _outcome,
         Column("split", _string, "train, test, or null: in neither"),
         Column("values", pa.list_(_double), "one number a feature; NaN: missing", False),
     ),
