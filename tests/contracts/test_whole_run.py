@@ -176,7 +176,7 @@ def test_a_worker_that_loaded_a_bundle_sees_the_next_one_at_its_address(done, tm
     def risks():
         bundle = clinloom.load_bundle(place)
         told = {"bundle": str(place), "mark": bundle.mark, "cohort": bundle.resolved.cohort}
-        made = scoring.scored(events, **told, last=None, now=None)["predictions"]
+        made = scoring.scored(events, **told, last=None, now=time.time_ns() // 1000)["predictions"]
         return made.column("predicted_boolean_probability").to_pylist()
 
     before = risks()
