@@ -173,7 +173,7 @@ def score(args: argparse.Namespace) -> Any:
     site = platforms.site(args.on, told={}, file=file)
     progress = _progress(args)
     if site is None:
-        asked: dict[str, Any] = {"overrides": changes, "watched": args.features}
+        asked = {"overrides": changes, "watched": args.features, "reasons": args.reasons}
         return run.score(args.bundle, out=args.out, **asked, progress=progress)
     task = tasks.of_score(args, changes)
     return _submitted(site, task, progress) or {"predictions": str(task.places["--out"])}
@@ -300,6 +300,9 @@ def parser() -> Parser:
     made["score"].add_argument("--out", required=True, help="the address of a Parquet file")
     made["score"].add_argument(
         "--features", action="store_true", help="also write the features, for `monitor`"
+    )
+    made["score"].add_argument(
+        "--reasons", type=int, default=0, metavar="N", help="also tell what adds most to each risk"
     )
     serving.arguments(made["serve"])
     made["demo"].add_argument("--out", default="demo-out", help="the output's address")

@@ -347,6 +347,11 @@ SCORES = Table(
     ),
     PREDICTIONS.key,
 )
+REASONS = Column(
+    "reasons",
+    pa.list_(pa.struct([("feature", _string), ("text", _string), ("contribution", _double)])),
+    "what adds the most to the risk, either way, the weightiest first",
+)
 
 RISKS = Table(
     "risks",

@@ -54,6 +54,7 @@ def of_score(args: argparse.Namespace, changes: list[str]) -> Task:
     bundle, out = files.address(args.bundle), files.address(args.out)
     words, found = _changes(changes)
     more = ("--features",) * args.features
+    more += ("--reasons", str(args.reasons)) if args.reasons else ()
     command = ("score", str(bundle), "--out", str(out), *more, *words, *_telling(args))
     return Task(command, {}, {"bundle": bundle, "--out": out, **found})
 

@@ -24,6 +24,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/health", "/ready")  # asked by those who start and stop the service, without a token
+SHELL = ("/worklist", "/worklist/page.css", "/worklist/page.js")  # which holds nothing of a patient
 HOOKS = "/cds-services"  # asks for tokens of its own: those of CDS clients
 FRONTS = {"/predict": "events", "/fhir/$predict": "fhir"}
 RETRY = 1  # seconds
@@ -159,8 +160,9 @@ async def answer(told: Told, front: str, send: Send) -> None:
 
 
 def _open(path: str) -> bool:
-    """Whether no token of the service is asked for there: CDS clients sign tokens of their own."""
-    return path in OPEN or path == HOOKS or path.startswith(f"{HOOKS}/")
+    """Whether no token of the service is asked for there: CDS clients sign tokens of their own, and
+    the worklist's page asks for one before its data."""
+    return path in OPEN or path in SHELL or path == HOOKS or path.startswith(f"{HOOKS}/")
 
 
 def _digest(text: str | bytes) -> bytes:

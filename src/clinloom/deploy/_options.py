@@ -20,6 +20,7 @@ class Options:
     ``source``: which FHIR source of the study requests are like; ``token``: ``env:NAME`` or
     ``file:/PATH`` of what callers have to bear; ``shadow``: another bundle, scored beside;
     ``shadow_file``: a local file to which both risks go, without identifiers and times;
+    ``worklist``: the address of a folder of scored lists, shown at ``/worklist``;
     ``max_body``: bytes; ``max_entries``: resources, or events, of a request; ``slow``: seconds in
     which a request has to come; ``timeout``: seconds that scoring may take; ``at_once``: requests
     that are scored or wait for it; ``bodies``: whose bodies may come at once; ``threads`` that
@@ -30,6 +31,7 @@ class Options:
     token: str | None = None
     shadow: str | None = None
     shadow_file: str | None = None
+    worklist: str | None = None
     max_body: int = 10 << 20
     max_entries: int = 50_000
     slow: float = 10.0
@@ -76,6 +78,7 @@ WORDS: dict[str, tuple[Read, str]] = {  # the command line's
     "token": (str, "what callers have to bear: env:NAME or file:/PATH"),
     "shadow": (str, "another bundle that scores beside and answers nobody"),
     "shadow_file": (str, "a file for both risks, without identifiers"),
+    "worklist": (str, "a folder of lists that `score --reasons` wrote, shown as a page"),
     "max_body": (size, "the most bytes of a request, like 10MB"),
     "max_entries": (int, "the most resources or events of a request"),
     "slow": (float, "seconds in which a request has to come"),

@@ -75,6 +75,10 @@ def application(bundle: str, options: Options | None = None) -> FastAPI:
     _scoring(app, service)
     _telling(app, service, counts)
     _hooked(app, service)
+    if chosen.worklist:
+        from clinloom.deploy import worklist
+
+        app.include_router(worklist.router(service, chosen.worklist))
     app.openapi = _openapi.described(app)  # type: ignore[method-assign]
     return app
 

@@ -144,14 +144,16 @@ def score(
     out: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     watched: bool = False,
+    reasons: int = 0,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
     """Score new patients from the same kinds of source; write one Parquet file.
 
-    ``watched``: beside it, in ``<out>.features``, what :func:`monitor` reads of the features.
+    ``watched``: beside it, in ``<out>.features``, what :func:`monitor` reads of the features;
+    ``reasons``: how many are told beside each risk, for a worklist.
     """
-    asked: dict[str, Any] = {"overrides": overrides, "watched": watched}
+    asked: dict[str, Any] = {"overrides": overrides, "watched": watched, "reasons": reasons}
     return scores.score(
         os.fspath(bundle), out=os.fspath(out), **asked, progress=progress, spark=spark
     )

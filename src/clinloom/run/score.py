@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from clinloom.tables import (
     FEATURES,
     FLOW,
     PREDICTIONS,
+    REASONS,
     SCORES,
     SEEN,
     Table,
@@ -42,6 +44,7 @@ from clinloom.tables import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
 AT_ONCE = 1 << 18  # rows that are copied at once into the one file
@@ -55,6 +58,7 @@ def score(
     out: str,
     overrides: Sequence[str] = (),
     watched: bool = False,
+    reasons: int = 0,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
@@ -67,6 +71,9 @@ def score(
 
     ``watched``: the features of each moment, and which codes and units there were, are written to
     the folder ``<out>.features``, for ``clinloom monitor``; it holds a row a moment, as the scores.
+
+    ``reasons``: how many of the features that add the most to each risk are told beside it, in
+    clinical words (column ``reasons``), for a worklist.
 
     Who scored what by which bundle, and when, is kept in the folder ``<out>.audit``, a file each
     time, also where it fails.
@@ -90,8 +97,9 @@ def score(
         events = dataset.clean(work, study, acquired, loaded.units)
         refused = rejected(events["counts"].read().to_pylist())
         store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
-        scored = predict(work, study, events, acquired, bundle=loaded, watched=watched)
-        rows = _write(study, scored, target)
+        more: dict[str, Any] = {"watched": watched, "reasons": reasons}
+        scored = predict(work, study, events, acquired, bundle=loaded, **more)
+        rows = _copied(_table(study, reasons), scored["predictions"].files(), target)
         if watched:
             beside = target.parent / f"{target.name}{BESIDE}"
             files.remove(beside)
@@ -151,9 +159,11 @@ def predict(
     *,
     bundle: Bundle,
     watched: bool = False,
+    reasons: int = 0,
 ) -> Tables:
     """The predictions of every patient's moments, by bucket; where they are watched, more."""
     last = dataset.extent(events)
+    tables = {"predictions": _table(study, reasons), **({"features": FEATURES} if watched else {})}
     inputs = {"events": (events["events"], EVENTS)}
     if study.deploy.identifier:
         inputs["known"] = (acquired["crosswalk"], CROSSWALK)
@@ -170,9 +180,10 @@ def predict(
                 last=last,
                 now=time.time_ns() // 1000,
                 watched=watched,
+                reasons=reasons,
             ),
             out=out,
-            tables={"predictions": _table(study)} | ({"features": FEATURES} if watched else {}),
+            tables=tables,
             columns={"events": [*features.columns(study.features), "earlier"]},
             merges={"flow": flowed},
         )
@@ -183,8 +194,9 @@ def predict(
     return work.step("score", do, inputs={"clean": work.keys["clean"]}, counts="predictions")
 
 
-def _table(study: Study) -> Table:
-    return SCORES if study.deploy.identifier else PREDICTIONS
+def _table(study: Study, reasons: int) -> Table:
+    table = SCORES if study.deploy.identifier else PREDICTIONS
+    return replace(table, columns=(*table.columns, REASONS)) if reasons else table
 
 
 _loaded: dict[str, tuple[str, Bundle]] = {}  # by address, with what marks each publication
@@ -200,6 +212,7 @@ def scored(
     last: int | None,
     now: int,
     watched: bool = False,
+    reasons: int = 0,
 ) -> dict[str, pa.Table]:
     """The scoring kernel for whole patients; a worker loads a publication of the bundle once.
 
@@ -214,13 +227,29 @@ def scored(
         return {"flow": flow}
     loaded = _loaded[bundle][1]
     more = {"features": features.compute(events, index, loaded.features)} if watched else {}
-    made = loaded.scored(index, matrix(more["features"])) if more else loaded.risks(events, index)
+    values = matrix(more["features"]) if more else loaded.values(events, index)
+    made = loaded.scored(index, values)
     at = made.schema.get_field_index("boolean_value")
     made = made.set_column(at, made.schema.field(at), index.column("boolean_value"))
+    if reasons:
+        made = made.append_column(REASONS.name, _reasons(loaded, values, reasons))
     if known is not None:
         made = made.join(_identifiers(known), "subject_id")
         made = made.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
     return {"predictions": made, "flow": flow, **more}
+
+
+def _reasons(bundle: Bundle, values: NDArray[np.float64], most: int) -> pa.Array:
+    """What adds the most to each row's risk."""
+    from clinloom.deploy.explain import Explainer
+
+    explainer = Explainer.of(bundle)
+    told = [explainer.reasons(row, most=most) for row in values]
+    rows = [
+        [{"feature": r.feature.name, "text": r.text, "contribution": r.contribution} for r in row]
+        for row in told
+    ]
+    return pa.array(rows, REASONS.type)
 
 
 def _identifiers(crosswalk: pa.Table) -> pa.Table:
@@ -233,11 +262,6 @@ def _identifiers(crosswalk: pa.Table) -> pa.Table:
     first = ranked.filter(pa.array(np.diff(subject, prepend=-1) != 0))
     found = first.select(["subject_id", "identifier", "system"])
     return found.rename_columns(["subject_id", "patient", "system"])
-
-
-def _write(study: Study, scored: Tables, target: Address) -> int:
-    """The buckets one after another in one file."""
-    return _copied(_table(study), scored["predictions"].files(), target)
 
 
 def _copied(table: Table, parts: Sequence[Address], target: Address) -> int:

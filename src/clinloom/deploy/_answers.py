@@ -1,0 +1,89 @@
+"""What a ward answered to its list: lines of JSON beside the lists, and no patient.
+
+An answer names the moment it is about by a card, a name made of the subject's number and the
+moment: who reads answers alone learns of no patient. The lines are those of CDS Hooks' feedback, so
+that ``clinloom monitor`` counts them. A file is created and never changed; the last answer to a
+card holds.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+from clinloom import files
+from clinloom.errors import StoreError
+from clinloom.study.cds_hooks import Coding
+
+FOLDER = "feedback"
+SPACE = uuid.UUID("6f0c8a52-7f0e-4b2e-9d39-2f6f1d3c5b11")
+OUTCOMES = {"acknowledged": "accepted", "not_useful": "overridden"}  # in the words of feedback
+SINCE = 8  # days of answers that are looked at
+
+
+class Answers:
+    """The answers beside the lists of a folder."""
+
+    def __init__(self, place: str, reasons: Sequence[Coding]):
+        self.place = files.address(place) / FOLDER
+        self.reasons = {reason.code: reason for reason in reasons}
+        self._lock = Lock()
+        self._read: set[str] = set()
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def give(self, subject: str, moment: dt.datetime, outcome: str, reason: str | None) -> None:
+        """Keep an answer. Raises StoreError where it cannot be kept."""
+        now = dt.datetime.now(dt.UTC)
+        line: dict[str, Any] = {
+            "card": card(subject, moment),
+            "outcome": OUTCOMES[outcome],
+            "outcomeTimestamp": now.isoformat(timespec="milliseconds"),
+        }
+        if reason is not None:
+            coded = self.reasons[reason].model_dump()
+            line["overrideReason"] = {"reason": coded}
+        name = f"{now:%H%M%S%f}-{uuid.uuid4().hex}.jsonl"
+        place = self.place / f"{now:%Y-%m-%d}" / name
+        try:
+            files.folder(place.parent)
+            made = files.create(place, (json.dumps(line) + "\n").encode())
+        except OSError as error:
+            told = error.strerror or type(error).__name__
+            raise StoreError(f"cannot be written ({told})", where=str(place)) from None
+        if made is None:
+            raise StoreError("a file of this name is there already", where=str(place))
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        """By card, the last answer: its outcome, reason (as it is read) and time."""
+        today = dt.datetime.now(dt.UTC).date()
+        days = [f"{today - dt.timedelta(days=n)}" for n in range(SINCE, -1, -1)]
+        with self._lock:
+            for day in days:
+                for entry in files.listed(self.place / day):
+                    if entry.address.name not in self._read:
+                        self._take(entry)
+            return dict(self._last)
+
+    def _take(self, entry: files.Entry) -> None:
+        self._read.add(entry.address.name)
+        for text in files.read(entry.address).splitlines():
+            told = json.loads(text)
+            coded = told.get("overrideReason", {}).get("reason", {})
+            outcome = next(name for name, said in OUTCOMES.items() if said == told["outcome"])
+            found = {
+                "outcome": outcome,
+                "reason": coded.get("display"),
+                "time": told["outcomeTimestamp"],
+            }
+            held = self._last.get(told["card"])
+            if held is None or held["time"] <= found["time"]:
+                self._last[told["card"]] = found
+
+
+def card(subject: str, moment: dt.datetime) -> str:
+    """The name of a patient's moment on the list."""
+    return str(uuid.uuid5(SPACE, f"{subject} {moment.astimezone(dt.UTC).isoformat()}"))
