@@ -32,25 +32,58 @@ def monitor(args: argparse.Namespace) -> Any:
     )
 
 
+def recalibrate(args: argparse.Namespace) -> Any:
+    """Learn a model's calibration anew from what came of its predictions: another bundle."""
+    from clinloom.run import api as run
+
+    tasks.where(args)
+    return run.recalibrate(
+        args.bundle,
+        predictions=args.predictions,
+        outcomes=args.outcomes,
+        features=args.features,
+        until=args.until,
+        out=args.out,
+        progress=Progress(form="quiet" if args.quiet else "json" if args.json else "text"),
+    )
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
     "monitor": (
         monitor,
         "clinloom monitor out/bundle --predictions risk.parquet --outcomes later.parquet --out at",
+    ),
+    "recalibrate": (
+        recalibrate,
+        "clinloom recalibrate out/bundle --predictions lists --outcomes later.parquet --out new",
     ),
 }
 
 
 def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
     """The arguments of these commands."""
-    watched = made["monitor"]
-    watched.add_argument("bundle", help="the bundle of a run, an address")
-    add = watched.add_argument
-    add("--predictions", required=True, metavar="ADDRESS", help="what `score` wrote, or a folder")
-    add("--outcomes", metavar="ADDRESS", help="labels, or a later scoring of the same moments")
-    add("--features", metavar="ADDRESS", help="what `score --features` wrote; else found beside")
+    for name in COMMANDS:
+        add = made[name].add_argument
+        add("bundle", help="the bundle of a run, an address")
+        add(
+            "--predictions",
+            required=True,
+            metavar="ADDRESS",
+            help="what `score` wrote, or a folder",
+        )
+        add("--outcomes", metavar="ADDRESS", help="labels, or a later scoring of the same moments")
+        add(
+            "--features", metavar="ADDRESS", help="what `score --features` wrote; else found beside"
+        )
+        add(
+            "--until", metavar="DATE", help="up to when outcomes are known; else told by the labels"
+        )
+        add("--quiet", action="store_true", help="no progress")
+        add("--platform", metavar="FILE", help="a YAML file with `platform` and `storage`")
+    made["recalibrate"].add_argument("--out", required=True, help="the address of the new bundle")
+    add = made["monitor"].add_argument
     add("--feedback", metavar="ADDRESS", help="CDS Hooks' feedback, a JSON object a line")
     add("--by", choices=PERIODS, default="month", help="the periods, UTC (month)")
-    add("--until", metavar="DATE", help="up to when outcomes are known; else told by the labels")
     add(
         "--false-alarms",
         type=float,
@@ -59,8 +92,6 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
         help="of reports that raise any alarm though nothing changed (0.05)",
     )
     add("--out", metavar="OUT", help="where monitor.json and monitor.html are written")
-    add("--quiet", action="store_true", help="no progress")
-    add("--platform", metavar="FILE", help="a YAML file with `platform` and `storage`")
 
 
 def code(result: Any) -> int:

@@ -17,7 +17,7 @@ from clinloom import files, plugins
 from clinloom import study as studies
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
-from clinloom.errors import DataError
+from clinloom.errors import DataError, UsageError
 from clinloom.evaluate import alarms, asked, watch
 from clinloom.features import Feature
 from clinloom.learn.preparation import learn
@@ -174,3 +174,33 @@ def test_a_run_is_watched_from_the_command_line(hospital, finished, tmp_path):
     assert (told["verdict"] == "alarm") == (done.returncode == 3) == bool(found["alarms"])
     assert not [a for a in found["alarms"] if a["kind"] in ("codes", "inputs", "missing")]
     assert {"inputs", "codes", "calibration", "running"} <= set(found["kinds"])
+
+
+def test_outcomes_recalibrate_a_model_whose_level_has_moved(spark, laid, made, tmp_path):
+    scores = tmp_path / "scores.parquet"
+    told = pa.concat_tables([pq.read_table(f) for f in sorted((laid / "scores").glob("*.parquet"))])
+    low = 1 / (1 + np.exp(1.2) * (1 / np.array(told.column(4)) - 1))  # odds told by far too low
+    pq.write_table(told.set_column(4, told.schema.field(4), pa.array(low)), scores)
+    asked = {"predictions": str(scores), "outcomes": str(laid / "later.parquet"), "spark": spark}
+    found = api.recalibrate(laid / "bundle", **asked, out=tmp_path / "new")
+    assert found["verdict"] == "recalibrated" and 0.9 < found["intercept"] < 1.5
+    before, after = (bundles.Bundle.load(at) for at in (laid / "bundle", tmp_path / "new"))
+    assert after.scorer.slope == found["slope"] * before.scorer.slope
+    assert after.scorer.intercept == pytest.approx(
+        found["intercept"] + found["slope"] * before.scorer.intercept
+    )
+    assert after.scorer.threshold == before.scorer.threshold
+    (link,) = after.document["recalibrated"]
+    assert link["from"] == before.hash and link["moments"] == found["moments"]
+    assert abs(after.reference.whole.intercept) < 3 * after.reference.whole.intercept_error
+    assert after.reference.rows == len(made["at"]) and after.features == before.features
+    again = told.set_column(4, told.schema.field(4), pa.array(moved(low, found)))
+    pq.write_table(again, scores)
+    same = api.recalibrate(tmp_path / "new", **asked, out=tmp_path / "newer")
+    assert same["method"] == "none" and not (tmp_path / "newer").exists()
+    with pytest.raises(UsageError, match="the bundle itself"):
+        api.recalibrate(laid / "bundle", **asked, out=laid / "bundle")
+
+
+def moved(risk, found):
+    return 1 / (1 + np.exp(-(found["intercept"] + found["slope"] * np.log(risk / (1 - risk)))))

@@ -21,7 +21,7 @@ from clinloom.features import Feature
 from clinloom.learn.preparation import learn
 from clinloom.learn.risks import Risks
 from clinloom.report import watched
-from clinloom.run import api, feedback, monitor, periods, reference
+from clinloom.run import api, feedback, moments, periods, reference
 from clinloom.tables import PREDICTIONS, SEEN
 
 DAY = 86_400_000_000
@@ -51,8 +51,8 @@ def test_periods_are_iso_weeks_and_months(when, week, month):
 
 def tellings(*rows: tuple) -> pa.Table:
     columns = zip(*rows, strict=True)
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, monitor.KEPT, strict=True)]
-    return pa.table(arrays, schema=monitor.KEPT)
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, moments.KEPT, strict=True)]
+    return pa.table(arrays, schema=moments.KEPT)
 
 
 def test_what_is_told_of_a_moment_becomes_one_row_and_the_highest_risk_counts():
@@ -65,13 +65,13 @@ def test_what_is_told_of_a_moment_becomes_one_row_and_the_highest_risk_counts():
         (1, two, 0.3, False, True, None),
         (2, one, None, None, True, 0b01),  # was never scored
     )
-    found = monitor._rows(told, by="month", known=one, groups=2)
+    found = moments.of_tellings(told, by="month", known=one, groups=2)
     assert found.subject.tolist() == [1, 1] and found.risk.tolist() == [0.6, 0.3]
     assert found.flagged.tolist() == [True, False] and found.member.tolist() == [[0, 1], [0, 0]]
     assert found.outcome.tolist() == [False, True]
     assert found.known.tolist() == [True, False]  # who had it early does not count before the rest
-    assert not monitor._rows(told, by="month", known=None, groups=0).known.any()
-    assert monitor._rows(told.slice(0, 0), by="week", known=None, groups=2).risk.size == 0
+    assert not moments.of_tellings(told, by="month", known=None, groups=0).known.any()
+    assert moments.of_tellings(told.slice(0, 0), by="week", known=None, groups=2).risk.size == 0
 
 
 FEEDBACK = [
@@ -326,8 +326,8 @@ def test_predictions_are_read_as_they_are_written():
             }
         ]
     )
-    told = monitor._said(rows)
-    assert told.schema.equals(monitor.KEPT)
+    told = moments.said(rows)
+    assert told.schema.equals(moments.KEPT)
     assert told.to_pylist() == [
         {"subject": 7, "at": at("2026-01-05"), "risk": 0.75, "flagged": True, "label": None,
          "member": None}

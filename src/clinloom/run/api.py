@@ -159,6 +159,20 @@ def score(
     )
 
 
+def recalibrate(
+    bundle: str | os.PathLike[str],
+    *,
+    predictions: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    **asked: Any,
+) -> dict[str, Any]:
+    """Learn a model's calibration anew: see :func:`clinloom.run.recalibrate.recalibrate`."""
+    from clinloom.run import recalibrate as update
+
+    told: dict[str, Any] = {"predictions": os.fspath(predictions), "out": os.fspath(out)}
+    return update.recalibrate(os.fspath(bundle), **told, **asked)
+
+
 def monitor(
     bundle: str | os.PathLike[str],
     *,

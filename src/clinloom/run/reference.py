@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -185,6 +185,18 @@ def _told(
     """What may leave."""
     counts, patients = cells.dense(found["features"], [0], len(features))
     trained = found["trained"].to_pylist()[0]
+    return Reference(
+        names=tuple(feature.name for feature in features),
+        features=Kept.of(cut, counts[0], patients[0]),
+        apart=_apart(trained),
+        codes=_listed(codes),
+        pairs=_pairs(codes),
+        **held_out(risk, found, groups),
+    )
+
+
+def held_out(risk: Cells, found: Mapping[str, pa.Table], groups: Sequence[Group]) -> dict[str, Any]:
+    """What may leave of rows that the model did not see: sums of period 0, and of subgroups."""
     of, spread = watch.seen(found)
     whole, said = of[0], cells.dense(found["risks"], [0], 1)
     known = [
@@ -192,19 +204,14 @@ def _told(
         for at, group in enumerate(groups)
         if (one := of.get(-1 - at)) is not None and one.known
     ]
-    return Reference(
-        names=tuple(feature.name for feature in features),
-        features=Kept.of(cut, counts[0], patients[0]),
-        apart=_apart(trained),
-        risk=Kept.of(risk, said[0][0], said[1][0]),
-        rows=whole.rows,
-        rows_apart=whole.apart,
-        flagged=_blurred(whole.flagged, whole.rows),
-        whole=_estimate(whole, spread),
-        groups={group.name: _estimate(one, spread) for group, one in _showable(known)},
-        codes=_listed(codes),
-        pairs=_pairs(codes),
-    )
+    return {
+        "risk": Kept.of(risk, said[0][0], said[1][0]),
+        "rows": whole.rows,
+        "rows_apart": whole.apart,
+        "flagged": _blurred(whole.flagged, whole.rows),
+        "whole": _estimate(whole, spread),
+        "groups": {group.name: _estimate(one, spread) for group, one in _showable(known)},
+    }
 
 
 def _apart(row: Mapping[str, int]) -> float:

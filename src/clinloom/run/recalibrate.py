@@ -1,0 +1,120 @@
+"""A model at work told what came of its predictions: its calibration, learned anew.
+
+Sums of all moments come back from the workers, as for ``clinloom monitor``; what they ask to change
+is decided by ``evaluate.update``. The order of risks stays, so that discrimination does, too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from clinloom import files
+from clinloom.deploy import bundle as bundles
+from clinloom.deploy.bundle import Bundle
+from clinloom.errors import UsageError
+from clinloom.evaluate import watch
+from clinloom.evaluate.cells import Cells
+from clinloom.evaluate.update import Update, update
+from clinloom.evaluate.watch import Rows
+from clinloom.run import moments
+from clinloom.run.progress import Progress
+from clinloom.run.reference import held_out, subgroups
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+CHAIN = "recalibrated"  # the document's list of recalibrations, the last one last
+OWN = ("format", "parts", "study", "features", "units")  # what publishing writes itself
+
+
+def recalibrate(
+    bundle: str,
+    *,
+    predictions: str,
+    out: str,
+    outcomes: str | None = None,
+    features: str | None = None,
+    until: str | None = None,
+    level: float = 0.05,
+    progress: Progress | None = None,
+    spark: SparkSession | None = None,
+) -> dict[str, Any]:
+    """Learn a model's calibration anew from outcomes; write its bundle, with another one, to
+    ``out``, where the outcomes ask for that.
+
+    ``predictions`` of this very bundle, ``outcomes``, ``features`` and ``until``: as for
+    :func:`clinloom.run.monitor.monitor`, and the same outcomes count. ``level``: of the tests that
+    the model as it is, and its slope, fit. The threshold stays the risk that it was. The new bundle
+    is watched by these rows from then on, and holds no saved ``PipelineModel``: Spark scores by it
+    as without Spark. Raises StoreError, DataError, UsageError.
+    """
+    if not 0 < level < 1:
+        raise UsageError("--level lies between 0 and 1")
+    loaded, target = Bundle.load(bundle), files.address(out)
+    if target == loaded.place:
+        raise UsageError(
+            "--out is the bundle itself",
+            where="--out",
+            mend="give another address, so that the model as it was can be gone back to",
+        )
+    reference, scorer = loaded.reference, loaded.scorer
+    given = moments.read(predictions, outcomes, features)
+    groups = subgroups(loaded.features)
+    limit = moments.last_moment(until, loaded) if until is not None else None
+    with ExitStack() as held:
+        from clinloom.spark import waiting
+        from clinloom.spark.session import settled
+
+        note = (progress or Progress(form="quiet")).note
+        session = held.enter_context(waiting.started(note, spark))
+        held.enter_context(settled(session, note=note))
+        frame = moments.together(session, given, len(loaded.features), groups)
+        known = moments.last_free(frame, limit)
+        asked: dict[str, Any] = {"by": None, "known": known, "groups": len(groups)}
+        cut = reference.risk.cells
+        of, spread = watch.seen(moments.summed(frame, given, cut, 0.0, **asked))
+        found = update(of[0].risks, spread=spread, level=level)
+        told: dict[str, Any] = {
+            "method": found.method,
+            "intercept": found.intercept,
+            "slope": found.slope,
+            "any_change_p": found.any_change,
+            "slope_change_p": found.slope_change,
+            "moments": of[0].known,
+            "outcomes": of[0].positive,
+        }
+        if found.method == "none":
+            return {"verdict": "the model fits as it is: no bundle is written", **told}
+        made = replace(
+            scorer,
+            slope=found.slope * scorer.slope,
+            intercept=found.intercept + found.slope * scorer.intercept,
+        )
+        moved = Cells(found.of(cut.edges.ravel()).reshape(cut.edges.shape))
+        again = partial(_changed, change=found, threshold=scorer.threshold)
+        sums = moments.summed(frame, given, moved, 0.0, **asked, changed=again)
+        seen = replace(reference, **held_out(moved, sums, groups))
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    link = {**told, "from": loaded.hash, "created": now}
+    kept = {key: value for key, value in loaded.document.items() if key not in OWN}
+    bundles.publish(
+        target,
+        scorer=made,
+        study=loaded.study,
+        features=loaded.features,
+        units=loaded.units,
+        reference=json.dumps(seen.plain()),
+        evidence={**kept, CHAIN: [*kept.get(CHAIN, ()), link]},
+        check=lambda: None,
+    )
+    return {"verdict": "recalibrated", **told, "bundle": str(target)}
+
+
+def _changed(rows: Rows, *, change: Update, threshold: float) -> Rows:
+    risk = change.of(rows.risk)
+    return rows._replace(risk=risk, flagged=risk >= threshold)
