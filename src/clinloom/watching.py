@@ -48,10 +48,32 @@ def recalibrate(args: argparse.Namespace) -> Any:
     )
 
 
+def compare(args: argparse.Namespace) -> Any:
+    """Hold a challenger's predictions against those of the model at work."""
+    from clinloom.run import api as run
+
+    tasks.where(args)
+    return run.compare(
+        args.bundle,
+        args.challenger,
+        predictions=args.predictions,
+        challenger_predictions=args.challenger_predictions,
+        outcomes=args.outcomes,
+        until=args.until,
+        out=args.out,
+        progress=Progress(form="quiet" if args.quiet else "json" if args.json else "text"),
+    )
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
     "monitor": (
         monitor,
         "clinloom monitor out/bundle --predictions risk.parquet --outcomes later.parquet --out at",
+    ),
+    "compare": (
+        compare,
+        "clinloom compare out/bundle new/bundle --predictions risk.parquet"
+        " --challenger-predictions new.parquet --outcomes later.parquet",
     ),
     "recalibrate": (
         recalibrate,
@@ -65,21 +87,17 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
     for name in COMMANDS:
         add = made[name].add_argument
         add("bundle", help="the bundle of a run, an address")
-        add(
-            "--predictions",
-            required=True,
-            metavar="ADDRESS",
-            help="what `score` wrote, or a folder",
-        )
-        add("--outcomes", metavar="ADDRESS", help="labels, or a later scoring of the same moments")
-        add(
-            "--features", metavar="ADDRESS", help="what `score --features` wrote; else found beside"
-        )
-        add(
-            "--until", metavar="DATE", help="up to when outcomes are known; else told by the labels"
-        )
+        if name == "compare":
+            add("challenger", help="another bundle for the same question")
+            add("--challenger-predictions", required=True, metavar="AT", help="what it scored")
+        else:
+            add("--features", metavar="AT", help="what `score --features` wrote; else beside")
+        add("--predictions", required=True, metavar="AT", help="what `score` wrote, or a folder")
+        add("--outcomes", metavar="AT", help="labels, or a later scoring of the same moments")
+        add("--until", metavar="DATE", help="until when outcomes are known; else labels tell")
         add("--quiet", action="store_true", help="no progress")
         add("--platform", metavar="FILE", help="a YAML file with `platform` and `storage`")
+    made["compare"].add_argument("--out", metavar="OUT", help="where compare.json is written")
     made["recalibrate"].add_argument("--out", required=True, help="the address of the new bundle")
     add = made["monitor"].add_argument
     add("--feedback", metavar="ADDRESS", help="CDS Hooks' feedback, a JSON object a line")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from sklearn.metrics import roc_auc_score
 from tests.hospital import clinloom, places, sets
 from tests.properties import test_alarms as hospital
 
@@ -204,3 +205,63 @@ def test_outcomes_recalibrate_a_model_whose_level_has_moved(spark, laid, made, t
 
 def moved(risk, found):
     return 1 / (1 + np.exp(-(found["intercept"] + found["slope"] * np.log(risk / (1 - risk)))))
+
+
+def test_a_challenger_is_held_against_the_model_on_the_moments_that_both_scored(
+    spark, laid, made, tmp_path
+):
+    told = pa.concat_tables([pq.read_table(f) for f in sorted((laid / "scores").glob("*.parquet"))])
+    risk = np.array(told.column(4))
+    noisy = 1 / (
+        1 + np.exp(-(np.log(risk / (1 - risk)) + np.random.default_rng(1).normal(0, 2, len(risk))))
+    )
+    pq.write_table(
+        told.set_column(4, told.schema.field(4), pa.array(noisy)).slice(10), tmp_path / "b.parquet"
+    )
+    asked = {"predictions": str(laid / "scores"), "outcomes": str(laid / "later.parquet")}
+    asked |= {"challenger_predictions": str(tmp_path / "b.parquet"), "spark": spark}
+    shown = api.compare(laid / "bundle", laid / "bundle", **asked, out=str(tmp_path))
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert found["verdict"] == shown["challenger"] == "worse"
+    rows = len(made["at"])
+    assert found["moments"] == {
+        "both": rows - 10,
+        "bundle_alone": 10,
+        "challenger_alone": 0,
+        "known": found["moments"]["known"],
+    }
+    known = made["at"] <= made["at"][~made["outcome"]].max()
+    order = np.lexsort((made["at"], made["subject"]))
+    key = {
+        (s, t): r
+        for s, t, r in zip(
+            told.column(0).to_pylist(),
+            told.column(1).cast(pa.int64()).to_pylist(),
+            noisy,
+            strict=True,
+        )
+    }
+    late = {(s, t) for s, t in list(key)[:10]}
+    kept = [n for n in order if known[n] and (made["subject"][n], made["at"][n]) not in late]
+    label, mine = made["outcome"][kept], made["risk"][kept]
+    its = np.array([key[made["subject"][n], made["at"][n]] for n in kept])
+    for name, value in (("bundle", mine), ("challenger", its)):
+        assert found["metrics"]["auroc"][name]["value"] == pytest.approx(
+            roc_auc_score(label, value), abs=1e-5
+        )
+        assert found["metrics"]["brier"][name]["value"] == pytest.approx(
+            np.mean((value - label) ** 2), abs=1e-5
+        )
+    apart = found["metrics"]["auroc"]["difference"]
+    assert apart["low"] < apart["value"] < apart["high"] < 0
+    flagged = mine >= 0.25
+    won = (flagged & label).sum() - (flagged & ~label).sum() / 3
+    assert found["metrics"]["net_benefit"]["bundle"]["value"] == pytest.approx(
+        won / len(kept), abs=1e-5
+    )
+    same = api.compare(
+        laid / "bundle",
+        laid / "bundle",
+        **{**asked, "challenger_predictions": str(laid / "scores")},
+    )
+    assert same["challenger"] == "not told apart"

@@ -159,6 +159,15 @@ def score(
     )
 
 
+def compare(
+    bundle: str | os.PathLike[str], challenger: str | os.PathLike[str], **asked: Any
+) -> dict[str, Any]:
+    """Hold a challenger against a model at work: see :func:`clinloom.run.compare.compare`."""
+    from clinloom.run import compare as rivals
+
+    return rivals.compare(os.fspath(bundle), os.fspath(challenger), **asked)
+
+
 def recalibrate(
     bundle: str | os.PathLike[str],
     *,

@@ -120,7 +120,7 @@ def together(session: SparkSession, given: Given, width: int, groups: Sequence[G
     frame = workers.by_rows(workers.read(session, given.predictions, PREDICTIONS), said, MOMENT)
     if given.outcomes is not None:
         labels = workers.read(session, given.outcomes, LABELS)
-        frame = frame.union(workers.by_rows(labels, _came, MOMENT))
+        frame = frame.union(workers.by_rows(labels, came, MOMENT))
     if given.features is not None and groups:
         rows = workers.read(session, given.features, FEATURES)
         kernel = partial(_belongs, groups=list(groups), width=width)
@@ -136,7 +136,7 @@ def said(rows: pa.Table) -> pa.Table:
     )
 
 
-def _came(rows: pa.Table) -> pa.Table:
+def came(rows: pa.Table) -> pa.Table:
     """Outcomes as tellings."""
     return _telling(rows, label=rows.column("boolean_value"))
 
@@ -167,6 +167,12 @@ def _telling(rows: pa.Table, **told: Any) -> pa.Table:
     return pa.table([(empty | told)[name] for name in KEPT.names], names=KEPT.names).cast(KEPT)
 
 
+def count(given: Given) -> int:
+    """How many predictions there are."""
+    found = (stored.opened(str(f), None, coded=False) for f in given.predictions.files())
+    return sum(one.metadata.num_rows for one in found)
+
+
 def last_free(frame: DataFrame, limit: int | None) -> int | None:
     """The last moment whose outcome counts: of those known to be free of it, the last."""
     from pyspark.sql import functions as F
@@ -192,11 +198,7 @@ def summed(
     ``by``: their periods, None: all are of one, numbered 0; ``changed``: what is done to a worker's
     moments first.
     """
-    rows = sum(
-        stored.opened(str(f), None, coded=False).metadata.num_rows
-        for f in given.predictions.files()
-    )
-    parts = max(2, -(-rows // ROWS))
+    parts = max(2, -(-count(given) // ROWS))
     whole = frame.repartition(parts, "subject").sortWithinPartitions("subject", "at")
     start = intercept if np.isfinite(intercept) else 0.0
 
