@@ -58,6 +58,7 @@ class Given(NamedTuple):
 
 
 def read(predictions: str, outcomes: str | None, features: str | None) -> Given:
+    """What lies at these addresses; features, where none is given, beside the scores."""
     at = files.address(predictions)
     scored = [file for file in _parquet(at) if f"{BESIDE}/" not in file]
     if features:
