@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from clinloom.deploy import _cards, _feedback, _prefetch
+from clinloom.deploy import _bodies, _cards, _feedback, _prefetch
 from clinloom.deploy._limits import RETRY
 from clinloom.deploy._log import fault, warn
 from clinloom.deploy._problems import JSON, Problem
@@ -116,7 +116,7 @@ class _Hooks:
         self._named(served, name)
         body = await self._body(request)
         most = self._service.options.max_entries
-        if body.count(b'"resourceType"') > most:
+        if _bodies.larger(body, most):
             raise Problem(413, "too_large", more={"most_resources": most})
         asked = _decoded(body, _Call)
         patient = _patient(asked, self._of(served))

@@ -112,7 +112,7 @@ def _scoring(app: FastAPI, service: Service) -> None:
         if _kind(request) not in (FHIR, JSON):
             raise Problem(415, "unsupported_media", detail=f"{FHIR} or {JSON}")
         most = service.options.max_entries
-        if body.count(b'"resourceType"') > most:
+        if _bodies.larger(body, most):
             raise Problem(413, "too_large", more={"most_resources": most})
         own = _accepted(request) == JSON
 
