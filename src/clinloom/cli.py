@@ -326,6 +326,8 @@ def _show(result: Any, *, as_json: bool) -> None:
         return
     for key, value in result.items():
         shown = value if not isinstance(value, (dict, list)) else json.dumps(value, default=str)
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            shown = f"\n{'':<13}".join(value) or "none"
         print(f"{key:<12} {shown}")
 
 

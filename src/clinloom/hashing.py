@@ -45,6 +45,7 @@ P1, P2, P3, P4, P5 = (
 )
 
 
+ALL = (1 << 64) - 1
 SPARK = np.array([42], np.uint64)  # the seed of Spark's ``xxhash64``
 
 
@@ -76,6 +77,43 @@ def xxhash64(octets: npt.NDArray[np.uint8], *, seed: Words = SPARK) -> Words:
     found = (found ^ (found >> np.uint64(33))) * P2
     found = (found ^ (found >> np.uint64(29))) * P3
     return found ^ (found >> np.uint64(32))
+
+
+def xxhash64_one(octets: bytes, *, seed: int = 42) -> int:
+    """xxHash64 of one text, as ``xxhash64`` has it: of few, arrays do not pay."""
+    p1, p2, p3, p4, p5 = (int(prime) for prime in (P1, P2, P3, P4, P5))
+
+    def turned(number: int, bits: int) -> int:
+        return (number << bits | number >> (64 - bits)) & ALL
+
+    def mixed(lane: int, word: int) -> int:
+        return turned((lane + word * p2) & ALL, 31) * p1 & ALL
+
+    def word(at: int, size: int) -> int:
+        return int.from_bytes(octets[at : at + size], "little")
+
+    length = len(octets)
+    done = length // 32 * 32
+    found = (seed + p5) & ALL
+    if done:
+        lanes = [(seed + begin) & ALL for begin in (p1 + p2, p2, 0, -p1)]
+        for at in range(0, done, 8):
+            lanes[at // 8 % 4] = mixed(lanes[at // 8 % 4], word(at, 8))
+        found = sum(turned(v, n) for v, n in zip(lanes, (1, 7, 12, 18), strict=True)) & ALL
+        for lane in lanes:
+            found = ((found ^ mixed(0, lane)) * p1 + p4) & ALL
+    found = (found + length) & ALL
+    while done + 8 <= length:
+        found = (turned(found ^ mixed(0, word(done, 8)), 27) * p1 + p4) & ALL
+        done += 8
+    if done + 4 <= length:
+        found = (turned(found ^ word(done, 4) * p1 & ALL, 23) * p2 + p3) & ALL
+        done += 4
+    for octet in octets[done:]:
+        found = turned(found ^ octet * p5 & ALL, 11) * p1 & ALL
+    found = (found ^ found >> 33) * p2 & ALL
+    found = (found ^ found >> 29) * p3 & ALL
+    return found ^ found >> 32
 
 
 def xxhash64_of(numbers: npt.NDArray[np.int64], *, seed: int) -> Words:

@@ -43,7 +43,13 @@ def choices(room: str) -> tuple[str, ...]:
 
 def offered(room: str) -> list[metadata.EntryPoint]:
     """The plug-ins of a room that other packages offer."""
-    return sorted(metadata.entry_points(group=f"clinloom.{room}"), key=lambda p: p.name)
+    return sorted(_offers().select(group=f"clinloom.{room}"), key=lambda p: p.name)
+
+
+@cache
+def _offers() -> metadata.EntryPoints:
+    """What all installed packages offer: a file of each is read."""
+    return metadata.entry_points()
 
 
 @cache

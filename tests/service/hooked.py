@@ -185,6 +185,11 @@ def tokens(query) -> list[str]:
     return [token for name in ("code", "class") for token in query.get(name, [""])[0].split(",")]
 
 
+def key(named, kind: str) -> str:
+    """The key of a resource type among a prefetch's, which end in their templates' digests."""
+    return next(name for name in named if name.partition("-")[0] == kind)
+
+
 def prefetched(templates, number: int) -> dict:
     """What an EHR prefetches of a made patient."""
     ehr, found = Ehr(number), {}

@@ -79,30 +79,41 @@ def trees(width: int, count: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def scorer(count: int = 100, seed: int = 1) -> Scorer:
-    """A boosted model of ``count`` trees on the features."""
-    rng, names = np.random.default_rng(seed), feature_names()
-    columns = []
-    for name in names:
+def values(rows: int, seed: int = 1) -> np.ndarray:
+    """Features of made-up training rows."""
+    rng, columns = np.random.default_rng(seed), []
+    for name in feature_names():
         code = name.split("|")[1].removeprefix("LOINC//")
         mean, spread = LABS[code][1:3] if code in LABS else (0.5, 0.5)
         columns.append(
-            rng.normal(60, 15, 500) if "BIRTH" in name else rng.normal(mean, spread, 500)
+            rng.normal(60, 15, rows) if "BIRTH" in name else rng.normal(mean, spread, rows)
         )
-    values = np.stack(columns, axis=1)
-    values[rng.random(values.shape) < 0.2] = np.nan
-    statistics = learn(values, lower=0.01, upper=0.99)
+    found = np.stack(columns, axis=1)
+    found[rng.random(found.shape) < 0.2] = np.nan
+    return found
+
+
+def scorer(count: int = 100, seed: int = 1) -> Scorer:
+    """A boosted model of ``count`` trees on the features."""
+    statistics = learn(values(500, seed), lower=0.01, upper=0.99)
     arrays = trees(statistics.width, count, seed)
     return Scorer("gradient_boosting", statistics, arrays, 0.9, -0.2, 0.4)
 
 
-def publish(folder: Path, *, count: int = 100, seed: int = 1, study: str = STUDY) -> Path:
-    """The bundle at a folder; another ``seed`` is another model."""
+def publish(
+    folder: Path,
+    *,
+    count: int = 100,
+    seed: int = 1,
+    study: str = STUDY,
+    model: Scorer | None = None,
+) -> Path:
+    """The bundle at a folder; another ``seed`` is another model, or the ``model`` given."""
     document = yaml.safe_load(study)
     resolved = studies.parse(document, rooms=plugins, base=str(folder.parent))
     bundles.publish(
         files.address(folder),
-        scorer=scorer(count, seed),
+        scorer=model or scorer(count, seed),
         study=resolved.portable(),
         features=[Feature.named(name, modality="records") for name in feature_names()],
         evidence={"study_hash": resolved.hash, "evidence": {"auroc": 0.8}},

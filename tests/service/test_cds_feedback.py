@@ -78,14 +78,15 @@ def kept(tmp_path, folder):
 
 def test_feedback_is_kept_without_a_patient(shown, tmp_path):
     client, card = shown
-    reason = {"reason": {"code": "known", "system": "urn:x"}, "userComment": SECRET}
+    offered = {"code": "known", "system": "urn:clinloom:override-reason"}
+    reason = {"reason": offered, "userComment": SECRET}
     told = {"card": card["uuid"], "outcome": "overridden", "outcomeTimestamp": AT}
     answer = say(client, {**told, "overrideReason": reason}, told)
     assert answer.status_code == 200 and answer.json() == {}
     first, second = kept(tmp_path, "feedback")
     assert (first["card"], first["outcome"]) == (card["uuid"], "overridden")
     assert first["commented"] is True
-    assert first["reason"] == {"code": "known", "system": "urn:x"}
+    assert first["reason"] == offered
     assert first["at"] == "2026-11-28T12:00:00+00:00" and "reason" not in second
     [seen] = kept(tmp_path, "cards")
     assert seen["card"] == card["uuid"] and seen["indicator"] == "warning"

@@ -42,7 +42,8 @@ def test_discovery_names_a_service_for_each_hook_and_what_it_needs(client):
     for service in services:
         assert {"hook", "description", "id", "title", "prefetch"} == set(service)
         assert service["id"] == "ward" and service["title"].startswith("Respiratory failure")
-        assert service["prefetch"] == {
+        digested = service["prefetch"].items()
+        assert {key.partition("-")[0]: template for key, template in digested} == {
             "patient": f"Patient/{PATIENT}",
             "condition": f"Condition?patient={PATIENT}&code="
             + ",".join(f"{icd}|{code}" for code in made.DIAGNOSES),
@@ -255,7 +256,7 @@ def test_a_risk_of_what_would_have_happened_by_now_has_no_card(tmp_path, templat
         assert answer.status_code == 200 and answer.json() == {"cards": []}
         for days, cards in ((3, 1), (30, 1), (32, 0)):  # the study: 24 h, and 30 days from there
             admitted = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
-            [encounter] = given["encounter"]["entry"]
+            [encounter] = given[hooked.key(given, "encounter")]["entry"]
             encounter["resource"]["period"] = {"start": admitted.isoformat()}
             answer = client.post(WARD, json=hooked.call(3, prefetch=given))
             assert len(answer.json()["cards"]) == cards, answer.text
@@ -337,11 +338,12 @@ def test_another_service_method_or_type(client):
 def test_facts_that_cannot_be_scored_are_an_error_and_no_silence(client, templates):
     given = hooked.prefetched(templates, 3)
     bad = copy.deepcopy(given)
-    for entry in bad["observation"]["entry"]:
+    for entry in bad[hooked.key(bad, "observation")]["entry"]:
         if "valueQuantity" in entry["resource"]:
             entry["resource"]["valueQuantity"]["unit"] = "furlong"
     problem(client.post(WARD, json=hooked.call(3, prefetch=bad)), 422, "unreadable_fact")
-    mixed = {**given, "observation": hooked.prefetched(templates, 4)["observation"]}
+    key = hooked.key(templates, "observation")
+    mixed = {**given, key: hooked.prefetched(templates, 4)[key]}
     problem(client.post(WARD, json=hooked.call(3, prefetch=mixed)), 422, "other_patient")
 
 

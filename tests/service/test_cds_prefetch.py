@@ -10,6 +10,8 @@ from tests.service import hooked, made
 from tests.service.hooked import WARD, bearer, problem
 from tests.service.test_auth import EC, jwk
 
+KINDS = ("patient", "observation", "condition", "encounter")
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
@@ -27,13 +29,13 @@ def templates(client):
 def test_what_is_lacking_is_fetched_page_by_page(client, templates, page, kept):
     prefetch = hooked.prefetched(templates, 3)
     whole = client.post(WARD, json=hooked.call(3, prefetch=prefetch)).json()["cards"][0]
-    given = {key: prefetch[key] for key in kept}
+    given = {hooked.key(templates, kind): prefetch[hooked.key(templates, kind)] for kind in kept}
     with hooked.Ehr(3, 4, page=page) as ehr:
         answer = client.post(WARD, json=hooked.call(3, prefetch=given, **hooked.granted(ehr)))
         asked = {path.split("?")[0].removeprefix("/fhir/") for path in ehr.asked}
     assert answer.status_code == 200, answer.text
     assert answer.json()["cards"][0]["detail"] == whole["detail"]
-    kinds = {"patient": "Patient/p3", **{k: k.title() for k in templates if k != "patient"}}
+    kinds = {"patient": "Patient/p3", **{k: k.title() for k in KINDS if k != "patient"}}
     assert asked == {kind for key, kind in kinds.items() if key not in kept}
 
 
@@ -41,14 +43,15 @@ def test_a_prefetch_in_pages_is_fetched_to_its_end(client, templates):
     with hooked.Ehr(3, page=5) as ehr:
         given = hooked.prefetched(templates, 3)
         first = ehr.found("Observation", {"patient": ["p3"], "code": [",".join(made.LABS)]})
-        given["observation"] = first
+        given[hooked.key(given, "observation")] = first
         answer = client.post(WARD, json=hooked.call(3, prefetch=given, **hooked.granted(ehr)))
         assert answer.status_code == 200 and len(ehr.asked) == 7
     whole = hooked.call(3, prefetch=hooked.prefetched(templates, 3))
     expected = client.post(WARD, json=whole).json()["cards"][0]["detail"]
     assert answer.json()["cards"][0]["detail"] == expected
     alone = client.post(WARD, json=hooked.call(3, prefetch=given))
-    assert problem(alone, 412, "not_prefetched")["lacking"] == ["observation"]
+    lacking = problem(alone, 412, "not_prefetched")["lacking"]
+    assert lacking == [hooked.key(templates, "observation")]
 
 
 OUTCOME = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "timeout"}]}
@@ -59,13 +62,13 @@ def searchset(*resources):
     return {"resourceType": "Bundle", "entry": [{"resource": resource} for resource in resources]}
 
 
-@pytest.mark.parametrize("key", ["patient", "observation", "condition", "encounter"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "value", [..., OUTCOME, searchset(OUTCOME), {}, [], 5, "x", {"resourceType": "Observation"}],
     ids=["absent", "outcome", "outcome within", "empty", "list", "number", "text", "other type"],
 )  # fmt: skip
-def test_what_is_neither_prefetched_nor_to_be_fetched_is_412(client, templates, key, value):
-    given = hooked.prefetched(templates, 3)
+def test_what_is_neither_prefetched_nor_to_be_fetched_is_412(client, templates, kind, value):
+    given, key = hooked.prefetched(templates, 3), hooked.key(templates, kind)
     given[key] = value
     if value is ...:
         del given[key]
@@ -81,13 +84,13 @@ def test_no_prefetch_at_all_lacks_everything(client, templates):
 
 
 def test_null_says_that_a_search_found_nothing_and_is_asked_where_it_can_be(client, templates):
-    given = hooked.prefetched(templates, 3)
-    with_none = client.post(WARD, json=hooked.call(3, prefetch={**given, "condition": searchset()}))
-    with_null = client.post(WARD, json=hooked.call(3, prefetch={**given, "condition": None}))
+    given, key = hooked.prefetched(templates, 3), hooked.key(templates, "condition")
+    with_none = client.post(WARD, json=hooked.call(3, prefetch={**given, key: searchset()}))
+    with_null = client.post(WARD, json=hooked.call(3, prefetch={**given, key: None}))
     details = [a.json()["cards"][0]["detail"] for a in (with_none, with_null)]
     assert details[0] == details[1]
     with hooked.Ehr(3) as ehr:
-        call = hooked.call(3, prefetch={**given, "condition": None}, **hooked.granted(ehr))
+        call = hooked.call(3, prefetch={**given, key: None}, **hooked.granted(ehr))
         assert client.post(WARD, json=call).status_code == 200
         assert [path.split("?")[0] for path in ehr.asked] == ["/fhir/Condition"]
     told = client.post(WARD, json=hooked.call(3, prefetch={**given, "patient": None}))
@@ -95,8 +98,8 @@ def test_null_says_that_a_search_found_nothing_and_is_asked_where_it_can_be(clie
 
 
 def test_a_hint_among_what_was_found_is_passed_over(client, templates):
-    given = hooked.prefetched(templates, 3)
-    given["condition"] = searchset(*[e["resource"] for e in given["condition"]["entry"]], HINT)
+    given, key = hooked.prefetched(templates, 3), hooked.key(templates, "condition")
+    given[key] = searchset(*[e["resource"] for e in given[key]["entry"]], HINT)
     assert client.post(WARD, json=hooked.call(3, prefetch=given)).status_code == 200
 
 
@@ -121,11 +124,12 @@ TROUBLES = {
 @pytest.mark.parametrize("what", TROUBLES)
 def test_a_server_in_trouble_is_412_and_leads_nowhere_else(client, templates, what):
     given = hooked.prefetched(templates, 3)
-    del given["observation"]
+    del given[hooked.key(given, "observation")]
     with hooked.Ehr(3) as ehr:
         ehr.trouble = lambda path: TROUBLES[what](ehr)
         answer = client.post(WARD, json=hooked.call(3, prefetch=given, **hooked.granted(ehr)))
-        assert problem(answer, 412, "not_prefetched")["lacking"] == ["observation"]
+        lacking = problem(answer, 412, "not_prefetched")["lacking"]
+        assert lacking == [hooked.key(templates, "observation")]
         assert {path.split("?")[0] for path in ehr.asked} == {"/fhir/Observation"}
         assert len(ehr.asked) <= 2 and "secret" not in answer.text
 
@@ -135,7 +139,7 @@ def test_pages_are_bounded(client, templates, monkeypatch):
 
     monkeypatch.setattr(_prefetch, "PAGES", 3)
     given = hooked.prefetched(templates, 3)
-    del given["observation"]
+    del given[hooked.key(given, "observation")]
     with hooked.Ehr(3, page=5) as ehr:
         answer = client.post(WARD, json=hooked.call(3, prefetch=given, **hooked.granted(ehr)))
         assert problem(answer, 412, "not_prefetched") and len(ehr.asked) == 3
@@ -143,7 +147,7 @@ def test_pages_are_bounded(client, templates, monkeypatch):
 
 def test_a_slow_server_is_given_up(tmp_path, templates):
     given = hooked.prefetched(templates, 3)
-    del given["observation"]
+    del given[hooked.key(given, "observation")]
     with hooked.service(tmp_path, seconds=0.3) as client, hooked.Ehr(3) as ehr:
         ehr.trouble = lambda path: time.sleep(1)
         begun = time.monotonic()
@@ -158,7 +162,7 @@ def test_a_slow_server_is_given_up(tmp_path, templates):
 )  # fmt: skip
 def test_a_server_that_was_not_agreed_is_not_asked(client, templates, server):
     given = hooked.prefetched(templates, 3)
-    del given["observation"]
+    del given[hooked.key(given, "observation")]
     answer = client.post(WARD, json=hooked.call(3, prefetch=given, fhirServer=server))
     assert "no agreed FHIR server" in problem(answer, 412, "not_prefetched")["detail"]
 

@@ -33,7 +33,7 @@ def test_a_bundle_taken_up_amid_a_call_does_not_answer_it(tmp_path, study):
         standing = client.app.state.service.standing
         before = standing.current
         given = prefetch(client)
-        lacking = given.pop("encounter")
+        lacking = given.pop(hooked.key(given, "encounter"))
 
         def swap(path):
             if standing.current is before:

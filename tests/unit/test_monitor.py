@@ -16,7 +16,7 @@ from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError, UsageError
 from clinloom.evaluate import alarms, fitness, watch
-from clinloom.evaluate.watch import Seen
+from clinloom.evaluate.watch import Patients, Seen
 from clinloom.features import Feature
 from clinloom.learn.preparation import learn
 from clinloom.learn.risks import Risks
@@ -85,9 +85,15 @@ FEEDBACK = [
 ]
 
 
+def cards(one, count):
+    """The same of several cards."""
+    return [{**one, "card": f"{one['card']}{n}"} for n in range(count)]
+
+
 def test_feedback_is_counted_by_period_and_its_comments_are_not_read(tmp_path):
     file = tmp_path / "feedback.jsonl"
-    lines = [{"feedback": [FEEDBACK[0]] * 8}, *[FEEDBACK[1]] * 6, *[FEEDBACK[0]] * 2, {"card": 1}]
+    ten = cards(FEEDBACK[0], 10)
+    lines = [{"feedback": ten[:8]}, *cards(FEEDBACK[1], 6), *ten[8:], {"card": 1}]
     more = ["no json", "[]", '{"feedback": 3}', json.dumps({**FEEDBACK[0], "outcome": "lost"}), ""]
     file.write_text("\n".join([*map(json.dumps, lines), *more]))
     found = feedback.counted(files.address(file), "month")
@@ -107,7 +113,7 @@ def test_feedback_is_counted_by_period_and_its_comments_are_not_read(tmp_path):
 
 def test_feedback_is_read_in_blocks(tmp_path, monkeypatch):
     file = tmp_path / "feedback.jsonl"
-    file.write_text("\n".join([json.dumps(FEEDBACK[0])] * 40))
+    file.write_text("\n".join(map(json.dumps, cards(FEEDBACK[0], 40))))
     whole = feedback.counted(files.address(file), "week")
     monkeypatch.setattr(feedback, "BLOCK", 37)
     assert feedback.counted(files.address(file), "week") == whole
@@ -172,7 +178,9 @@ def group(kind: str, name: str) -> reference.Group:
 
 def outcomes(positive: int, known: int) -> Seen:
     label = np.arange(known) < positive
-    return Seen(known, 1.0, 0, known, 1.0, positive, Risks.of(label, np.linspace(0.9, 0.1, known)))
+    risks = Risks.of(label, np.linspace(0.9, 0.1, known))
+    apart = Patients(having=positive, lacking=known - positive)
+    return Seen(known, 1.0, 0, known, 1.0, positive, risks, apart)
 
 
 def test_a_subgroup_with_few_outcomes_hides_another_with_it():

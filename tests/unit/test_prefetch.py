@@ -32,7 +32,7 @@ def templates(*codes, study=STUDY, **deploy):
     made = type("Made", (), {"features": features, "resolved": resolved})()
     found = _prefetch.templates(made)
     assert found.pop("patient") == f"Patient/{PATIENT}"
-    return found
+    return {key.rpartition("-")[0]: template for key, template in found.items()}
 
 
 BOTH = {

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinloom import events as ev
 from clinloom.deploy._problems import Problem
@@ -149,15 +148,17 @@ def instant(moment: dt.datetime) -> str:
 def _bases(served: Served, answer: Answer) -> Iterator[list[str]]:
     """For each prediction, the records known before it of codes that the model uses."""
     events = answer.events
-    leant = pa.array(sorted(served.door.leans), pa.string())
-    kept = events.filter(pc.is_in(events.column("code").cast(pa.string()), leant))
-    subject, time = ev.subjects(kept), ev.times(ev.column(kept, "time"))
-    record = ev.column(kept, "record_id").cast(pa.string())
+    position, codes = ev.coded(ev.column(events, "code"))
+    leant = ev.looked_up(np.array([code in served.door.leans for code in codes], bool), position)
+    rows = np.flatnonzero(leant)
+    subject = ev.subjects(events)[rows]
+    time = ev.times(ev.column(events, "time"))[rows]
+    record = ev.column(events, "record_id").take(pa.array(rows)).to_pylist()
     index = answer.predictions
     moments = ev.times(ev.column(index, "prediction_time")).tolist()
     for one, moment in zip(ev.subjects(index).tolist(), moments, strict=True):
-        rows = np.flatnonzero((subject == one) & (time < moment))
-        found = pc.unique(record.take(pa.array(rows))).to_pylist()
+        at = np.flatnonzero((subject == one) & (time < moment)).tolist()
+        found = dict.fromkeys(record[row] for row in at)
         own = answer.patients[one]
         named = (own if text and text.startswith("patient#") else text for text in found)
         yield [text for text in dict.fromkeys(named) if text and REFERENCE.fullmatch(text)]

@@ -87,6 +87,14 @@ def of_arrow(data: bytes, most: int) -> pa.Table | None:
     return table
 
 
+RESOURCE = b'"resourceType"'
+
+
+def larger(body: bytes, most: int) -> bool:
+    """Whether a body of FHIR holds more resources than ``most``."""
+    return len(body) > most * len(RESOURCE) and body.count(RESOURCE) > most
+
+
 def _unknown(schema: pa.Schema) -> str | None:
     """What is not as the events table has it, where something is not."""
     if len(set(schema.names)) < len(schema.names):

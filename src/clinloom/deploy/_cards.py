@@ -15,6 +15,31 @@ from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.study.cds_hooks import CdsHooks, Suggestion
 
 MOST = 139  # characters of a summary: fewer than 140
+WHOSE = {  # the element that says whose a resource is, where that is not `subject`
+    **dict.fromkeys(
+        (
+            "AllergyIntolerance",
+            "BodyStructure",
+            "Claim",
+            "Consent",
+            "CoverageEligibilityRequest",
+            "DetectedIssue",
+            "Device",
+            "EpisodeOfCare",
+            "FamilyMemberHistory",
+            "Immunization",
+            "ImmunizationRecommendation",
+            "NutritionOrder",
+            "RelatedPerson",
+            "SupplyDelivery",
+            "VisionPrescription",
+        ),
+        "patient",
+    ),
+    "Task": "for",
+    "Coverage": "beneficiary",
+    "ResearchSubject": "individual",
+}
 TOO_FEW = "not told: too few test patients had, or had not, the outcome"
 
 
@@ -66,8 +91,16 @@ def summary(title: str, risk: float) -> str:
     return told if len(told) <= MOST else told[: MOST - 1].rstrip() + "…"
 
 
+def _of(resource: Mapping[str, Any], patient: str) -> dict[str, Any]:
+    """The resource of a patient: said where its type says it (FHIR R4)."""
+    kind, whose = resource["resourceType"], {"reference": f"Patient/{patient}"}
+    if kind == "Appointment":
+        others = resource.get("participant", ())
+        return {**resource, "participant": [{"actor": whose, "status": "needs-action"}, *others]}
+    return {**resource, WHOSE.get(kind, "subject"): whose}
+
+
 def _suggestion(suggestion: Suggestion, patient: str) -> dict[str, Any]:
-    subject = {"reference": f"Patient/{patient}"}
     made = {
         "label": suggestion.label,
         "uuid": str(uuid.uuid4()),
@@ -76,7 +109,7 @@ def _suggestion(suggestion: Suggestion, patient: str) -> dict[str, Any]:
             {
                 "type": "create",
                 "description": action.description,
-                "resource": {**action.resource, "subject": subject},
+                "resource": _of(action.resource, patient),
             }
             for action in suggestion.actions
         ],

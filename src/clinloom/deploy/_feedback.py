@@ -21,6 +21,7 @@ from clinloom.errors import StoreError
 
 MOST = 1000  # outcomes in one call
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+OTHER = {"code": "other", "system": ""}
 CODE = re.compile(r"[\x21-\x7e]{1,200}")  # of a reason: no text
 
 
@@ -69,10 +70,12 @@ class Kept:
     def shown(self, card: Mapping[str, Any], **told: str) -> None:
         """Keep that a card was shown; ``told``: the service, hook, client and bundle."""
         suggested = [suggestion["uuid"] for suggestion in card.get("suggestions", ())]
+        offered = [_coded(reason) for reason in card.get("overrideReasons", ())]
         line = {"time": _now(), "card": card["uuid"], "indicator": card["indicator"], **told}
-        self._create(f"cards/{card['uuid']}.json", [{**line, "suggestions": suggested}])
+        line |= {"suggestions": suggested, "reasons": offered}
+        self._create(f"cards/{card['uuid']}.json", [line])
 
-    def take(self, told: Told, *, service: str, client: str) -> int:
+    def take(self, told: Told, service: str, client: str) -> int:
         """Keep outcomes, all or none of them; how many. Raises Unknown or Malformed."""
         if not 0 < len(told.feedback) <= MOST:
             raise Malformed(f"`feedback` holds 1 to {MOST:,} outcomes")
@@ -94,7 +97,7 @@ class Kept:
         if accepted:
             line["suggestions"] = accepted
         if outcome.overrideReason is not None:
-            line |= _reason(outcome.overrideReason)
+            line |= _reason(outcome.overrideReason, card.get("reasons", ()))
         return line
 
     def _card(self, name: str) -> dict[str, Any] | None:
@@ -114,13 +117,20 @@ class Kept:
             raise StoreError("a file of this name is there already", where=str(place))
 
 
-def _reason(override: _Override) -> dict[str, Any]:
+def _coded(reason: Mapping[str, Any]) -> dict[str, str]:
+    return {"code": reason["code"], "system": reason.get("system") or ""}
+
+
+def _reason(override: _Override, offered: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Which of the offered reasons it was, or that it was another: of that the code is not kept,
+    for it may be anything."""
     out: dict[str, Any] = {}
     if override.reason is not None:
-        coded = [override.reason.code, override.reason.system or ""]
-        if not all(CODE.fullmatch(part) or not part for part in coded) or not coded[0]:
+        code, system = override.reason.code, override.reason.system or ""
+        if not CODE.fullmatch(code) or (system and not CODE.fullmatch(system)):
             raise Malformed("a reason's code and system are codes, without blanks")
-        out["reason"] = {"code": coded[0], "system": coded[1]}
+        coded = {"code": code, "system": system}
+        out["reason"] = coded if coded in offered else OTHER
     if override.userComment:
         out["commented"] = True
     return out

@@ -12,7 +12,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from clinloom.deploy._log import fault, tell, warn
 from clinloom.deploy._metrics import Metrics
@@ -44,11 +44,21 @@ class Limits:
     token: str | None = None
 
 
-class Guarded:
-    """The application within its limits."""
+class Gate(Protocol):
+    """What paths below HOOKS ask of who comes, before anything of a body is read."""
 
-    def __init__(self, app: App, limits: Limits, counts: Metrics):
-        self._app, self._limits, self._counts = app, limits, counts
+    async def admit(self, scope: Scope) -> None:
+        """Raise Problem for who is not believed."""
+
+    def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What every answer bears, a refusal too."""
+
+
+class Guarded:
+    """The application within its limits; ``gate``: of the paths below HOOKS, where there is one."""
+
+    def __init__(self, app: App, limits: Limits, counts: Metrics, gate: Gate | None = None):
+        self._app, self._limits, self._counts, self._gate = app, limits, counts, gate
         self._coming = 0
         self._token = _digest(limits.token) if limits.token is not None else None
 
@@ -60,6 +70,8 @@ class Guarded:
         begin = time.perf_counter()
         path = scope["path"]
         front = FRONTS.get(path, "cds" if path.startswith(HOOKS) else "other")
+        gate = self._gate if _hooked(path) else None
+        safe = [*SAFE, *(gate.headers(scope) if gate is not None else ())]
         end: dict[str, Any] = {"status": 500}
         told: dict[str, Any] = {}
         scope.setdefault("state", {})["told"] = told
@@ -68,11 +80,13 @@ class Guarded:
             if message["type"] == "http.response.start":
                 end["status"] = message["status"]
                 end["begun"] = True
-                message["headers"] = [*message.get("headers", ()), *SAFE]
+                message["headers"] = [*message.get("headers", ()), *safe]
             await send(message)
 
         try:
             self._admit(scope)
+            if gate is not None:
+                await gate.admit(scope)
             body = await self._body(scope, receive)
             told["bytes"] = len(body)
             await self._app(scope, _replayed(body, receive), sending)
@@ -162,7 +176,11 @@ async def answer(told: Told, front: str, send: Send) -> None:
 def _open(path: str) -> bool:
     """Whether no token of the service is asked for there: CDS clients sign tokens of their own, and
     the worklist's page asks for one before its data."""
-    return path in OPEN or path in SHELL or path == HOOKS or path.startswith(f"{HOOKS}/")
+    return path in OPEN or path in SHELL or _hooked(path)
+
+
+def _hooked(path: str) -> bool:
+    return path == HOOKS or path.startswith(f"{HOOKS}/")
 
 
 def _digest(text: str | bytes) -> bytes:

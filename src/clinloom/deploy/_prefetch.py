@@ -7,17 +7,19 @@ may stand in several types, all that can hold them are asked for.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from clinloom.deploy import outbound
+from clinloom.deploy._searches import head
 from clinloom.deploy.bundle import Bundle
 from clinloom.events import ANSWER
 from clinloom.tables import BIRTH, DEATH
@@ -48,34 +50,30 @@ URIS = {
     "ICD10": "http://hl7.org/fhir/sid/icd-10",
     "CVX": "http://hl7.org/fhir/sid/cvx",
 }
+READ = "patient"  # the key of the one template that is no search, and the same for all bundles
+DIGEST = 8  # hexadecimal digits
 LONGEST = 1500  # characters of a search's codes; more are another search
 PAGES, BYTES, AT_ONCE = 50, 20 << 20, 4
 ID = re.compile(r"[A-Za-z0-9.-]{1,64}")  # FHIR R4 2.24.0.1, id
 
 
-class _Entry(msgspec.Struct):
-    resource: msgspec.Raw = msgspec.Raw(b"null")
+class Search(NamedTuple):
+    """What is asked next of a search: a URL, after so many that it ``found``, of its ``total``
+    (FHIR R4 3.1.1.4.7, Bundle.total; without what was included)."""
 
-
-class _Link(msgspec.Struct):
-    relation: str
     url: str
+    found: int = 0
+    total: int | None = None
 
 
-class _Issue(msgspec.Struct):
-    severity: str = "error"
+class Page(NamedTuple):
+    """Resources, how many of them are what was searched for, how many there are in all, and where
+    the next page is."""
 
-
-class _Head(msgspec.Struct):
-    """A resource, as far as this room reads it."""
-
-    resourceType: str
-    issue: list[_Issue] | None = None
-    entry: list[_Entry] | None = None
-    link: list[_Link] | None = None
-
-
-_head = msgspec.json.Decoder(_Head).decode
+    resources: list[Any]
+    matches: int = 1
+    total: int | None = None
+    more: str | None = None
 
 
 class Incomplete(Exception):
@@ -88,20 +86,26 @@ class Incomplete(Exception):
 
 def templates(bundle: Bundle) -> dict[str, str]:
     """The prefetch templates of a bundle, by their keys."""
-    found = {"patient": f"Patient/{PATIENT}"}
+    found = {READ: f"Patient/{PATIENT}"}
     asked = bundle.resolved.deploy.cds_hooks
     types = {**TYPES, **(asked.resources if asked else {})}
     for kind, codes in _wanted(bundle, types, _uris(bundle)).items():
         name = kind.lower()
         search = f"{kind}?patient={PATIENT}"
         if kind in MEDICINES:  # what is given may stand in a Medication, which `code` passes over
-            found[name] = f"{search}&_include={kind}:medication"
+            template = f"{search}&_include={kind}:medication"
+            found[_key(name, template)] = template
             continue
         parameter = SEARCHED.get(kind, "code")
         for at, part in enumerate(_parts(codes) if codes else [""]):
-            key = name if at == 0 else f"{name}-{at + 1}"
-            found[key] = f"{search}&{parameter}={part}" if part else search
+            template = f"{search}&{parameter}={part}" if part else search
+            found[_key(name if at == 0 else f"{name}-{at + 1}", template)] = template
     return found
+
+
+def _key(name: str, template: str) -> str:
+    """A prefetch's key, which tells its template: who read it of another bundle answers that."""
+    return f"{name}-{hashlib.sha256(template.encode()).hexdigest()[:DIGEST]}"
 
 
 def _uris(bundle: Bundle) -> dict[str, str]:
@@ -170,79 +174,79 @@ def _parts(codes: Sequence[str]) -> Iterator[str]:
     yield ",".join(held)
 
 
-def gather(
-    wanted: Mapping[str, str],
-    given: Mapping[str, Any],
-    patient: str,
-    *,
-    server: str | None,
-    token: str | None,
-    seconds: float,
-) -> list[Any]:
-    """The resources that ``wanted`` (templates) ask for, of the patient with this FHIR id.
+def taken(
+    wanted: Mapping[str, str], given: Mapping[str, Any], patient: str, *, server: str | None
+) -> tuple[list[Any], dict[str, Search]]:
+    """The resources that ``wanted`` (templates) ask for, of the patient with this FHIR id, as far
+    as they were ``given`` (the request's prefetch); and by key what is yet to be asked.
 
-    ``given``: the request's prefetch; what it lacks, and what comes in pages, is fetched from
-    ``server`` (a base URL that may be asked) with ``token``. A search answered by null, where there
-    is no server to ask, found nothing. Raises Incomplete.
+    ``server``: a base URL that may be asked. A search answered by null, where there is none, found
+    nothing.
     """
     found: list[Any] = []
-    asking: dict[str, str] = {}
+    asking: dict[str, Search] = {}
     for key, template in wanted.items():
         value = given.get(key)
-        read = key == "patient"
-        if value is not None and bytes(value) == b"null" and server is None and not read:
+        if value is not None and bytes(value) == b"null" and server is None and key != READ:
             continue
-        resources, more = _taken(value, single=read)
-        if resources is None:
-            asking[key] = f"{server}/{template.replace(PATIENT, patient).replace('|', '%7C')}"
-        else:
-            found += resources
-            if more:
-                asking[key] = more
-    if not asking:
-        return found
+        page = _page(value, single=key == READ)
+        search = Search(f"{server}/{template.replace(PATIENT, patient).replace('|', '%7C')}")
+        if page is not None and page.more is not None:
+            asking[key] = Search(page.more, page.matches, page.total)
+        elif page is None or page.matches < (page.total or 0):
+            asking[key] = search
+            continue
+        found += page.resources
+    return found, asking
+
+
+def fetched(
+    asking: Mapping[str, Search], *, server: str | None, token: str | None, seconds: float
+) -> list[Any]:
+    """The resources of searches by key, from ``server`` with ``token``. Raises Incomplete."""
     if server is None:
         raise Incomplete(list(asking), "it was not prefetched, and no agreed FHIR server is named")
     source = _Source(server, token, time.monotonic() + seconds)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        fetched = list(pool.map(source.all, asking, asking.values()))
-    lacking = [key for key, got in zip(asking, fetched, strict=True) if got is None]
+        found = list(pool.map(source.all, asking, asking.values()))
+    lacking = [key for key, got in zip(asking, found, strict=True) if got is None]
     if lacking:
         raise Incomplete(lacking, "it was not prefetched, and could not be fetched")
-    return [*found, *(resource for got in fetched for resource in got or ())]
+    return [resource for got in found for resource in got or ()]
 
 
-def _taken(value: Any, *, single: bool) -> tuple[list[Any] | None, str | None]:
-    """The resources of a read's or a search's answer, None where it is none; and the next page."""
+def _page(value: Any, *, single: bool) -> Page | None:
+    """The answer of a read, or a page of a search's; None where it is none."""
     try:
-        head = _head(value) if value is not None else None
+        told = head(value) if value is not None else None
     except (msgspec.MsgspecError, RecursionError):
-        return None, None
-    if head is None or head.resourceType == "OperationOutcome":
-        return None, None
-    if head.resourceType != "Bundle":
-        return ([value], None) if single and head.resourceType == "Patient" else (None, None)
-    kept = [entry.resource for entry in head.entry or () if bytes(entry.resource) != b"null"]
-    if any(b"OperationOutcome" in bytes(resource) for resource in kept):
-        told = [resource for resource in kept if _outcome(resource)]
-        if any(_failed(resource) for resource in told):
-            return None, None
-        kept = [resource for resource in kept if resource not in told]
-    if single and len(kept) != 1:
-        return None, None
-    return kept, next((link.url for link in head.link or () if link.relation == "next"), None)
+        return None
+    if told is None or told.resourceType == "OperationOutcome":
+        return None
+    if told.resourceType != "Bundle":
+        return Page([value]) if single and told.resourceType == "Patient" else None
+    entries = [entry for entry in told.entry or () if bytes(entry.resource) != b"null"]
+    if any(b"OperationOutcome" in bytes(entry.resource) for entry in entries):
+        hints = [entry for entry in entries if _outcome(entry.resource)]
+        if any(_failed(entry.resource) for entry in hints):
+            return None
+        entries = [entry for entry in entries if entry not in hints]
+    if single and len(entries) != 1:
+        return None
+    matches = sum(entry.found for entry in entries)
+    return Page([entry.resource for entry in entries], matches, told.total, told.more)
 
 
 def _outcome(resource: Any) -> bool:
     """Whether it is an OperationOutcome, which a server may set among what it found."""
     try:
-        return _head(resource).resourceType == "OperationOutcome"
+        return head(resource).resourceType == "OperationOutcome"
     except (msgspec.MsgspecError, RecursionError):
         return False
 
 
 def _failed(outcome: Any) -> bool:
-    issues = _head(outcome).issue
+    issues = head(outcome).issue
     return not issues or any(issue.severity in ("fatal", "error") for issue in issues)
 
 
@@ -255,29 +259,32 @@ class _Source:
         if token is not None:
             self.headers["Authorization"] = f"Bearer {token}"
 
-    def all(self, key: str, url: str) -> list[Any] | None:
-        """Every resource of a search, page by page; None where one of them cannot be had."""
+    def all(self, key: str, search: Search) -> list[Any] | None:
+        """Every resource of a search, page by page; None where one of them cannot be had, or there
+        are fewer than its total."""
         found: list[Any] = []
         asked: set[str] = set()
-        left, more = BYTES, url
+        left, more, matches, total = BYTES, search.url, search.found, search.total
         while more:
             inside = more.startswith((f"{self.server}/", f"{self.server}?"))
             if not inside or more in asked or len(asked) >= PAGES or "/.." in more:
                 return None
             asked.add(more)
             try:
-                page = outbound.get(
+                data = outbound.get(
                     more, where=key, until=self.until, most=left, headers=self.headers
                 )
             except outbound.Unreachable:
                 return None
-            left -= len(page)
-            resources, following = _taken(msgspec.Raw(page), single=key == "patient")
-            if resources is None:
+            left -= len(data)
+            page = _page(msgspec.Raw(data), single=key == READ)
+            if page is None:
                 return None
-            found += resources
-            more = following or ""
-        return found
+            found += page.resources
+            matches += page.matches
+            total = total if page.total is None else page.total
+            more = page.more or ""
+        return found if matches >= (total or 0) else None
 
 
 def one(resources: Iterable[Any]) -> list[Any]:

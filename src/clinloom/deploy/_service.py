@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from opentelemetry import context, propagate, trace
@@ -24,6 +24,8 @@ from clinloom.deploy._standing import Served, Standing
 from clinloom.deploy.door import Answer, Refusal
 
 SWITCH = 0.001  # seconds after which a thread that scores lets another request's be read
+ASIDE = {"token": 8, "keep": 2}  # threads that check tokens, and that keep cards and feedback
+Made = TypeVar("Made")
 Scoring = Callable[[Served], tuple[Answer, bytes]]
 TRACER = trace.get_tracer("clinloom.serve")
 
@@ -58,11 +60,21 @@ class Service:
         """Have threads ready."""
         self._threads = ThreadPoolExecutor(self.options.threads, "score")
         self._behind = ThreadPoolExecutor(1, "shadow")
+        sizes = {**ASIDE, "fetch": self.options.at_once}
+        self._aside = {what: ThreadPoolExecutor(size, what) for what, size in sizes.items()}
+
+    async def aside(self, what: str, work: Callable[..., Made], *given: Any) -> Made:
+        """Do what waits for others (a server, a disk) in threads of its kind, one of ASIDE or
+        ``fetch``: where some are slow, neither scoring nor what is of another kind waits."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._aside[what], work, *given)
 
     def close(self) -> None:
         """End the threads, after what they do."""
         self._threads.shutdown(wait=True)
         self._behind.shutdown(wait=True, cancel_futures=True)
+        for threads in self._aside.values():
+            threads.shutdown(wait=True, cancel_futures=True)
 
     async def scored(
         self, request: Request, front: str, scoring: Scoring, served: Served | None = None

@@ -16,7 +16,7 @@ from clinloom.deploy._metrics import Metrics
 from clinloom.deploy._problems import Problem
 from clinloom.deploy.bundle import DOCUMENT, Bundle
 from clinloom.deploy.door import Door, Refusal
-from clinloom.errors import ClinloomError, StoreError
+from clinloom.errors import ClinloomError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from clinloom.deploy.explain import Explainer
@@ -38,6 +38,7 @@ class Served:
         Raises ClinloomError where it is none that scores.
         """
         bundle = Bundle.load(address)
+        _ordered(bundle)
         door = Door(bundle, source=source)
         with contextlib.suppress(Refusal):  # a study without FHIR, or one that refuses so little
             door.score(door.fhir([PERSON]))
@@ -54,6 +55,11 @@ class Served:
             return Explainer.of(self.bundle)
         except StoreError:
             raise Problem(501, "no_reasons") from None
+
+    def warm(self) -> None:
+        """Make what tells reasons, so that the first who asks for them need not wait."""
+        with contextlib.suppress(Problem):
+            _ = self.explainer
 
     @cached_property
     def wanted(self) -> dict[str, str]:
@@ -83,6 +89,20 @@ class Served:
             **{key: document[key] for key in kept if key in document},
             "features": features,
         }
+
+
+def _ordered(bundle: Bundle) -> None:
+    """Raise UsageError where a risk would be critical that does not even warn."""
+    hooks, threshold = bundle.resolved.deploy.cds_hooks, bundle.scorer.threshold
+    if hooks is None or hooks.critical is None or hooks.warning is not None:
+        return
+    if hooks.critical < threshold:
+        raise UsageError(
+            f"`critical` ({hooks.critical:g}) lies below the model's threshold ({threshold:.4g}),"
+            " from which a risk warns",
+            where="deploy.cds_hooks.critical",
+            mend="give a higher one, or `warning` beside it",
+        )
 
 
 class Standing:
@@ -141,14 +161,10 @@ class Standing:
                 continue
             self._faults.pop(role, None)
             if found.bundle.mark != self._found[role].bundle.mark:
+                found.warm()
                 self._found[role] = found
                 self._counts.swaps.labels("taken").inc()
                 tell("bundle", role=role, **found.name)
-
-    def warm(self) -> None:
-        """Make what tells reasons, so that the first who asks for them need not wait."""
-        with contextlib.suppress(Problem):
-            _ = self.current.explainer
 
     def _refuse(self, role: str, why: str) -> None:
         if self._faults.get(role) != why:
@@ -161,7 +177,7 @@ class Standing:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError, AttributeError):
             loop.add_signal_handler(signal.SIGHUP, self._asked.set)
-        await asyncio.to_thread(self.warm)
+        await asyncio.to_thread(self.current.warm)
         while True:
             forced = await _within(self._asked.wait, self._every)
             self._asked.clear()

@@ -22,12 +22,13 @@ import pyarrow as pa
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
+from clinloom import events as ev
 from clinloom import features as featuring
 from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
 from clinloom.errors import StoreError
-from clinloom.events import NEVER, STATIC, Ints
+from clinloom.events import NEVER, Ints
 from clinloom.features import Feature
 from clinloom.files import Address
 from clinloom.history import History
@@ -252,7 +253,6 @@ def acquired(events: Any) -> pa.Table:
         names = dict.fromkeys(name for row in rows for name in row)  # not the first one's alone
         table = pa.table({name: [row.get(name) for row in rows] for name in names})
     conformed = conform(table, ACQUIRED)
-    subject = conformed.column("subject_id").to_numpy()
-    time = conformed.column("time").cast("int64").fill_null(STATIC).to_numpy()
+    subject, time = ev.subjects(conformed), ev.times(ev.column(conformed, "time"))
     later = (subject[1:] > subject[:-1]) | ((subject[1:] == subject[:-1]) & (time[1:] >= time[:-1]))
     return conformed if later.all() else conformed.take(pa.array(np.lexsort((time, subject))))

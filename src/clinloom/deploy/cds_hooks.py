@@ -12,14 +12,16 @@ import asyncio
 import datetime as dt
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from starlette.datastructures import Headers
 
-from clinloom.deploy import _cards, _feedback, _prefetch
-from clinloom.deploy._limits import RETRY
+from clinloom.deploy import _bodies, _cards, _feedback, _prefetch
+from clinloom.deploy._limits import RETRY, Scope
 from clinloom.deploy._log import fault, warn
 from clinloom.deploy._problems import JSON, Problem
 from clinloom.deploy._service import Service
@@ -38,6 +40,11 @@ OWED: Mapping[Hook, Mapping[str, type]] = {  # what a hook's context holds
     "order-sign": {"userId": str, "patientId": str, "draftOrders": dict},
     "encounter-discharge": {"userId": str, "patientId": str, "encounterId": str},
 }
+PREFLIGHT = [  # what a browser may ask
+    (b"access-control-allow-methods", b"GET, POST"),
+    (b"access-control-allow-headers", b"authorization, content-type"),
+    (b"access-control-max-age", b"600"),
+]
 TOKEN = re.compile(r"[\x21-\x7e]+")
 VALUELESS = ("Expected", "Object missing")  # messages that hold nothing of the request
 
@@ -63,28 +70,12 @@ class _Call(msgspec.Struct):
 Body = TypeVar("Body", _Call, _feedback.Told)
 
 
-def router(service: Service, options: CdsHooks) -> APIRouter:
+class Hooks:
     """Discovery, the service on each hook, and feedback, for the bundle that stands.
 
     Who may ask, from where, and where feedback goes is ``options``' for good; hooks, thresholds
     and words are those of the bundle that stands. Raises UsageError where nobody may ask.
     """
-    hooks = _Hooks(service, options)
-    made = APIRouter()
-    made.add_api_route(BASE, hooks.discovery, methods=["GET"])
-    made.add_api_route(f"{BASE}/{{name}}", hooks.call, methods=["POST"])
-    paths = [BASE, f"{BASE}/{{name}}"]
-    if options.feedback is not None:
-        made.add_api_route(f"{BASE}/{{name}}/feedback", hooks.feedback, methods=["POST"])
-        paths.append(f"{BASE}/{{name}}/feedback")
-    if options.origins:
-        for path in paths:
-            made.add_api_route(path, hooks.preflight, methods=["OPTIONS"], include_in_schema=False)
-    return made
-
-
-class _Hooks:
-    """What the routes share."""
 
     def __init__(self, service: Service, options: CdsHooks):
         if not options.clients and not options.anonymous:
@@ -98,25 +89,58 @@ class _Hooks:
         self._kept = _feedback.Kept(options.feedback) if options.feedback is not None else None
         self._fetching = asyncio.Semaphore(service.options.at_once)
 
+    def router(self) -> APIRouter:
+        """The routes."""
+        made = APIRouter()
+        made.add_api_route(BASE, self.discovery, methods=["GET"])
+        made.add_api_route(f"{BASE}/{{name}}", self.call, methods=["POST"])
+        paths = [BASE, f"{BASE}/{{name}}"]
+        if self._kept is not None:
+            made.add_api_route(f"{BASE}/{{name}}/feedback", self.feedback, methods=["POST"])
+            paths.append(f"{BASE}/{{name}}/feedback")
+        if self._options.origins:
+            for path in paths:
+                made.add_api_route(
+                    path, self.preflight, methods=["OPTIONS"], include_in_schema=False
+                )
+        return made
+
+    async def admit(self, scope: Scope) -> None:
+        """Believe who asks, or raise Problem: before a body is read, which anybody could send."""
+        if scope["method"] != "OPTIONS":  # which browsers send without a token
+            headers, caller = Headers(scope=scope), scope.get("client")
+            found = await self._believed(headers.get("authorization"), caller, scope["path"])
+            scope["state"]["caller"] = found
+
+    def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What lets a browser of an agreed origin read an answer (Fetch standard, CORS)."""
+        if not self._options.origins:
+            return []
+        origin = Headers(scope=scope).get("origin")
+        if origin is None or origin not in self._options.origins:
+            return [(b"vary", b"Origin")]
+        allowed = [(b"access-control-allow-origin", origin.encode())]
+        if scope["method"] == "OPTIONS":
+            allowed += PREFLIGHT
+        return [(b"vary", b"Origin"), *allowed]
+
     async def discovery(self, request: Request) -> Response:
         """The services: one for each hook, all of one name, with what they need prefetched."""
-        await self._believed(request, BASE)
         served = self._service.standing.current
         study, options = served.bundle.study, self._of(served)
         title = study.get("title") or study["name"]
         about = study.get("description") or title
         told = {"title": title, "description": about, "id": study["name"]}
         services = [{"hook": hook, **told, "prefetch": served.wanted} for hook in options.hooks]
-        return self._answer(request, {"services": services})
+        return _answer({"services": services})
 
     async def call(self, request: Request, name: str) -> Response:
         """A card where the patient's risk warns. 412 where data are lacking."""
-        client = await self._believed(request, f"{BASE}/{name}")
-        served = self._service.standing.current
+        client, served = _caller(request), self._service.standing.current
         self._named(served, name)
         body = await self._body(request)
         most = self._service.options.max_entries
-        if body.count(b'"resourceType"') > most:
+        if _bodies.larger(body, most):
             raise Problem(413, "too_large", more={"most_resources": most})
         asked = _decoded(body, _Call)
         patient = _patient(asked, self._of(served))
@@ -131,46 +155,39 @@ class _Hooks:
 
         answer = await self._service.scored(request, "cds", scoring, served)
         if self._kept is not None:
-            await asyncio.to_thread(self._shown, answer, served, asked.hook, client)
-        return self._answer(request, answer)
+            await self._service.aside("keep", self._shown, answer, served, asked.hook, client)
+        return _answer(answer)
 
     async def feedback(self, request: Request, name: str) -> Response:
         """What became of cards; all of it is kept, or nothing."""
-        client = await self._believed(request, f"{BASE}/{name}/feedback")
+        client = _caller(request)
         self._named(self._service.standing.current, name)
         assert self._kept is not None  # noqa: S101 - the route is there where it is
         told = _decoded(await self._body(request), _feedback.Told)
         try:
-            await asyncio.to_thread(self._kept.take, told, service=name, client=client.issuer)
+            await self._service.aside("keep", self._kept.take, told, name, client.issuer)
         except _feedback.Unknown:
             raise Problem(404, "unknown_card") from None
         except _feedback.Malformed as error:
             raise Problem(400, "bad_request", detail=str(error)) from None
-        return self._answer(request, {})
+        return _answer({})
 
-    async def preflight(self, request: Request) -> Response:
-        """What a browser may ask (Fetch standard, CORS protocol)."""
-        answer = Response(status_code=204)
-        if self._allow(request, answer):
-            answer.headers["Access-Control-Allow-Methods"] = "GET, POST"
-            answer.headers["Access-Control-Allow-Headers"] = "authorization, content-type"
-            answer.headers["Access-Control-Max-Age"] = "600"
-        return answer
+    async def preflight(self) -> Response:
+        """What a browser may ask: see ``headers``."""
+        return Response(status_code=204)
 
     def _of(self, served: Served) -> CdsHooks:
         return served.bundle.resolved.deploy.cds_hooks or self._options
 
-    async def _believed(self, request: Request, path: str) -> Client:
+    async def _believed(self, given: str | None, caller: Any, path: str) -> Client:
         """Who asks. Raises Problem for who is not believed."""
         if self._options.anonymous:
-            if request.client is not None and not _near(request.client.host):
+            if caller is not None and not _near(caller[0]):
                 raise Problem(401, "denied", detail="without a token, from this machine alone")
             return ANYBODY
-        given = request.headers.get("authorization")
+        check = partial(self._verifier.check, given, f"{self._options.url}{path}")
         try:
-            return await asyncio.to_thread(
-                self._verifier.check, given, f"{self._options.url}{path}"
-            )
+            return await self._service.aside("token", check)
         except Denied as error:
             status = 503 if error.reason in ("crowded", "keys_unreachable") else 401
             raise Problem(status, "denied", detail=error.message) from None
@@ -189,24 +206,25 @@ class _Hooks:
         self, served: Served, client: Client, asked: _Call, patient: str
     ) -> list[Any]:
         """What the model needs of the patient. Raises Problem where some of it is not to be had."""
-        server = self._server(client, asked)
-        granted = asked.fhirAuthorization
-        gather: Callable[[], list[Any]] = lambda: _prefetch.gather(  # noqa: E731
-            served.wanted,
-            asked.prefetch or {},
-            patient,
+        server, granted = self._server(client, asked), asked.fhirAuthorization
+        found, asking = _prefetch.taken(served.wanted, asked.prefetch or {}, patient, server=server)
+        fetch = partial(
+            _prefetch.fetched,
+            asking,
             server=server,
             token=granted.access_token if granted is not None else None,
             seconds=self._options.seconds,
         )
         try:
-            if self._fetching.locked():
-                raise Problem(503, "busy", retry=RETRY)
-            async with self._fetching:
-                return _prefetch.one(await asyncio.to_thread(gather))
+            if asking:
+                if self._fetching.locked():
+                    raise Problem(503, "busy", retry=RETRY)
+                async with self._fetching:
+                    found += await self._service.aside("fetch", fetch)
         except _prefetch.Incomplete as error:
             more = {"lacking": error.lacking}
             raise Problem(412, "not_prefetched", detail=error.why, more=more) from None
+        return _prefetch.one(found)
 
     def _server(self, client: Client, asked: _Call) -> str | None:
         """The FHIR server to be asked; None: there is none that was agreed."""
@@ -227,22 +245,15 @@ class _Hooks:
         except (OSError, ClinloomError) as error:
             warn("card_not_kept", **fault(error))
 
-    def _answer(self, request: Request, told: bytes | Mapping[str, Any]) -> Response:
-        body = told if isinstance(told, bytes) else msgspec.json.encode(told)
-        answer = Response(body, media_type=JSON)
-        self._allow(request, answer)
-        return answer
 
-    def _allow(self, request: Request, answer: Response) -> bool:
-        """Let a browser of an agreed origin read the answer."""
-        if not self._options.origins:
-            return False
-        answer.headers["Vary"] = "Origin"
-        origin = request.headers.get("origin")
-        allowed = origin is not None and origin in self._options.origins
-        if origin is not None and allowed:
-            answer.headers["Access-Control-Allow-Origin"] = origin
-        return allowed
+def _caller(request: Request) -> Client:
+    found: Client = request.state.caller
+    return found
+
+
+def _answer(told: bytes | Mapping[str, Any]) -> Response:
+    body = told if isinstance(told, bytes) else msgspec.json.encode(told)
+    return Response(body, media_type=JSON)
 
 
 def _near(host: str) -> bool:

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from clinloom import events as ev
 from clinloom import plugins
-from clinloom.deploy import _whose
+from clinloom.deploy import _searches, _whose
 from clinloom.deploy.bundle import Bundle, acquired
 from clinloom.errors import ClinloomError, DataError
 from clinloom.features import Feature
@@ -49,6 +49,10 @@ REASONS = {
     "malformed_json": ("this is not JSON, or not UTF-8", None),
     "malformed_resource": ("a resource is not as FHIR R4 has it", "see the type and the position"),
     "not_a_resource": ("something names no resourceType", None),
+    "incomplete_search": (
+        "a search's answer has further pages, or fewer entries than its total",
+        "send all of its pages in one request",
+    ),
     "malformed_events": ("the events are not as the events table has them", None),
     "no_patient": ("no patient is told of", "name the patient in `subject`, as Patient/id"),
     "several_patients": ("more than one patient is told of", "send a request for each"),
@@ -182,6 +186,8 @@ class Door:
         data = resources if isinstance(resources, bytes) else msgspec.json.encode(resources)
         if data.startswith(GZIP):
             raise Refusal("malformed_json")
+        if not _searches.whole(data):
+            raise Refusal("incomplete_search")
         parcels = list(kind.read([Given(REQUEST, data)], options, naming.source))
         refused = _joined(p["rejected"] for p in parcels if "rejected" in p)
         _wholly(refused)

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from clinloom import __version__
 from clinloom.deploy import _bodies, _openapi
 from clinloom.deploy._assessments import asked, assessments, instant
-from clinloom.deploy._limits import FRONTS, RETRY, Guarded, Limits, answer
+from clinloom.deploy._limits import FRONTS, RETRY, Gate, Guarded, Limits, answer
 from clinloom.deploy._metrics import TYPE, Metrics
 from clinloom.deploy._options import Options
 from clinloom.deploy._problems import FHIR, JSON, Problem, Told
@@ -67,14 +67,13 @@ def application(bundle: str, options: Options | None = None) -> FastAPI:
     )
     app.state.service = service
     limits = Limits(chosen.max_body, chosen.slow, chosen.bodies, chosen.bearer)
-    app.add_middleware(Guarded, limits=limits, counts=counts)
+    app.add_middleware(Guarded, limits=limits, counts=counts, gate=_hooked(app, service))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _bad_request)
     _scoring(app, service)
     _telling(app, service, counts)
-    _hooked(app, service)
     if chosen.worklist:
         from clinloom.deploy import worklist
 
@@ -116,7 +115,7 @@ def _scoring(app: FastAPI, service: Service) -> None:
         if _kind(request) not in (FHIR, JSON):
             raise Problem(415, "unsupported_media", detail=f"{FHIR} or {JSON}")
         most = service.options.max_entries
-        if body.count(b'"resourceType"') > most:
+        if _bodies.larger(body, most):
             raise Problem(413, "too_large", more={"most_resources": most})
         own = _accepted(request) == JSON
 
@@ -136,13 +135,16 @@ def _scoring(app: FastAPI, service: Service) -> None:
         return Response(await service.scored(request, "fhir", scored), media_type=form)
 
 
-def _hooked(app: FastAPI, service: Service) -> None:
-    """CDS Hooks, where the study has them."""
-    hooks = service.standing.current.bundle.resolved.deploy.cds_hooks
-    if hooks is not None:
-        from clinloom.deploy import cds_hooks
+def _hooked(app: FastAPI, service: Service) -> Gate | None:
+    """CDS Hooks, where the study has them, and what they ask of who comes."""
+    asked = service.standing.current.bundle.resolved.deploy.cds_hooks
+    if asked is None:
+        return None
+    from clinloom.deploy import cds_hooks
 
-        app.include_router(cds_hooks.router(service, hooks))
+    hooks = cds_hooks.Hooks(service, asked)
+    app.include_router(hooks.router())
+    return hooks
 
 
 def _telling(app: FastAPI, service: Service, counts: Metrics) -> None:

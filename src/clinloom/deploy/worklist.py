@@ -6,7 +6,6 @@ from the service's own address: no script, font or picture of another.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import zlib
 from importlib.resources import files as packaged
@@ -83,7 +82,7 @@ def router(service: Service, place: str) -> APIRouter:
             given = msgspec.json.decode(await request.body(), type=_Answer)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise Problem(400, "bad_request") from None
-        await asyncio.to_thread(_keep, lists, answers, given)
+        await service.aside("keep", _keep, lists, answers, given)
         return Response(status_code=204)
 
     return made

@@ -9,7 +9,7 @@ very many cry wolf.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from clinloom.evaluate.asked import (
     LACKING,
     OFTEN,
     SHIFTED,
-    Alarm,
     Asked,
     rounded,
     short,
@@ -103,10 +102,10 @@ def judge(
 
 def _period(label: str, one: Seen) -> dict[str, Any]:
     """What is told of a period before anything is asked of it."""
-    apart = min(one.flagged, one.rows - one.flagged) >= FEW
+    apart = min(one.patients.marked, one.patients.unmarked) >= FEW
     told = {"period": label, "rows": one.rows}
     told["flagged"] = rounded(one.flagged / one.rows) if apart else None
-    told["known"] = one.known if one.known >= FEW else None
+    told["known"] = one.known if one.known * one.known_apart >= FEW else None
     return told
 
 
@@ -227,11 +226,3 @@ def _codes(asked: Asked, reference: Reference, codes: pa.Table) -> None:
     for at, _ in asked.passed("codes", p[None], (counts >= FEW)[None]):
         count, name = new[at]
         asked.told("codes", p[at], what=name, period=None, found=count, expected=f"<{FEW}")
-
-
-def lines(alarms: Sequence[Alarm]) -> Iterator[str]:
-    """A line for each alarm."""
-    for one in alarms:
-        when = f" in {one['period']}" if one.get("period") else ""
-        of = f"{one['of']} " if one.get("of") else ""
-        yield f"{one['kind']}: {one['what']}{when}: {of}{one['found']}, was {one['expected']}"

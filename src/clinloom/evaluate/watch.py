@@ -23,7 +23,7 @@ from clinloom.evaluate.fitness import Estimate
 from clinloom.learn.risks import Risks
 
 GROUPS = 2_000  # groups of equal risk that a period keeps
-FEW = 5  # rows of a period, or outcomes in it, of which nothing is told
+FEW = 5  # patients of a period, or with an outcome in it, of whom nothing is told
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -45,7 +45,10 @@ class Rows(NamedTuple):
     member: Flags
 
 
-COUNTED = ("rows", "squares", "flagged", "known", "known_squares", "positive")
+COUNTED = (
+    *("rows", "squares", "flagged", "known", "known_squares", "positive"),
+    *("marked", "unmarked", "having", "lacking"),  # patients: flagged, or with the outcome, or not
+)
 
 
 def sums(rows: Rows, risk: Cells, intercept: float) -> dict[str, pa.Table]:
@@ -70,6 +73,10 @@ def sums(rows: Rows, risk: Cells, intercept: float) -> dict[str, pa.Table]:
                 "known": int(known.sum()),
                 "known_squares": _squares(rows.subject[known]),
                 "positive": int((known & rows.outcome).sum()),
+                "marked": _patients(rows.subject[inside & rows.flagged]),
+                "unmarked": _patients(rows.subject[inside & ~rows.flagged]),
+                "having": _patients(rows.subject[known & rows.outcome]),
+                "lacking": _patients(rows.subject[known & ~rows.outcome]),
             }
         )
         if known.any():
@@ -105,6 +112,10 @@ COUNTS = pa.schema([("key", pa.int64()), *((name, pa.int64()) for name in COUNTE
 def _starts(subject: Ints) -> Ints:
     """Where each patient's rows begin."""
     return np.flatnonzero(np.r_[True, subject[1:] != subject[:-1]][: subject.size])
+
+
+def _patients(subject: Ints) -> int:
+    return int(_starts(subject).size)
 
 
 def _squares(subject: Ints) -> int:
@@ -148,6 +159,16 @@ MERGES: dict[str, Callable[[Sequence[pa.Table]], pa.Table]] = {
 }
 
 
+class Patients(NamedTuple):
+    """How many patients of a period or subgroup have a row that is flagged, or not, and one with
+    the outcome, or without."""
+
+    marked: int = 0
+    unmarked: int = 0
+    having: int = 0
+    lacking: int = 0
+
+
 class Seen(NamedTuple):
     """What is known of one period or subgroup."""
 
@@ -158,11 +179,12 @@ class Seen(NamedTuple):
     known_apart: float = 1.0
     positive: int = 0
     risks: Risks = Risks.none()
+    patients: Patients = Patients()
 
     @property
     def told(self) -> bool:
-        """Whether its outcomes may be told: enough rows have and have not the outcome."""
-        return min(self.positive, self.known - self.positive) >= FEW
+        """Whether its outcomes may be told: enough patients have and have not the outcome."""
+        return min(self.patients.having, self.patients.lacking) >= FEW
 
 
 def seen(found: Mapping[str, pa.Table]) -> tuple[dict[int, Seen], float]:
@@ -179,6 +201,7 @@ def seen(found: Mapping[str, pa.Table]) -> tuple[dict[int, Seen], float]:
             known or 1.0,
             row["positive"],
             _of(found["groups"], row["key"]),
+            Patients(*(row[name] for name in Patients._fields)),
         )
     wide = found["spread"].to_pylist()[0]
     ratio = wide["square"] / wide["variance"] if wide["again"] and wide["variance"] > 0 else 1.0

@@ -63,9 +63,12 @@ def namings(
 
 def texts(systems: pa.Array | str, values: pa.Array) -> pa.Array:
     """Pairs (n,) as texts."""
-    escaped = pa.scalar(systems) if isinstance(systems, str) else systems
+    escaped = systems
     for sign, code in ESCAPES.items():
-        escaped = pc.replace_substring(escaped, sign, code)
+        if isinstance(escaped, str):
+            escaped = escaped.replace(sign, code)
+        else:
+            escaped = pc.replace_substring(escaped, sign, code)
     return pc.binary_join_element_wise(escaped, values, BAR)
 
 
@@ -196,9 +199,13 @@ def _veiled(rows: pa.Table, who: pa.DictionaryArray, own: pa.Array) -> pa.Table:
     if "record_id" not in rows.column_names:
         return rows
     record, called = _array(rows.column("record_id")).cast(pa.string()), who.dictionary
-    long = pc.binary_length(called).take(who.indices)  # few rows have two texts as long as another
-    at = pc.indices_nonzero(pc.fill_null(pc.equal(pc.binary_length(record), long), False))
-    at = at.filter(pc.equal(record.take(at), called.cast(pa.string()).take(who.indices.take(at))))
+    if len(called) == 1 and not who.null_count:
+        at = pc.indices_nonzero(pc.equal(record, called[0]))
+    else:  # few rows have two texts as long as another
+        long = pc.binary_length(called).take(who.indices)
+        at = pc.indices_nonzero(pc.fill_null(pc.equal(pc.binary_length(record), long), False))
+        names = called.cast(pa.string()).take(who.indices.take(at))
+        at = at.filter(pc.equal(record.take(at), names))
     if not len(at):
         return rows
     same = np.zeros(len(record), bool)

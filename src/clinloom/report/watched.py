@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clinloom.report import names, template
@@ -105,6 +105,15 @@ def _alarm(one: Record) -> dict[str, str]:
         "found": _said(found, one["kind"]),
         "was": _said(was, one["kind"]),
     }
+
+
+def lines(alarms: Sequence[Record]) -> Iterator[str]:
+    """A line for each alarm, in words."""
+    for one in map(_alarm, alarms):
+        when = "" if one["period"] == "all" else f" in {one['period']}"
+        found = "not told, of few" if one["found"] == NONE else one["found"]
+        was = f", was {one['was']}" if one["was"] != NONE else ""
+        yield f"{one['kind']}: {one['what']}{when}: {found}{was}"
 
 
 def _said(value: Any, kind: str) -> str:
@@ -212,7 +221,7 @@ def _outcomes(periods: Sequence[Record]) -> dict[str, Any] | None:
         "title": "Outcomes that came, and those predicted",
         "svg": plot.svg(),
         "caption": "Blue: the share that had the outcome. Orange, dashed: the mean predicted risk."
-        " Periods with fewer than 5 with, or without, the outcome are left out.",
+        " Periods in which fewer than 5 patients had, or had not, the outcome are left out.",
     }
 
 

@@ -130,7 +130,7 @@ def monitor(
 def _shown(verdict: dict[str, Any], out: str | None) -> dict[str, Any]:
     told: dict[str, Any] = {
         "verdict": "alarm" if verdict["alarms"] else "no alarm",
-        "alarms": list(alarms.lines(verdict["alarms"])),
+        "alarms": list(page.lines(verdict["alarms"])),
     }
     if out is not None:
         at = files.folder(files.address(out))

@@ -26,6 +26,7 @@ DATE = len("2024-03-05")
 UNITS: dict[int, Literal["D", "M", "Y"]] = {DATE: "D", len("2024-03"): "M", len("2024"): "Y"}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 YEAR_ONE = -62_135_596_800_000_000  # the first microsecond that Python's calendar knows
+FEW = 4  # distinct texts, up to which none of the steps over arrays pays
 ASSUMED = "UTC"  # the zone of times of which neither the data nor the study tell one
 OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"
 ISO = re.compile(
@@ -70,16 +71,30 @@ def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Time
     whole = _cast(texts, TIME, space)  # nearly all differ
     if whole is not None:
         return Times(whole, pa.nulls(len(texts), pa.string()))
-    sure = pc.match_substring_regex(texts, INSTANT).fill_null(False)
+    sure = pc.match_substring_regex(texts, INSTANT)
     found = pc.if_else(sure, texts, None).cast(TIME)
-    rest = _distinct(pc.if_else(sure, None, texts), zone, space)
-    return Times(pc.coalesce(found, rest.time), rest.text, rest.begin)
+    others = pc.indices_nonzero(pc.invert(sure)).to_numpy()
+    rest = _distinct(texts.take(pa.array(others)), zone, space)
+    begin = None if rest.begin is None else _among(pa.nulls(len(texts), TIME), others, rest.begin)
+    text = _among(pa.nulls(len(texts), pa.string()), others, rest.text)
+    return Times(_among(found, others, rest.time), text, begin)
+
+
+def _among(values: pa.Array, rows: np.ndarray, others: pa.Array) -> pa.Array:
+    """The values, others in these rows."""
+    if others.null_count == len(others):
+        return values
+    places = np.zeros(len(values), bool)
+    places[rows] = True
+    return pc.replace_with_mask(values, pa.array(places), others)
 
 
 def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
     """As ``instants``, each distinct text once."""
     coded = as_texts(texts)
     values = coded.dictionary
+    if len(values) <= FEW:
+        return _few(coded, zone, space)
     found = _at_once(values, zone, space)
     if found is None:
         found = _mixed(values, zone, space)
@@ -90,9 +105,25 @@ def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
     ends = found
     for written, unit in UNITS.items():
         rows = pc.and_(pc.equal(length, written), pc.is_valid(found)).fill_null(False)
+        if not rows.true_count:
+            continue
         ends = pc.replace_with_mask(ends, rows, last_moments(found.filter(rows), unit, zone))
     begins = pc.if_else(whole, found, pa.scalar(None, TIME))
     return answered(coded, ends, zone, begins)
+
+
+def _few(coded: pa.DictionaryArray, zone: str, space: bool) -> Times:
+    """As ``_distinct``, without the steps over arrays, which would not pay."""
+    found, begins = [], []
+    for text in coded.dictionary.to_pylist():
+        time = iso(text, zone=zone, space=space)
+        unit = UNITS.get(len(text), None) if time is not None else None
+        begins.append(time if unit is not None else None)
+        if time is not None and unit is not None:
+            time = int(period_ends(np.array([time]), unit, zone)[0])
+        found.append(time)
+    begin = pa.array(begins, TIME) if any(begin is not None for begin in begins) else None
+    return answered(coded, pa.array(found, TIME), zone, begin)
 
 
 def dated(found: Times, code: pa.DictionaryArray, zone: str = "UTC") -> Times:

@@ -263,30 +263,38 @@ class _Reader:
 
     def _bundle(self, bundle: r4.Bundle, whole: bytes, position: int, file: str) -> None:
         """A Bundle's resources; ``fullUrl`` tells what its references point to (R4 2.36.4)."""
-        inside: list[tuple[Any, int]] = []
+        inside: list[tuple[Any, bytes, int]] = []
         pointed: dict[str, Any] = {}
         at = 0
         for entry in bundle.entry or ():
             data = bytes(entry.resource)
             if data in (b"", b"null"):
                 continue
-            at = max(whole.find(data, at), at)
+            at = r4.place(whole, data, at)
             start = position + at
             at += len(data)
-            resource = self._decoded(data, start, file)
-            if resource is None:
-                continue
-            if isinstance(resource, r4.Bundle):
+            resource = plain.decoded(data)
+            if resource is None or resource is plain.INVALID:
+                resource = self._decoded(data, start, file)
+                if resource is None:
+                    continue
+            kind = type(resource)
+            if kind is r4.Bundle:
                 self._bundle(resource, data, start, file)
                 continue
             if entry.fullUrl:
                 resource.id = resource.id or entry.fullUrl.replace(":", "/").rsplit("/", 1)[-1]
-                if isinstance(resource, (r4.Patient, r4.Medication)):
+                if kind is r4.Patient or kind is r4.Medication:
                     pointed[entry.fullUrl] = resource
-            if isinstance(resource, r4.Medication):
+            if kind is r4.Medication:
                 pointed[f"Medication/{resource.id}"] = resource
-            inside.append((resource, start))
-        for resource, start in inside:
+            inside.append((resource, data, start))
+        for resource, data, start in inside:
+            if type(resource) is Observation:
+                if self.plain.alone(resource, self.rows, pointed):
+                    continue
+                name, resource = resource.id, self._decoded(data, start, file)
+                resource.id = name
             self._resource(resource, start, file, pointed)
 
     def _resource(self, resource: Any, position: int, file: str, pointed: dict[str, Any]) -> None:

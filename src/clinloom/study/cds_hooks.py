@@ -97,7 +97,7 @@ class Action(Model):
 
     description: str = Field(min_length=1, description="what a clinician reads")
     resource: dict[str, Any] = Field(
-        description="a FHIR resource, such as a ServiceRequest; its `subject` is filled in"
+        description="a FHIR resource, such as a ServiceRequest; whose it is is filled in"
     )
 
     @model_validator(mode="after")

@@ -7,9 +7,10 @@ reads any resource, in its turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from clinloom.sources._fhir.versions import RANK, edition
 
 _kinds: Any = reduce(or_, [Observation if kind is r4.Observation else kind for kind in r4.KINDS])
 _decode = msgspec.json.Decoder(_kinds).decode
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 INVALID = r4.Record()  # stands for JSON that is no resource of a kind that is read
 # A resource (or INVALID; None: no JSON), its line, and where that starts.
 Left = tuple[Any, bytes, int]
@@ -37,9 +39,9 @@ class Plain:
     """Reads one source's Observations."""
 
     def __init__(self, names: Names, facts: Facts, whose: Whose):
-        self._names, self._concepts = names, Concepts(names, whose)
+        self._names, self._whose, self._concepts = names, whose, Concepts(names, whose)
         self._told = facts.told(r4.Observation) - RANK.keys() | {None}
-        self._usual = Usual(self._concepts, self._told, _decoded)
+        self._usual = Usual(self._concepts, self._told, decoded)
 
     def take(self, data: bytes, start: int, rows: Rows) -> Iterator[Left]:
         """Add the Observations' events to ``rows``; yield what is left, each in its turn.
@@ -54,8 +56,8 @@ class Plain:
         for number in lines.left.tolist():
             self._note(noted, before=number)
             held, line = len(rows), lines[number]
-            resource = _decoded(line)
-            if not self._alone(resource, rows):
+            resource = decoded(line)
+            if not self.alone(resource, rows):
                 yield resource, line, start + int(lines.begins[number])
             added.append(len(rows) - held)
         self._note(noted, before=len(lines.begins))
@@ -71,14 +73,22 @@ class Plain:
             else:
                 self._concepts.show(note.code, note.patient)
 
-    def _alone(self, o: Any, rows: Rows) -> bool:
-        """Add the events of an Observation without peculiarities, where it is that."""
+    def alone(self, o: Any, rows: Rows, pointed: Mapping[str, Any] = NOTHING) -> bool:
+        """Add the events of an Observation without peculiarities, where it is that.
+
+        ``pointed``: the resources of its Bundle by their full addresses.
+        """
         if type(o) is not Observation or o.status not in self._told or not o.id:
             return False
         called = self._concepts.called
         codes = [called[bytes(said.code)].codes for said in (o, *(o.component or ()))]
         reference = o.subject.reference if all(codes) and o.subject else None
-        patient = self._concepts.patients[reference]
+        if reference in pointed:
+            patient = self._whose.patient(o.subject, pointed)
+            if patient is not None:
+                self._whose.seen(patient)
+        else:
+            patient = self._concepts.patients[reference]
         if patient is None:
             return False
         self._names.patient = patient
@@ -90,7 +100,7 @@ class Plain:
         return True
 
 
-def _decoded(line: bytes) -> Any:
+def decoded(line: bytes) -> Any:
     """The resource of a line; INVALID, or None where it is no JSON."""
     try:
         return _decode(line)

@@ -337,6 +337,7 @@ decode_kind = msgspec.json.Decoder(Kind).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
+BEGIN = 48  # bytes: a search for long ones prepares more than it saves
 BLOCK = 1 << 20  # bytes of lines that are read at once, and held by the processor's cache
 Found = tuple[bytes, int]  # a resource, and the byte of its file at which it starts
 
@@ -365,6 +366,14 @@ def elements(data: bytes) -> Iterator[Found]:
     at = 0
     for element in _decode_array(data):
         part = bytes(element)
-        at = max(data.find(part, at), at)
+        at = place(data, part, at)
         yield part, at
         at += len(part)
+
+
+def place(data: bytes, part: bytes, at: int) -> int:
+    """Where a part is in the data, at ``at`` or later, found by how it begins."""
+    begin, found = part[:BEGIN], data.find(part[:BEGIN], at)
+    while found >= 0 and not data.startswith(part, found):
+        found = data.find(begin, found + 1)
+    return max(found, at)
