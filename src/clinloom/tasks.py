@@ -53,7 +53,12 @@ def of_score(args: argparse.Namespace, changes: list[str]) -> Task:
     """``clinloom score`` with every place of ``--set`` made absolute."""
     bundle, out = files.address(args.bundle), files.address(args.out)
     words, found = _changes(changes)
-    more = ("--features",) * args.features
+    more = ["--features"] * args.features + ["--as", args.form]
+    for option in args.option:
+        more += ["--option", option]
+        name, _, value = option.partition("=")
+        if value.startswith("file:/"):
+            found[f"--option {name}"] = files.address(value.removeprefix("file:"))
     command = ("score", str(bundle), "--out", str(out), *more, *words, *_telling(args))
     return Task(command, {}, {"bundle": bundle, "--out": out, **found})
 

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import yaml
 
 from clinloom import cohort as cohorts
-from clinloom import features, files, plugins
+from clinloom import features, files, outputs, plugins
 from clinloom import study as studies
 from clinloom.deploy.bundle import Bundle, present
-from clinloom.errors import StoreError, UsageError
+from clinloom.errors import UsageError
 from clinloom.files import Address
 from clinloom.run import dataset
 from clinloom.run.acquire import acquire
@@ -26,9 +26,8 @@ from clinloom.run.reference import seen
 from clinloom.run.sums import flowed
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
-from clinloom.store import Pending, Store, TableWriter, attempt
-from clinloom.store.stored import stream
-from clinloom.study import PLACES, Cohort, SourceModel, Study
+from clinloom.store import Pending, Store, Stored, attempt
+from clinloom.study import PLACES, Cohort, Model, SourceModel, Study
 from clinloom.tables import (
     CROSSWALK,
     EVENTS,
@@ -44,7 +43,6 @@ from clinloom.tables import (
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-AT_ONCE = 1 << 18  # rows that are copied at once into the one file
 BESIDE, MOMENTS, CODES = ".features", "moments", "codes.parquet"  # of watched scores
 RESOURCE = r"(^|/)Patient[/?]"  # a FHIR record or reference, not a number
 
@@ -53,14 +51,17 @@ def score(
     bundle: str,
     *,
     out: str,
+    form: str = "parquet",
+    options: Sequence[str] = (),
     overrides: Sequence[str] = (),
     watched: bool = False,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
-    """Score every prediction moment of the sources; write one Parquet file, whole or not at all.
+    """Score every prediction moment of the sources; leave the scores whole or not at all.
 
-    Rows are sorted by subject and time within each bucket of patients. Nobody needs an outcome or
+    ``form``: as which of :mod:`clinloom.outputs`, one Parquet file unless told, with its
+    ``options`` as ``NAME=VALUE``. Nobody needs an outcome or
     follow-up: ``boolean_value`` is null where the outcome was not seen and, as the study's
     ``follow_up`` has it, may not be known yet. Moments that are still to come are left out. The
     answer's ``patients`` tells how many each step of the cohort left.
@@ -74,6 +75,7 @@ def score(
     A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
     are addresses.
     """
+    settings = outputs.settled(form, options)
     target = files.address(out)
     files.use({**files.settings(), **_storage(overrides)})
     loaded = Bundle.load(bundle)
@@ -84,20 +86,20 @@ def score(
     work = Work(study, store, progress=progress, spark=spark)
     try:
         given = {name: _given(source) for name, source in study.sources.items()}
-        store.audit("score", str(loaded.place), bundle=loaded.hash, sources=given)
+        store.audit("score", str(loaded.place), bundle=loaded.hash, sources=given, form=form)
         store.keep_trail()
         acquired = acquire(work, study)
         events = dataset.clean(work, study, acquired, loaded.units)
         refused = rejected(events["counts"].read().to_pylist())
         store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
         scored = predict(work, study, events, acquired, bundle=loaded, watched=watched)
-        rows = _write(study, scored, target)
+        rows = _write(work, loaded, {**acquired, **events, **scored}, target, form, settings)
         if watched:
             beside = target.parent / f"{target.name}{BESIDE}"
             files.remove(beside)
             for number, file in enumerate(scored["features"].files()):
-                _copied(FEATURES, [file], beside / MOMENTS / f"part-{number:05}.parquet")
-            _copied(SEEN, scored["seen"].files(), beside / CODES)
+                outputs.copied(FEATURES, [file], beside / MOMENTS / f"part-{number:05}.parquet")
+            outputs.copied(SEEN, scored["seen"].files(), beside / CODES)
         flow = scored["flow"].read().to_pylist()
         store.audit("scored", str(target), rows)
     except BaseException as error:
@@ -235,20 +237,23 @@ def _identifiers(crosswalk: pa.Table) -> pa.Table:
     return found.rename_columns(["subject_id", "patient", "system"])
 
 
-def _write(study: Study, scored: Tables, target: Address) -> int:
-    """The buckets one after another in one file."""
-    return _copied(_table(study), scored["predictions"].files(), target)
+def _write(
+    work: Work,
+    bundle: Bundle,
+    made: Mapping[str, Stored],
+    target: Address,
+    form: str,
+    settings: Model,
+) -> int:
+    """The scores in the form that was asked for; how many there are."""
+    known = made["crosswalk"] if work.study.deploy.identifier else None
+    rows = 0
 
+    def do(out: Pending) -> None:
+        nonlocal rows
+        read = made["predictions"], _table(work.study), made["events"], known
+        scores = outputs.Scores(work.spark, bundle, *read, out)
+        rows = outputs.load(form).write(scores, target, settings)
 
-def _copied(table: Table, parts: Sequence[Address], target: Address) -> int:
-    """Files of a table as one, a few rows at a time; how many rows they hold."""
-    try:
-        files.folder(target.parent)
-        with TableWriter(target, table) as writer:
-            for file in parts:
-                for rows in stream(str(file), None, AT_ONCE):
-                    writer.write(rows)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StoreError(f"cannot be written ({reason})", where=str(target)) from None
-    return writer.rows
+    work.step("write", do, options=form, inputs={"score": work.keys["score"]})
+    return rows
