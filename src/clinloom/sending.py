@@ -46,9 +46,9 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
     add("--to", required=True, metavar="URL", help="the server's base address")
     add(
         "--by",
-        choices=("identifier", "reference"),
         default="identifier",
-        help="how the server knows the patient: by number, or by the records that were scored",
+        metavar="HOW",
+        help="how it knows the patient: identifier, or reference: the records that were scored",
     )
     add("--token", metavar="REFERENCE", help="what it asks for: env:NAME or file:/PATH")
     add("--at-once", type=int, default=50, metavar="N", help="predictions in a transaction (50)")

@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,8 +23,8 @@ import msgspec
 from clinloom import files
 from clinloom.deploy import outbound, writeback
 from clinloom.deploy.bundle import Bundle
-from clinloom.deploy.writeback import By, Unsendable
-from clinloom.errors import SourceError, UsageError
+from clinloom.deploy.writeback import BY, Unsendable
+from clinloom.errors import SourceError, UsageError, instead
 from clinloom.files import Address
 from clinloom.guard import audit
 from clinloom.store import TableWriter
@@ -79,7 +78,7 @@ def send(
     *,
     predictions: str,
     to: str,
-    by: By = "identifier",
+    by: str = "identifier",
     token: str | None = None,
     at_once: int = 50,
     patience: float = 300.0,
@@ -95,6 +94,8 @@ def send(
     """
     if at_once < 1 or patience < 0:
         raise UsageError("--at-once is at least 1, and --patience is no less than 0")
+    if by not in BY:
+        raise UsageError(f"patients are not known by '{by}'", where="--by", mend=instead(by, BY))
     loaded, source = Bundle.load(bundle), files.address(predictions)
     server = _Server(to, token, patience, note)
     server.look()
@@ -145,7 +146,8 @@ class _Server:
         """Send a transaction until it is answered: None, or the reason why it is refused."""
         data, entries = msgspec.json.encode(told), len(told["entry"])
         end, wait = time.monotonic() + self._patience, FIRST
-        for tries in count(1):
+        conflicts = 0
+        while True:
             status, later = "no answer", None
             with suppress(outbound.Unreachable):
                 until = time.monotonic() + SECONDS
@@ -156,8 +158,9 @@ class _Server:
                     self._check(reply.body, entries)
                     return None
                 status, later = str(reply.status), reply.later
-                conflict = reply.status == CONFLICT and tries < CONFLICTS
-                if reply.status in REFUSED and not conflict:
+                conflicts += reply.status == CONFLICT
+                again = reply.status == CONFLICT and conflicts < CONFLICTS
+                if reply.status in REFUSED and not again:
                     return f"{status} {_issue(reply.body)}"
                 if reply.status not in AGAIN:
                     raise self._lost(f"it answered {status}")
@@ -167,7 +170,6 @@ class _Server:
             self._note(f"{self.url}: {status}; trying again in {pause:.0f} s")
             time.sleep(pause)
             wait = min(wait * 2, LONGEST)
-        return None
 
     def _check(self, body: bytes, entries: int) -> None:
         """Raise SourceError where the answer does not say that each entry was taken."""
@@ -187,7 +189,7 @@ class _Server:
 class _Sending:
     """A file on its way."""
 
-    def __init__(self, bundle: Bundle, source: Address, server: _Server, by: By):
+    def __init__(self, bundle: Bundle, source: Address, server: _Server, by: str):
         self._bundle, self._source, self._server, self._by = bundle, source, server, by
         self._model = writeback.device(bundle)
         version = files.version(source)

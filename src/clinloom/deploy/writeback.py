@@ -15,7 +15,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -23,7 +23,7 @@ import msgspec
 from clinloom.deploy.assessment import instant
 from clinloom.deploy.bundle import Bundle
 
-By = Literal["identifier", "reference"]
+BY = ("identifier", "reference")
 BUNDLE, PREDICTION = "urn:clinloom:bundle", "urn:clinloom:prediction"
 RISK, TOLD = "urn:clinloom:risk", "urn:clinloom:told"
 PARTICIPANT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
@@ -88,7 +88,7 @@ def parsed(line: bytes, bundle: str) -> dict[str, Any]:
     return assessment
 
 
-def named(assessment: Mapping[str, Any], by: By) -> dict[str, Any]:
+def named(assessment: Mapping[str, Any], by: str) -> dict[str, Any]:
     """The assessment as the server is to take it: of whom, by which of the two, and from what.
 
     By ``identifier`` the server finds its own patient, and no record of another server is named;
