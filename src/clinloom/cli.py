@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clinloom import __version__, files, platforms, tasks, watching
+from clinloom import __version__, files, platforms, sending, tasks, watching
 from clinloom.deploy import serving
 from clinloom.errors import ClinloomError, UsageError, instead
 from clinloom.platforms import Site, Task
@@ -173,7 +173,8 @@ def score(args: argparse.Namespace) -> Any:
     site = platforms.site(args.on, told={}, file=file)
     progress = _progress(args)
     if site is None:
-        asked = {"overrides": changes, "watched": args.features, "reasons": args.reasons}
+        asked: dict[str, Any] = {"form": args.form, "options": args.option}
+        asked |= {"overrides": changes, "watched": args.features, "reasons": args.reasons}
         return run.score(args.bundle, out=args.out, **asked, progress=progress)
     task = tasks.of_score(args, changes)
     return _submitted(site, task, progress) or {"predictions": str(task.places["--out"])}
@@ -245,6 +246,7 @@ COMMANDS = {
     "serve": (serve, "clinloom serve out/bundle --token env:CLINLOOM_TOKEN"),
     "plugins": (plugins_, "clinloom plugins"),
     "demo": (demo, "clinloom demo --out demo-out"),
+    **sending.COMMANDS,
     **watching.COMMANDS,
 }
 
@@ -297,7 +299,13 @@ def parser() -> Parser:
     for name in ("report", "sweep"):
         made[name].add_argument("directory", metavar="OUT", help="the output of a run, an address")
     made["score"].add_argument("bundle", help="the bundle of a run, an address")
-    made["score"].add_argument("--out", required=True, help="the address of a Parquet file")
+    made["score"].add_argument("--out", required=True, help="the address of the scores")
+    made["score"].add_argument(
+        "--as", dest="form", default="parquet", metavar="FORM", help="fhir, omop, meds, delta, jdbc"
+    )
+    made["score"].add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the form"
+    )
     made["score"].add_argument(
         "--features", action="store_true", help="also write the features, for `monitor`"
     )
@@ -309,6 +317,7 @@ def parser() -> Parser:
     for name, patients in (("synth", 2000), ("demo", 2000)):
         made[name].add_argument("--patients", type=int, default=patients)
         made[name].add_argument("--seed", type=int, default=7)
+    sending.arguments(made)
     watching.arguments(made)
     return top
 

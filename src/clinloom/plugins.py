@@ -19,7 +19,7 @@ from types import ModuleType
 from clinloom.errors import MissingDependency, UsageError, instead
 from clinloom.study import Model, RuleModel, SourceModel
 
-ROOMS = ("sources", "clean", "features", "models", "platforms")
+ROOMS = ("sources", "clean", "features", "models", "outputs", "platforms")
 BASES: dict[str, type[Model]] = {"sources": SourceModel, "clean": RuleModel}
 
 

@@ -53,8 +53,13 @@ def of_score(args: argparse.Namespace, changes: list[str]) -> Task:
     """``clinloom score`` with every place of ``--set`` made absolute."""
     bundle, out = files.address(args.bundle), files.address(args.out)
     words, found = _changes(changes)
-    more = ("--features",) * args.features
-    more += ("--reasons", str(args.reasons)) if args.reasons else ()
+    more = ["--features"] * args.features + ["--as", args.form]
+    more += ["--reasons", str(args.reasons)] if args.reasons else []
+    for option in args.option:
+        more += ["--option", option]
+        name, _, value = option.partition("=")
+        if value.startswith("file:/"):
+            found[f"--option {name}"] = files.address(value.removeprefix("file:"))
     command = ("score", str(bundle), "--out", str(out), *more, *words, *_telling(args))
     return Task(command, {}, {"bundle": bundle, "--out": out, **found})
 

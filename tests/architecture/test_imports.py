@@ -27,15 +27,16 @@ LAYERS = [  # from the ground up; a room imports its own layer's rooms or those 
     {"learn", "identity", "radiomics"},
     STAGES,
     {"deploy"},
+    {"outputs"},
     {"run"},
     {"platforms"},
-    {"doctor", "tasks", "watching", "cli"},
+    {"doctor", "tasks", "sending", "watching", "cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 SPARKLESS = KERNELS | {"deploy", "store", "files", "guard", "study"} | GROUND
 # pyspark inside functions only: the service, or a client without Spark, loads them
-LAZY = {"sources", "models", "identity", "platforms"}
+LAZY = {"sources", "models", "outputs", "identity", "platforms"}
 
 
 def room_of(path: Path) -> str:

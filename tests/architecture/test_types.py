@@ -46,6 +46,7 @@ SEAMS = {  # what a room's files owe, and where it is written
     "clean": ("clinloom.clean", "Rule"),
     "features": ("clinloom.features", "Family"),
     "models": ("clinloom.learn.algorithm", "Algorithm"),
+    "outputs": ("clinloom.outputs", "Output"),
     "platforms": ("clinloom.platforms", "Platform"),
     "sources": ("clinloom.sources", "Source"),
 }

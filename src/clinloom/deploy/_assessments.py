@@ -5,22 +5,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
-import pyarrow as pa
 
-from clinloom import events as ev
 from clinloom.deploy._problems import Problem
 from clinloom.deploy._standing import Served
+from clinloom.deploy.assessment import Assessor, bases
 from clinloom.deploy.door import Answer, Refusal
 
 RESOURCES = ("bundle", "resource")
-REFERENCE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}")  # R4 2.24.0.3: a resource's id
 
 
 class Reference(msgspec.Struct):
@@ -103,65 +98,22 @@ def assessments(served: Served, answer: Answer, reasons: Sequence[Sequence[str]]
 
     ``reasons``: of each prediction, in words; none: not asked for.
     """
-    name, cohort = served.name, served.bundle.study["cohort"]
-    outcome = served.bundle.study.get("title") or ", ".join(cohort["outcome"]["codes"])
-    threshold = served.bundle.scorer.threshold
-    within = served.bundle.resolved.cohort.outcome.within
-    bases = _bases(served, answer)
-    made = []
-    for at, row in enumerate(answer.rows):
-        moment = row["prediction_time"]
-        above = "at or above" if row["predicted_boolean_value"] else "below"
-        end = moment + dt.timedelta(microseconds=within)
-        prediction = {
-            "outcome": {"text": outcome},
-            "probabilityDecimal": row["predicted_boolean_probability"],
-            "qualitativeRisk": {"text": f"{above} the threshold of {threshold:.6g}"},
-            "whenPeriod": {"start": instant(moment), "end": instant(end)},
-        }
-        if reasons and reasons[at]:
-            prediction["rationale"] = "; ".join(reasons[at])
-        made.append(
-            {
-                "resourceType": "RiskAssessment",
-                "status": "final",
-                "method": {"text": f"{name['model']} of study {name['study']}, {name['mark']}"},
-                "subject": {"reference": answer.patients[row["subject_id"]]},
-                "occurrenceDateTime": instant(moment),
-                "basis": [{"reference": record} for record in next(bases)],
-                "prediction": [prediction],
-            }
+    assessor = Assessor.of(served.bundle)
+    records = bases(answer.events, answer.predictions, served.door.leans, answer.patients)
+    made = [
+        assessor.assessment(
+            row,
+            subject={"reference": answer.patients[row["subject_id"]]},
+            basis=next(records),
+            rationale="; ".join(reasons[at]) if reasons else "",
         )
-        made[-1] = {k: v for k, v in made[-1].items() if v}  # FHIR has no empty lists
+        for at, row in enumerate(answer.rows)
+    ]
     issues = list(_issues(answer))
     if issues:
         made.append({"resourceType": "OperationOutcome", "issue": issues})
     entries = {"entry": [{"resource": resource} for resource in made]} if made else {}
     return {"resourceType": "Bundle", "type": "collection", **entries}
-
-
-def instant(moment: dt.datetime) -> str:
-    """A moment as FHIR writes it."""
-    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
-
-
-def _bases(served: Served, answer: Answer) -> Iterator[list[str]]:
-    """For each prediction, the records known before it of codes that the model uses."""
-    events = answer.events
-    position, codes = ev.coded(ev.column(events, "code"))
-    leant = ev.looked_up(np.array([code in served.door.leans for code in codes], bool), position)
-    rows = np.flatnonzero(leant)
-    subject = ev.subjects(events)[rows]
-    time = ev.times(ev.column(events, "time"))[rows]
-    record = ev.column(events, "record_id").take(pa.array(rows)).to_pylist()
-    index = answer.predictions
-    moments = ev.times(ev.column(index, "prediction_time")).tolist()
-    for one, moment in zip(ev.subjects(index).tolist(), moments, strict=True):
-        at = np.flatnonzero((subject == one) & (time < moment)).tolist()
-        found = dict.fromkeys(record[row] for row in at)
-        own = answer.patients[one]
-        named = (own if text and text.startswith("patient#") else text for text in found)
-        yield [text for text in dict.fromkeys(named) if text and REFERENCE.fullmatch(text)]
 
 
 def _issues(answer: Answer) -> Iterator[dict[str, Any]]:

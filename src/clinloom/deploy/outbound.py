@@ -6,12 +6,14 @@ be, and none takes longer than what is left of the time for all of them.
 
 from __future__ import annotations
 
+import datetime as dt
 import http.client
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, cast
 
 from clinloom.errors import SourceError
 from clinloom.study.cds_hooks import secured
@@ -40,11 +42,9 @@ def get(
 
     ``where``: what errors call the place. Raises Unreachable.
     """
-    try:
-        secured(url.split("?", 1)[0])
-    except ValueError:
-        raise Unreachable("only https is asked (http on loopback)", where=where) from None
-    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  see above
+    request = urllib.request.Request(  # noqa: S310  of an address that is checked
+        _secured(url, where), headers=dict(headers or {})
+    )
     try:
         with _OPENER.open(request, timeout=_left(until, where)) as answer:
             return _bounded(answer, where, until, most)
@@ -72,3 +72,58 @@ def _bounded(answer: http.client.HTTPResponse, where: str, until: float, most: i
             raise Unreachable(f"its answer is larger than {most:,} bytes", where=where)
         _left(until, where)
     return b"".join(parts)
+
+
+class Reply(NamedTuple):
+    """What a server said: its status, its body, and how long it asks to be left alone."""
+
+    status: int
+    body: bytes
+    later: float | None  # seconds
+
+
+def post(
+    url: str, data: bytes, *, where: str, until: float, most: int, headers: Mapping[str, str]
+) -> Reply:
+    """What a server says to a body, whichever status; as :func:`get` otherwise.
+
+    Raises Unreachable where it says nothing whole in time.
+    """
+    request = urllib.request.Request(  # noqa: S310  of an address that is checked
+        _secured(url, where), data, headers=dict(headers), method="POST"
+    )
+    try:
+        try:
+            with _OPENER.open(request, timeout=_left(until, where)) as answer:
+                return Reply(answer.status, _bounded(answer, where, until, most), None)
+        except urllib.error.HTTPError as error:
+            with error:
+                later = _seconds(error.headers.get("Retry-After"))
+                answer = cast(http.client.HTTPResponse, error.fp)
+                body = _bounded(answer, where, until, most)
+                return Reply(error.code, body, later)
+    except (OSError, http.client.HTTPException, ValueError):
+        raise Unreachable("it did not answer as it should, in time", where=where) from None
+
+
+def _secured(url: str, where: str) -> str:
+    try:
+        secured(url.split("?", 1)[0])
+    except ValueError:
+        raise Unreachable("only https is asked (http on loopback)", where=where) from None
+    return url
+
+
+def _seconds(told: str | None) -> float | None:
+    """``Retry-After``: seconds, or a date (RFC 9110 10.2.3)."""
+    if told is None:
+        return None
+    try:
+        return max(0.0, float(told))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(told)
+        return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

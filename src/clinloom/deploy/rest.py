@@ -20,13 +20,14 @@ from starlette.exceptions import HTTPException
 
 from clinloom import __version__
 from clinloom.deploy import _bodies, _openapi
-from clinloom.deploy._assessments import asked, assessments, instant
+from clinloom.deploy._assessments import asked, assessments
 from clinloom.deploy._limits import FRONTS, RETRY, Gate, Guarded, Limits, answer
 from clinloom.deploy._metrics import TYPE, Metrics
 from clinloom.deploy._options import Options
 from clinloom.deploy._problems import FHIR, JSON, Problem, Told
 from clinloom.deploy._service import Service
 from clinloom.deploy._standing import Served
+from clinloom.deploy.assessment import instant
 from clinloom.deploy.door import Answer, Refusal
 
 MOMENT = "an instant with a zone, in place of the study's moments: 2026-11-28T12:00:00Z"

@@ -142,18 +142,22 @@ def score(
     bundle: str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],
+    form: str = "parquet",
+    options: Sequence[str] = (),
     overrides: Sequence[str] = (),
     watched: bool = False,
     reasons: int = 0,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
-    """Score new patients from the same kinds of source; write one Parquet file.
+    """Score new patients from the same kinds of source; leave the scores at ``out``.
 
-    ``watched``: beside it, in ``<out>.features``, what :func:`monitor` reads of the features;
-    ``reasons``: how many are told beside each risk, for a worklist.
+    ``form``: one Parquet file unless told, or another of :mod:`clinloom.outputs`, with ``options``
+    as ``NAME=VALUE``. ``watched``: beside it, in ``<out>.features``, what :func:`monitor` reads of
+    the features; ``reasons``: how many are told beside each risk, for a worklist.
     """
-    asked: dict[str, Any] = {"overrides": overrides, "watched": watched, "reasons": reasons}
+    asked: dict[str, Any] = {"form": form, "options": options, "overrides": overrides}
+    asked |= {"watched": watched, "reasons": reasons}
     return scores.score(
         os.fspath(bundle), out=os.fspath(out), **asked, progress=progress, spark=spark
     )

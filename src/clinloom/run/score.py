@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import yaml
 
 from clinloom import cohort as cohorts
-from clinloom import features, files, plugins
+from clinloom import features, files, outputs, plugins
 from clinloom import study as studies
 from clinloom.deploy.bundle import Bundle, present
-from clinloom.errors import StoreError, UsageError
+from clinloom.errors import UsageError
 from clinloom.files import Address
 from clinloom.run import dataset
 from clinloom.run.acquire import acquire
@@ -27,9 +27,8 @@ from clinloom.run.reference import seen
 from clinloom.run.sums import flowed
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
-from clinloom.store import Pending, Store, TableWriter, attempt
-from clinloom.store.stored import stream
-from clinloom.study import PLACES, Cohort, SourceModel, Study
+from clinloom.store import Pending, Store, Stored, attempt
+from clinloom.study import PLACES, Cohort, Model, SourceModel, Study
 from clinloom.tables import (
     CROSSWALK,
     EVENTS,
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
-AT_ONCE = 1 << 18  # rows that are copied at once into the one file
+EXPLAINED = ("parquet", "fhir")  # the forms that hold reasons
 BESIDE, MOMENTS, CODES = ".features", "moments", "codes.parquet"  # of watched scores
 RESOURCE = r"(^|/)Patient[/?]"  # a FHIR record or reference, not a number
 
@@ -56,15 +55,18 @@ def score(
     bundle: str,
     *,
     out: str,
+    form: str = "parquet",
+    options: Sequence[str] = (),
     overrides: Sequence[str] = (),
     watched: bool = False,
     reasons: int = 0,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
-    """Score every prediction moment of the sources; write one Parquet file, whole or not at all.
+    """Score every prediction moment of the sources; leave the scores whole or not at all.
 
-    Rows are sorted by subject and time within each bucket of patients. Nobody needs an outcome or
+    ``form``: as which of :mod:`clinloom.outputs`, one Parquet file unless told, with its
+    ``options`` as ``NAME=VALUE``. Nobody needs an outcome or
     follow-up: ``boolean_value`` is null where the outcome was not seen and, as the study's
     ``follow_up`` has it, may not be known yet. Moments that are still to come are left out. The
     answer's ``patients`` tells how many each step of the cohort left.
@@ -73,7 +75,7 @@ def score(
     the folder ``<out>.features``, for ``clinloom monitor``; it holds a row a moment, as the scores.
 
     ``reasons``: how many of the features that add the most to each risk are told beside it, in
-    clinical words (column ``reasons``), for a worklist.
+    clinical words, for a worklist (Parquet's column ``reasons``, FHIR's rationale).
 
     Who scored what by which bundle, and when, is kept in the folder ``<out>.audit``, a file each
     time, also where it fails.
@@ -81,6 +83,10 @@ def score(
     A source set to null (``--set sources.NAME=null``) is left out. ``bundle`` and ``out``
     are addresses.
     """
+    settings = outputs.settled(form, options)
+    if reasons and form not in EXPLAINED:
+        mend = f"--as is one of {', '.join(EXPLAINED)}, or leave --reasons out"
+        raise UsageError(f"no reasons are told as {form}", where="--reasons", mend=mend)
     target = files.address(out)
     files.use({**files.settings(), **_storage(overrides)})
     loaded = Bundle.load(bundle)
@@ -91,7 +97,7 @@ def score(
     work = Work(study, store, progress=progress, spark=spark)
     try:
         given = {name: _given(source) for name, source in study.sources.items()}
-        store.audit("score", str(loaded.place), bundle=loaded.hash, sources=given)
+        store.audit("score", str(loaded.place), bundle=loaded.hash, sources=given, form=form)
         store.keep_trail()
         acquired = acquire(work, study)
         events = dataset.clean(work, study, acquired, loaded.units)
@@ -99,13 +105,14 @@ def score(
         store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
         more: dict[str, Any] = {"watched": watched, "reasons": reasons}
         scored = predict(work, study, events, acquired, bundle=loaded, **more)
-        rows = _copied(_table(study, reasons), scored["predictions"].files(), target)
+        told = {**acquired, **events, **scored}, _table(study, reasons)
+        rows = _write(work, loaded, *told, target, form, settings)
         if watched:
             beside = target.parent / f"{target.name}{BESIDE}"
             files.remove(beside)
             for number, file in enumerate(scored["features"].files()):
-                _copied(FEATURES, [file], beside / MOMENTS / f"part-{number:05}.parquet")
-            _copied(SEEN, scored["seen"].files(), beside / CODES)
+                outputs.copied(FEATURES, [file], beside / MOMENTS / f"part-{number:05}.parquet")
+            outputs.copied(SEEN, scored["seen"].files(), beside / CODES)
         flow = scored["flow"].read().to_pylist()
         store.audit("scored", str(target), rows)
     except BaseException as error:
@@ -264,15 +271,24 @@ def _identifiers(crosswalk: pa.Table) -> pa.Table:
     return found.rename_columns(["subject_id", "patient", "system"])
 
 
-def _copied(table: Table, parts: Sequence[Address], target: Address) -> int:
-    """Files of a table as one, a few rows at a time; how many rows they hold."""
-    try:
-        files.folder(target.parent)
-        with TableWriter(target, table) as writer:
-            for file in parts:
-                for rows in stream(str(file), None, AT_ONCE):
-                    writer.write(rows)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StoreError(f"cannot be written ({reason})", where=str(target)) from None
-    return writer.rows
+def _write(
+    work: Work,
+    bundle: Bundle,
+    made: Mapping[str, Stored],
+    table: Table,
+    target: Address,
+    form: str,
+    settings: Model,
+) -> int:
+    """The scores in the form that was asked for; how many there are."""
+    known = made["crosswalk"] if work.study.deploy.identifier else None
+    rows = 0
+
+    def do(out: Pending) -> None:
+        nonlocal rows
+        read = made["predictions"], table, made["events"], known
+        scores = outputs.Scores(work.spark, bundle, *read, out)
+        rows = outputs.load(form).write(scores, target, settings)
+
+    work.step("write", do, options=form, inputs={"score": work.keys["score"]})
+    return rows

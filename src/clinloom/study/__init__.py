@@ -25,7 +25,7 @@ from clinloom.study.kinds import (
     zone,
 )
 from clinloom.study.overrides import override, placed
-from clinloom.study.reading import parse, read, schema, site
+from clinloom.study.reading import parse, read, schema, site, told
 from clinloom.study.schema import (
     PLACES,
     SITE,
@@ -70,6 +70,7 @@ __all__ = [
     "read",
     "schema",
     "site",
+    "told",
     "without_places",
     "written",
     "zone",

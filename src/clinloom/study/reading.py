@@ -101,6 +101,22 @@ def parse(
     return study
 
 
+def told(model: type[Model], options: Sequence[str], *, where: str) -> Model:
+    """Options of a model as ``NAME=VALUE``, each once. Raises UsageError with every fault."""
+    named: dict[str, str] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or name in named:
+            fault = "is told twice" if equals else "is no NAME=VALUE"
+            raise UsageError(f"'{name}' {fault}", where=where)
+        named[name] = value
+    try:
+        return model.model_validate(named)
+    except ValidationError as error:
+        faults = [_line(key, text, {}) for key, text in _faults(error, (), model)]
+        raise UsageError("\n  ".join(faults), where=where) from None
+
+
 def _refuse(
     faults: Sequence[tuple[Key, str]], what: str, where: str, lines: Mapping[Key, int]
 ) -> None:
