@@ -108,7 +108,7 @@ FROM_KAFKA = Jars(
 DELTA = Jars(
     "delta",
     (f"io.delta:delta-spark_4.2_2.13:{LAKE}", f"io.delta:delta-storage:{LAKE}"),
-    left_out=f"{NOT_SPARKS},org.scala-lang,org.antlr,com.fasterxml.jackson.core",
+    without=("*:*",),
 )
 
 

@@ -70,7 +70,7 @@ def test_what_is_refused_names_the_message(reading):
     assert [(r["file"], r["position"], r["reason"]) for r in told] == [
         ("t/3", 101, "malformed_json"),
         ("t/3", 102, "not_a_resource"),
-        ("t/3", 103, "malformed_json"),
+        ("t/3", 103, "not_a_resource"),
     ]
     values = [json.dumps(ROW).encode(), b"[", b'{"subject_id": "7"}', b""]
     found = list(feeds._of_rows(iter([rows("events", "t/3", values)]), reading=reading))

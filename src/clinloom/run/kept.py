@@ -22,7 +22,7 @@ from clinloom import events as ev
 from clinloom.events import NEVER, STATIC, Flags, Ints
 from clinloom.history import History
 from clinloom.run import score
-from clinloom.spark.blocks import sorting, subjects
+from clinloom.spark.blocks import NONE, sorting, subjects
 from clinloom.spark.receipts import Writing
 from clinloom.store import coded
 from clinloom.store.stored import groups, of_keys, of_range, read
@@ -128,7 +128,7 @@ def advance(bucket: Bucket, asked: Asked, writing: Writing) -> tuple[int, list[s
         news += bucket.tables[table.name].news()
     news.append(np.array([subject for _, subject in bucket.gone], np.int64))
     touched = np.unique(np.concatenate(news))
-    touched = touched[touched >= 0]
+    touched = touched[touched != NONE]
     waits = [waiting.filter(pa.array(~np.isin(subjects(waiting), touched)))]
     for begin in range(0, len(touched), AT_ONCE):
         made = _step(bucket, touched[begin : begin + AT_ONCE], asked)
@@ -234,7 +234,8 @@ def _wakes(cleaned: pa.Table, asked: Asked) -> pa.Table:
     due = np.minimum(due, np.where(last > asked.now, last, NEVER))
     order = np.lexsort((due, subject))
     subject, due = subject[order], due[order]
-    first = np.diff(subject, prepend=-1) != 0
+    first = np.ones(len(subject), bool)
+    first[1:] = subject[1:] != subject[:-1]
     columns = [pa.array(subject[first]), ev.timestamps(due[first])]
     return pa.table(columns, schema=WAITING.arrow)
 
@@ -289,7 +290,7 @@ def _merged(
 def _ranges(files: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Ranges of subjects in which these files have some SPAN rows together."""
     found = sorted(each for file in files for each in groups(file))
-    low, rows = 0, 0  # what is of no subject is not kept
+    low, rows = NONE + 1, 0  # what is of no subject is not kept
     for least, _, count in found:
         if rows >= SPAN and least > low:
             yield low, least
