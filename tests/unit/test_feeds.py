@@ -72,7 +72,7 @@ def test_what_is_refused_names_the_message(reading):
         ("t/3", 102, "not_a_resource"),
         ("t/3", 103, "not_a_resource"),
     ]
-    values = [json.dumps(ROW).encode(), b"[", b'{"subject_id": "7"}', b""]
+    values = [json.dumps(ROW).encode(), b'{"a', b'{"subject_id": "7"}', b""]
     found = list(feeds._of_rows(iter([rows("events", "t/3", values)]), reading=reading))
     assert [row["subject_id"] for row in gathered(found, "events")] == [7]
     assert [(r["position"], r["reason"]) for r in gathered(found, "told")] == [

@@ -18,7 +18,7 @@ import pyarrow as pa
 from clinloom import events as ev
 from clinloom import files
 from clinloom.deploy import lines
-from clinloom.errors import UsageError, instead
+from clinloom.errors import ClinloomError, SourceError, UsageError, instead
 from clinloom.files import Address, Given, Piece
 from clinloom.run import acquire, kept
 from clinloom.run.kept import HISTORY, OWN, REFUSALS
@@ -105,11 +105,23 @@ def opened(
 ) -> DataFrame:
     """The records of all feeds as they come, with the columns feed, place, position and value.
 
-    Of a folder only the files' places are told, with neither of the last two.
+    Of a folder only the files' places are told, with neither of the last two. Raises SourceError.
 
     ``most``: files, or records of Kafka a thousandfold, of a step; ``options``: the readers' own.
     """
-    frames = [_opened(spark, feed, most, options) for feed in feeds]
+    frames = []
+    for feed in feeds:
+        try:
+            frames.append(_opened(spark, feed, most, options))
+        except ClinloomError:
+            raise
+        except Exception as error:  # a connector may fail in any way, and quote secrets
+            kind = getattr(error, "getErrorClass", lambda: None)() or type(error).__name__
+            raise SourceError(
+                f"Spark cannot read what comes by {feed.place.partition(':')[0]} ({kind})",
+                where=f"--from {feed.name}",
+                mend="is it there, and is Spark's connector here? See docs/streaming.md",
+            ) from None
     return reduce(lambda one, other: one.union(other), frames)
 
 
@@ -161,8 +173,8 @@ def sliced(
     spark, parts = frame.sparkSession, []
     folders = {feed.name: feed.folder for feed in feeds if feed.folder is not None}
     if folders:
-        rows = frame.where("value IS NULL").select("feed", "place").distinct().collect()
-        found = sorted((row["feed"], row["place"]) for row in rows)
+        rows = frame.where("value IS NULL").select("feed", "place").collect()
+        found = sorted({(row["feed"], row["place"]) for row in rows})
         units = Spool(spool / "units", _units(found, folders, reading.sources, cores(spark)))
         if len(units):
             kernel = partial(_of_files, reading=reading)

@@ -226,11 +226,11 @@ class Steps:
             with self._turn:
                 self._ended = True
             query.stop()
-        except ClinloomError:
-            query.stop()
-            raise
         except Exception as error:
-            raise self._fault or faults.known(str(error)) or error from None
+            query.stop()
+            if isinstance(error, ClinloomError):
+                raise
+            raise self._fault or error from None
 
     def take(self, frame: DataFrame, batch: int) -> None:
         """A micro-batch; what was committed already is passed over."""
