@@ -352,6 +352,16 @@ REASONS = Column(
     pa.list_(pa.struct([("feature", _string), ("text", _string), ("contribution", _double)])),
     "what adds the most to the risk, either way, the weightiest first",
 )
+STREAMED = Table(
+    "predictions",
+    "predictions of a stream: of several rows of a moment that of the greatest version counts",
+    (
+        *PREDICTIONS.columns,
+        Column("version", _long, "which step of the stream tells it; they ascend", False),
+        Column("withdrawn", pa.bool_(), "the moment is none any more; its last risk", False),
+    ),
+    PREDICTIONS.key,
+)
 
 RISKS = Table(
     "risks",

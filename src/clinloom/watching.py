@@ -1,8 +1,9 @@
-"""The commands that ask whether a model at work is still fit."""
+"""The commands of a model at work: what comes is scored, and is it still fit?"""
 
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,6 +66,27 @@ def compare(args: argparse.Namespace) -> Any:
     )
 
 
+def stream(args: argparse.Namespace) -> Any:
+    """Score what comes, from a folder, Kafka or Delta, until it is stopped."""
+    from clinloom.run import api as run
+
+    _, changes = tasks.where(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the step at work is finished
+    return run.stream(
+        args.bundle,
+        out=args.out,
+        told=args.come,
+        checkpoint=args.checkpoint,
+        every=args.every,
+        once=args.once,
+        late=args.late,
+        most=args.most,
+        options=dict(each.partition("=")[::2] for each in args.option),
+        overrides=changes,
+        progress=Progress(form="quiet" if args.quiet else "json" if args.json else "text"),
+    )
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
     "monitor": (
         monitor,
@@ -79,12 +101,16 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
         recalibrate,
         "clinloom recalibrate out/bundle --predictions lists --outcomes later.parquet --out new",
     ),
+    "stream": (
+        stream,
+        "clinloom stream out/bundle --from ehr=incoming/fhir --out risks",
+    ),
 }
 
 
 def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
     """The arguments of these commands."""
-    for name in COMMANDS:
+    for name in ("monitor", "compare", "recalibrate"):
         add = made[name].add_argument
         add("bundle", help="the bundle of a run, an address")
         if name == "compare":
@@ -110,6 +136,31 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
         help="of reports that raise any alarm though nothing changed (0.05)",
     )
     add("--out", metavar="OUT", help="where monitor.json and monitor.html are written")
+    _of_stream(made["stream"])
+
+
+def _of_stream(streamed: argparse.ArgumentParser) -> None:
+    add = streamed.add_argument
+    add("bundle", help="the bundle of a run, an address")
+    add("--out", required=True, help="the address of a folder: predictions, and what was refused")
+    add(
+        "--from",
+        dest="come",
+        action="append",
+        default=[],
+        metavar="[NAME=]ADDRESS",
+        help="where a source's records come: a folder, kafka://HOST:PORT/TOPIC, delta:ADDRESS; as"
+        " `events`, rows of the events table; none: every source of the study at its path",
+    )
+    add("--checkpoint", metavar="ADDRESS", help="where its state is kept (OUT/checkpoint)")
+    add("--every", default="10s", metavar="SPAN", help="how often it looks for what is new (10s)")
+    add("--once", action="store_true", help="score what is there, and end")
+    add("--late", metavar="SPAN", help="refuse events so much older than the latest; none: none")
+    add("--most", type=int, default=1000, metavar="N", help="files a step takes at most (1000)")
+    add("--option", action="append", default=[], metavar="KEY=VALUE", help="of Spark's reader")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    add("--quiet", action="store_true", help="no progress")
+    add("--platform", metavar="FILE", help="a YAML file with `platform` and `storage`")
 
 
 def code(result: Any) -> int:

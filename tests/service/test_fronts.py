@@ -1,11 +1,13 @@
-"""Every front gives the same risks, bit for bit: batch kernels, ``predict``, JSON, Arrow, FHIR."""
+"""Every front gives the same risks, bit for bit: batch, ``predict``, JSON, Arrow, FHIR, stream."""
 
 from __future__ import annotations
 
 import json
 import time
+from random import Random
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.service import made
 
@@ -13,7 +15,7 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.deploy.door import Door
 from clinloom.files import Given
 from clinloom.identity.few import few
-from clinloom.run import acquire, score
+from clinloom.run import acquire, api, score
 from clinloom.run.dataset import cleaned
 from clinloom.tables import ACQUIRED, REFUSED, conform
 
@@ -132,6 +134,23 @@ def test_fhir_agrees_and_names_whom_when_and_from_what(service, batch):
             kinds = {reference["reference"].split("/")[0] for reference in resource["basis"]}
             assert {"Patient", "Observation"} <= kinds <= {"Patient", "Observation", "Condition"}
     assert sorted(found) == sorted(risk for _, risk in batch)
+
+
+def test_the_stream_agrees(spark, published, batch, tmp_path):
+    """Records come one by one, in any order and some of them twice."""
+    resources = [e["resource"] for n in range(PATIENTS) for e in made.patient(n)["entry"]]
+    lines = [json.dumps(resource) for resource in (*resources, *resources[::9])]
+    Random(2).shuffle(lines)
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    for number in range(3):
+        (incoming / f"{number}.ndjson").write_text("\n".join(lines[number::3]))
+    told = {"told": [f"ehr={incoming}"], "once": True, "most": 2}
+    found = api.stream(published, out=tmp_path / "out", **told, spark=spark)
+    assert found["steps"] == 2
+    files = sorted((tmp_path / "out" / "predictions").iterdir())
+    last = {tuple(row[k] for k in KEYS): row for f in files for row in pq.read_table(f).to_pylist()}
+    assert risks(row for row in last.values() if not row["withdrawn"]) == batch
 
 
 def test_contributions_add_up_to_the_risk(service, bundle):

@@ -20,6 +20,7 @@ from clinloom.run import acquire, dataset, judge, record, reference, train
 from clinloom.run import look as looking
 from clinloom.run import monitor as monitoring
 from clinloom.run import score as scores
+from clinloom.run import stream as streaming
 from clinloom.run.progress import Progress
 from clinloom.run.work import Work
 from clinloom.store import Store, Stored, finished
@@ -184,6 +185,13 @@ def recalibrate(
 
     told: dict[str, Any] = {"predictions": os.fspath(predictions), "out": os.fspath(out)}
     return update.recalibrate(os.fspath(bundle), **told, **asked)
+
+
+def stream(
+    bundle: str | os.PathLike[str], *, out: str | os.PathLike[str], **asked: Any
+) -> dict[str, Any]:
+    """Score what comes, until it is stopped: see :func:`clinloom.run.stream.stream`."""
+    return streaming.stream(os.fspath(bundle), out=os.fspath(out), **asked)
 
 
 def monitor(

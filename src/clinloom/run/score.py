@@ -105,8 +105,8 @@ def score(
         store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
         more: dict[str, Any] = {"watched": watched, "reasons": reasons}
         scored = predict(work, study, events, acquired, bundle=loaded, **more)
-        told = {**acquired, **events, **scored}, _table(study, reasons)
-        rows = _write(work, loaded, *told, target, form, settings)
+        made = {**acquired, **events, **scored}, _table(study, reasons)
+        rows = _write(work, loaded, *made, target, form, settings)
         if watched:
             beside = target.parent / f"{target.name}{BESIDE}"
             files.remove(beside)

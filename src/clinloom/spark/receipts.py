@@ -83,8 +83,14 @@ class Writing:
         for writer in self._open.values():
             writer.__exit__(kind, error, trace)
 
+    def parts(self) -> dict[str, Part]:
+        """What was written of each table."""
+        return {
+            name: Part(writer.file.name, self.bucket, writer.rows, writer.bytes)
+            for name, writer in self._open.items()
+        }
+
     def receipts(self) -> Batches:
-        """What was written."""
-        for name, writer in self._open.items():
-            part = Part(writer.file.name, self.bucket, writer.rows, writer.bytes)
+        """What was written, as a task tells it."""
+        for name, part in self.parts().items():
             yield receipt(name, json.dumps(part.plain()), None)

@@ -25,6 +25,7 @@ from clinloom.store.writer import disk_full
 from clinloom.study import digest
 
 FORMAT = 2
+LINES = 1000  # of a file of the audit trail, about
 FENCES = 5  # tries to give a document a new version: an overtaken run replaces it once at most
 
 
@@ -56,9 +57,7 @@ class Store:
                 where=str(root),
                 mend="choose another --out",
             ) from None
-        self._trail: list[str] = []
-        self._trail_name = f"audit-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        self._trail_name += f"-{uuid.uuid4().hex[:8]}.jsonl"
+        self._begin_trail()
 
     def _open(self) -> None:
         try:
@@ -222,10 +221,18 @@ class Store:
         self._trail.append(audit.line(action=action, what=what, rows=rows, **told))
 
     def keep_trail(self) -> None:
-        """Write the trail of this run, whole: no store can append."""
+        """Write the trail of this run, whole: no store can append. A long one goes on in another
+        file."""
         if self._trail:
             place = self._trail_room / self._trail_name
             files.write(place, ("\n".join(self._trail) + "\n").encode())
+        if len(self._trail) >= LINES:
+            self._begin_trail()
+
+    def _begin_trail(self) -> None:
+        self._trail: list[str] = []
+        self._trail_name = f"audit-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        self._trail_name += f"-{uuid.uuid4().hex[:8]}.jsonl"
 
 
 def finished(root: str | Address) -> dict[str, Stored]:

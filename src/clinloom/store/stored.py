@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clinloom import files
@@ -15,6 +17,7 @@ from clinloom.files import Address
 from clinloom.store.writer import DICTIONARY
 
 ONE = 0  # the bucket of what is not bucketed
+EVERYTHING = -(1 << 63), (1 << 63) - 1  # bounds of a group of rows that tells none
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,54 @@ def stream(
 def read(file: str, columns: Sequence[str] | None = None, *, coded: bool = True) -> pa.Table:
     """A file's rows in memory."""
     return opened(file, columns, coded=coded).read(columns=columns, use_threads=False)
+
+
+def of_keys(
+    file: str, keys: np.ndarray, *, column: str = "subject_id", columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows whose ``column`` is one of ``keys`` (k,), ascending: of a file that is sorted by it,
+    only groups of rows that may hold one are read."""
+    found = opened(file, columns)
+    rows = _grouped(found, column, lambda low, high: _between(keys, low, high), columns)
+    return rows.filter(pc.is_in(rows.column(column), pa.array(keys)))
+
+
+def of_range(file: str, low: int, high: int, *, column: str = "subject_id") -> pa.Table:
+    """The rows whose ``column`` is in [low, high), read as by :func:`of_keys`."""
+    rows = _grouped(opened(file, None), column, lambda least, most: least < high and low <= most)
+    there = rows.column(column)
+    return rows.filter(pc.and_(pc.greater_equal(there, low), pc.less(there, high)))
+
+
+def groups(file: str, *, column: str = "subject_id") -> list[tuple[int, int, int]]:
+    """The least and greatest value of ``column`` in each group of rows, and how many they are."""
+    found = opened(file, [column])
+    return [
+        (*_bounds(found, number, column), found.metadata.row_group(number).num_rows)
+        for number in range(found.num_row_groups)
+    ]
+
+
+def _between(keys: np.ndarray, low: int, high: int) -> bool:
+    at = np.searchsorted(keys, low)
+    return bool(at < len(keys) and keys[at] <= high)
+
+
+def _bounds(found: pq.ParquetFile, group: int, column: str) -> tuple[int, int]:
+    at = found.schema_arrow.get_field_index(column)
+    told = found.metadata.row_group(group).column(at).statistics
+    return (told.min, told.max) if told is not None and told.has_min_max else EVERYTHING
+
+
+def _grouped(
+    found: pq.ParquetFile,
+    column: str,
+    fits: Callable[[int, int], bool],
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    wanted = [n for n in range(found.num_row_groups) if fits(*_bounds(found, n, column))]
+    rows: pa.Table = found.read_row_groups(wanted, columns=columns, use_threads=False)
+    return rows
 
 
 def of_manifest(name: str, place: Address, key: str, entry: Mapping[str, Any]) -> Stored:
