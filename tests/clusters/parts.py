@@ -19,6 +19,8 @@ from pathlib import Path
 HADOOP = "3.5.0"  # what pyspark 4.2 bundles; a client of this version reads these servers
 AWS_SDK = "2.35.4"
 AZURITE = "3.37.0"
+DELTA_LAKE = "4.4.0"  # for Spark 4.2
+PGJDBC = "42.7.8"
 NOT_SPARKS = "io.netty,org.slf4j,commons-logging,commons-codec,org.apache.httpcomponents"
 
 
@@ -97,6 +99,13 @@ S3A = Jars(
     without=("software.amazon.awssdk:bundle",),
     left_out=NOT_SPARKS,
 )
+# Without what Spark ships itself, which is all that they ask for.
+DELTA = Jars(
+    "delta",
+    (f"io.delta:delta-spark_4.2_2.13:{DELTA_LAKE}", f"io.delta:delta-storage:{DELTA_LAKE}"),
+    without=("*:*",),
+)
+POSTGRESQL = Jars("postgresql", (f"org.postgresql:postgresql:{PGJDBC}",), without=("*:*",))
 ABFS = Jars("abfs", _hadoop("hadoop-azure"), left_out=NOT_SPARKS)
 
 
