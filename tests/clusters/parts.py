@@ -19,7 +19,9 @@ from pathlib import Path
 HADOOP = "3.5.0"  # what pyspark 4.2 bundles; a client of this version reads these servers
 AWS_SDK = "2.35.4"
 AZURITE = "3.37.0"
-BROKER, CONNECTOR, LAKE = "4.3.1", "4.2.0", "4.4.0"  # Kafka's, and for Spark 4.2
+BROKER, CONNECTOR = "4.3.1", "4.2.0"  # Kafka's, and that of Spark 4.2
+DELTA_LAKE = "4.4.0"  # for Spark 4.2
+PGJDBC = "42.7.8"
 NOT_SPARKS = "io.netty,org.slf4j,commons-logging,commons-codec,org.apache.httpcomponents"
 
 
@@ -98,17 +100,19 @@ S3A = Jars(
     without=("software.amazon.awssdk:bundle",),
     left_out=NOT_SPARKS,
 )
+# Without what Spark ships itself, which is all that they ask for.
+DELTA = Jars(
+    "delta",
+    (f"io.delta:delta-spark_4.2_2.13:{DELTA_LAKE}", f"io.delta:delta-storage:{DELTA_LAKE}"),
+    without=("*:*",),
+)
+POSTGRESQL = Jars("postgresql", (f"org.postgresql:postgresql:{PGJDBC}",), without=("*:*",))
 ABFS = Jars("abfs", _hadoop("hadoop-azure"), left_out=NOT_SPARKS)
 KAFKA = Jars("kafka", (f"org.apache.kafka:kafka_2.13:{BROKER}",))
 FROM_KAFKA = Jars(
     "spark-kafka",
     (f"org.apache.spark:spark-sql-kafka-0-10_2.13:{CONNECTOR}",),
     left_out=f"{NOT_SPARKS},org.apache.hadoop,org.scala-lang",
-)
-DELTA = Jars(
-    "delta",
-    (f"io.delta:delta-spark_4.2_2.13:{LAKE}", f"io.delta:delta-storage:{LAKE}"),
-    without=("*:*",),
 )
 
 

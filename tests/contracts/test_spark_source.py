@@ -40,7 +40,11 @@ COLUMNS = ["subject_id", "time", "code", "numeric_value", "text_value", "unit"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("tables")
+    return laid(tmp_path_factory.mktemp("tables"))
+
+
+def laid(place: Path) -> Path:
+    """The same rows as Parquet and as CSV."""
     start = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
     rows = 600
     table = pa.table(

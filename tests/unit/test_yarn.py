@@ -271,7 +271,7 @@ def test_the_doctor_tells_whether_there_are_keys_or_a_ticket(tmp_path, monkeypat
     keys = tmp_path / "me.keytab"
     with_keys = yarn.Options(principal="me@REALM", keytab=str(keys))
     for there in (False, True):
-        (found,) = _yarn_checks._ticket(hadoop, with_keys)
+        (found,) = _yarn_checks.ticket(hadoop, with_keys)
         assert found.ok == there and "me@REALM" in found.detail
         keys.write_bytes(b"")
     klist = tmp_path / "klist"
@@ -279,8 +279,8 @@ def test_the_doctor_tells_whether_there_are_keys_or_a_ticket(tmp_path, monkeypat
     for status in (1, 0):
         klist.write_text(f"#!/bin/sh\nexit {status}\n")
         klist.chmod(0o755)
-        (found,) = _yarn_checks._ticket(hadoop, yarn.Options())
+        (found,) = _yarn_checks.ticket(hadoop, yarn.Options())
         assert found.ok == (status == 0) and (found.ok or "kinit" in found.mend)
     klist.unlink()
-    (found,) = _yarn_checks._ticket(hadoop, yarn.Options())
+    (found,) = _yarn_checks.ticket(hadoop, yarn.Options())
     assert not found.ok and not found.required

@@ -47,6 +47,7 @@ class Application:
         self._told = 0  # lines of the driver's log that were handed on
         self._page: str | None = None
         self._ended = False  # whether the driver's last word was read
+        self._closed = False  # whether its node shows nobody's log, or not to this one
         self._waits: float | None = None  # since when it waits for its first container
         self._env: Mapping[str, str] = {}
         self._complaint: list[str] = []
@@ -147,11 +148,16 @@ class Application:
                 self._tell(text.splitlines())
                 if self._told == before:
                     return
-            elif time.monotonic() > until:
+            elif time.monotonic() > until or self._never:
                 self.note(f"the end of the driver's log cannot be read here: {self._reading}")
                 return
             if not self._ended:
                 time.sleep(max(0.0, EVERY))
+
+    @property
+    def _never(self) -> bool:
+        """Whether its node refused each look and Hadoop's client, which might, is not here."""
+        return self._closed and not self._told and not self.hadoop.collects
 
     @property
     def _reading(self) -> str:
@@ -184,7 +190,8 @@ class Application:
         page = self._page or self._found()
         try:
             return _contents(fetched(page).decode("utf-8", "replace")) if page else None
-        except OSError:
+        except OSError as error:
+            self._closed = getattr(error, "code", None) in (401, 403, 500)
             return None
 
     def _collected(self) -> str | None:

@@ -12,7 +12,7 @@ import subprocess
 import urllib.request
 import xml.etree.ElementTree as xml
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,15 @@ FILES = ("core-site.xml", "hdfs-site.xml", "yarn-site.xml")
 YARN = "org.apache.hadoop.yarn.client.cli"
 SHELL = "org.apache.hadoop.fs.FsShell"
 WAIT = 60  # seconds that a program of Hadoop has: it tries a dead server again and again
-NOISE = re.compile(r"WARNING: |SLF4J|\d\d[:/]\d\d|log4j", re.IGNORECASE)
+NOISE = re.compile(r"WARNING: |SLF4J|Picked up |\d\d[:/]\d\d|log4j", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Hadoop:
-    """The cluster of a folder of settings."""
+    """The cluster of a folder of settings, asked with variables of its own."""
 
     folder: Path
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -107,6 +108,11 @@ class Hadoop:
         """
         return self._run([str(home() / "bin" / "spark-class"), main, *args], env or {})
 
+    @property
+    def collects(self) -> bool:
+        """Whether Hadoop's own client is installed here, which reads what YARN has collected."""
+        return shutil.which("yarn") is not None
+
     def logs(self, *args: str, env: Mapping[str, str] | None = None) -> str:
         """What ``yarn logs`` says; nothing where Hadoop's own client is not installed here.
 
@@ -116,7 +122,7 @@ class Hadoop:
         return self._run([program, "logs", *args], env or {})[1] if program else ""
 
     def _run(self, command: list[str], env: Mapping[str, str]) -> tuple[int, str]:
-        own = {**os.environ, **environment(self.folder), **env}
+        own = {**os.environ, **environment(self.folder), **self.own, **env}
         try:
             done = subprocess.run(  # noqa: S603 - Spark's launcher, or Hadoop's client
                 command, capture_output=True, text=True, timeout=WAIT, check=False, env=own

@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +39,19 @@ def checks(options: Options) -> Iterator[Check]:
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         yield Check("Java here", False, "not on the path", "spark-submit needs Java 17")
         return
-    yield from _ticket(hadoop, options)
-    yield from _manager(hadoop, options)
-    yield from _storage(hadoop, options)
-    yield _environment(hadoop, options)
+    yield from ticket(hadoop, options)
+    with tempfile.TemporaryDirectory(prefix="clinloom-") as folder:
+        refused, hadoop = _by_keys(hadoop, options, Path(folder))
+        if refused:
+            yield refused
+            return
+        yield from _manager(hadoop, options)
+        yield from _storage(hadoop, options)
+        yield _environment(hadoop, options)
 
 
-def _ticket(hadoop: Hadoop, options: Options) -> Iterator[Check]:
+def ticket(hadoop: Hadoop, options: Options) -> Iterator[Check]:
+    """Whether this process is somebody where the cluster asks for that."""
     if not hadoop.kerberos:
         yield Check("Kerberos", True, f"not asked for; this user is {user()}")
         return
@@ -60,6 +68,20 @@ def _ticket(hadoop: Hadoop, options: Options) -> Iterator[Check]:
     done = subprocess.run([program, "-s"], check=False)  # noqa: S603 - klist, found on the path
     detail = "a valid ticket" if done.returncode == 0 else "no valid ticket"
     yield Check("Kerberos", done.returncode == 0, detail, "kinit, or give principal and keytab")
+
+
+def _by_keys(hadoop: Hadoop, options: Options, folder: Path) -> tuple[Check | None, Hadoop]:
+    """The cluster as the keytab's owner asks it, with a ticket of its own; or who refuses that."""
+    program = shutil.which("kinit")
+    if not (hadoop.kerberos and options.keytab and options.principal and program):
+        return None, hadoop
+    cache = f"FILE:{folder / 'ticket'}"
+    command = [program, "-k", "-t", options.keytab, "-c", cache, options.principal]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - kinit
+    if done.returncode:
+        mend = "is it this principal's, and does the KDC of krb5.conf answer?"
+        return Check("keytab", False, last_words(done.stderr), mend), hadoop
+    return None, replace(hadoop, own={"KRB5CCNAME": cache})
 
 
 def _manager(hadoop: Hadoop, options: Options) -> Iterator[Check]:
@@ -130,8 +152,8 @@ def _share(found: Any, queue: str) -> float | None:
 
 
 def _storage(hadoop: Hadoop, options: Options) -> Iterator[Check]:
-    root = options.conf.get("spark.yarn.stagingDir")
-    folder = f"{root or f'/user/{user()}'}/.sparkStaging"
+    root = options.conf.get("spark.yarn.stagingDir")  # else the home of whom the cluster knows
+    folder = f"{root}/.sparkStaging" if root else ".sparkStaging"
     status, said = hadoop.program(SHELL, "-mkdir", "-p", folder)
     if status:
         refused = "Permission denied" in said

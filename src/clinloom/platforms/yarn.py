@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 REQUIRES: str | None = "yarn"
 Size = Annotated[str, Field(pattern=r"^\d+[kmgt]$", examples=["2g"])]
+DRIVER_JAVA = "spark.driver.extraJavaOptions"
 UNPACKED = "./environment/bin/python"
 HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
 DRIVER = f"""import contextlib, io, json, sys, time
@@ -96,6 +97,7 @@ def submit(task: Task, options: Options, *, note: Callable[[str], None]) -> Outc
     hadoop = _hadoop.here()
     if options.mode == "cluster":
         _refuse_local(task, options)
+    _refuse_nobody(hadoop, options)
     with tempfile.TemporaryDirectory(prefix="clinloom-") as name:
         folder = Path(name)
         settings, python = _settings(options, folder, note)
@@ -103,13 +105,15 @@ def submit(task: Task, options: Options, *, note: Callable[[str], None]) -> Outc
         words += [w for key, value in settings.items() for w in ("--conf", f"{key}={value}")]
         hadoops = _hadoop.environment(hadoop.folder)
         if options.mode == "client":
-            return _child.clinloom(task, {**hadoops, **_client(words, python)})
+            own = options.conf.get(DRIVER_JAVA, "")
+            return _child.clinloom(task, {**hadoops, **_client(words, python, own)})
         _child.laid(task, folder)
         (folder / "driver.py").write_text(DRIVER)
         if task.files:
             words += ["--files", ",".join(str(folder / name) for name in task.files)]
         env = _child.environment(hadoops)
-        env["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"
+        own = env.get("SPARK_SUBMIT_OPTS", "")  # a krb5.conf of its own, perhaps
+        env["SPARK_SUBMIT_OPTS"] = f"{own} -Dlog4j2.configurationFile={LOG4J.as_uri()}".strip()
         command = [str(_hadoop.home() / "bin" / "spark-submit"), *words, "driver.py", *task.command]
         command += () if "--json" in task.command else ("--json",)
         application = Application(hadoop, note=note)
@@ -118,12 +122,13 @@ def submit(task: Task, options: Options, *, note: Callable[[str], None]) -> Outc
     return Outcome(code, report, False, result=application.result, fault=application.fault)
 
 
-def _client(words: list[str], python: str) -> dict[str, str]:
-    """The variables by which a driver on this machine starts its JVM.
+def _client(words: list[str], python: str, own: str) -> dict[str, str]:
+    """The variables by which a driver on this machine starts its JVM, with its ``own`` options.
 
     ``spark-submit`` itself would hand on one stream of both, its driver's results and progress.
     """
-    words = [*words, "--driver-java-options", f"-Dlog4j2.configurationFile={_quiet()}"]
+    java = f"{own} -Dlog4j2.configurationFile={_quiet()}".strip()
+    words = [*words, "--driver-java-options", java]
     submitted = shlex.join([*words, "pyspark-shell"])
     pythons = {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": sys.executable}
     return {**pythons, "PYSPARK_SUBMIT_ARGS": submitted}
@@ -148,6 +153,17 @@ def _refuse_local(task: Task, options: Options) -> None:
             mend="give addresses (hdfs:, s3:, …), or name the folders that every node mounts at"
             " the same place in platform.yarn.shared",
         )
+
+
+def _refuse_nobody(hadoop: _hadoop.Hadoop, options: Options) -> None:
+    """Raise UsageError without a ticket, for which a client asks again for a quarter of an hour."""
+    from clinloom.platforms import _yarn_checks
+
+    if "HADOOP_TOKEN_FILE_LOCATION" in os.environ:
+        return
+    for check in _yarn_checks.ticket(hadoop, options):
+        if check.required and not check.ok:
+            raise UsageError(f"the cluster asks for Kerberos: {check.detail}", mend=check.mend)
 
 
 def _settings(

@@ -10,12 +10,15 @@ import contextlib
 import errno
 import os
 import re
+import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+import xml.etree.ElementTree as xml
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -65,6 +68,7 @@ def connect(authority: str, options: dict[str, Any]) -> Store:
             "HDFS was used before this process was forked", mend="start the process by spawn"
         )
     _opened_by.add(os.getpid())
+    authority = _tokens_own(authority, options)
     config = {name: str(value) for name, value in options.items() if takes(name)}
     rest = {name: str(value) for name, value in options.items() if not takes(name)}
     try:
@@ -234,6 +238,36 @@ class Hdfs:
                 raise told(a, 403) from None
             what = name[1] if name else type(error).__name__
             raise OSError(errno.EIO, f"HDFS answered {what}", str(a)) from None
+
+
+def _tokens_own(authority: str, options: Mapping[str, Any]) -> str:
+    """The name node as this process's token names it, which may be by its number.
+
+    That is Hadoop's default (hadoop.security.token.service.use_ip); the library looks for a token
+    of the name that is asked for, and passes over one that only names the number.
+    """
+    tokens = os.environ.get("HADOOP_TOKEN_FILE_LOCATION")
+    host, _, port = (authority or _default(options)).partition(":")
+    if not tokens or not port.isdigit():  # without a port it is a nameservice: kept by its name
+        return authority
+    try:
+        held = Path(tokens).read_bytes()
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except OSError:
+        return authority
+    numbers = [f"{address[0]}:{port}" for *_, address in found]
+    return next((number for number in numbers if number.encode() in held), authority)
+
+
+def _default(options: Mapping[str, Any]) -> str:
+    """The name node of an address that names none; nothing where the settings do not tell."""
+    folder = options.get("config_dir") or os.environ.get("HADOOP_CONF_DIR", "")
+    try:
+        root = xml.parse(Path(folder, "core-site.xml")).getroot()  # noqa: S314 - the administrator's
+    except (OSError, xml.ParseError):
+        return ""
+    named = {each.findtext("name"): each.findtext("value") for each in root.iter("property")}
+    return urlsplit(options.get("fs.defaultFS") or named.get("fs.defaultFS") or "").netloc
 
 
 def _path(a: Address) -> str:
