@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from clinloom import zones
 from clinloom.tables import TIME
 from clinloom.vocabulary.answers import UNASSERTED
 
@@ -112,13 +112,11 @@ def period_ends(begins: Ints, unit: Literal["D", "M", "Y"], zone: str = "UTC") -
     """The last microsecond of the days, months or years of ``zone`` that begin at ``begins``."""
     local = begins
     if zone != "UTC":
-        there = timestamps(begins).cast(pa.timestamp("us", tz=zone))
-        local = pc.local_timestamp(there).cast(pa.int64()).to_numpy()
+        local = zones.in_zone(timestamps(begins), zone).cast(pa.int64()).to_numpy()
     following = local.astype("datetime64[us]").astype(f"datetime64[{unit}]") + 1
     after = following.astype("datetime64[us]").astype(np.int64)
     if zone != "UTC":
-        wall = pa.array(after).view(pa.timestamp("us"))
-        known = pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="latest")
+        known = zones.in_utc(pa.array(after).view(zones.LOCAL), zone)
         after = known.cast(pa.int64()).to_numpy()
     ends: Ints = after - 1
     return ends

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import pyarrow as pa
 Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 CACHED = 1 << 13  # texts at once: what is made of them stays in the cache
+READ = 32  # bytes of a text at once, which costs no more than eight
 
 
 def mixed(numbers: Words) -> Words:
@@ -141,44 +143,62 @@ def _turned(numbers: Words, bits: int) -> Words:
     return (numbers << np.uint64(bits)) | (numbers >> np.uint64(64 - bits))
 
 
+class Parts(NamedTuple):
+    """Texts (n,) as numbers: those of the same head differ in their ends alone, if at all."""
+
+    head: Words  # a hash of the length and of what stands before the last eight bytes
+    end: Words  # the last eight bytes, the last one highest; before a shorter text, zeros
+
+    @property
+    def whole(self) -> Words:
+        """A 64-bit hash of each text."""
+        return _stirred(self.head, self.end)
+
+
 def texts(array: pa.Array) -> Words:
     """A 64-bit hash of each text (n,), dictionary-encoded or not; null is as the empty one.
 
     That two texts share one is chance: 2^-64 for a pair, so n^2 / 2^65 for any pair of n texts
     (a million: 3e-8). It does not resist who looks for such a pair.
     """
+    return parts(array).whole
+
+
+def parts(array: pa.Array) -> Parts:
+    """The texts in parts; null is as the empty one."""
     array = array.cast(pa.string())
     array = array.fill_null("") if array.null_count else array  # nulls may have bytes
     offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset :][: len(array) + 1]
     data = np.frombuffer(array.buffers()[2] or b"", np.uint8)
-    held = np.concatenate([data, np.zeros(8, np.uint8)])
-    beginning = np.ndarray((len(held) - 7,), "<u8", held, strides=(1,))  # eight bytes from each
-    found = np.empty(len(array), np.uint64)
+    made = Parts(np.empty(len(array), np.uint64), np.empty(len(array), np.uint64))
+    nothing = np.zeros(READ, np.uint8)
     for first in range(0, len(array), CACHED):
-        part = offsets[first : first + CACHED + 1].astype(np.int64)
-        found[first : first + CACHED] = _hashed(beginning, part[:-1], part[1:])
+        edges = offsets[first : first + CACHED + 1].astype(np.int64)
+        held = np.concatenate([nothing, data[edges[0] : edges[-1]]])
+        found = _parted(held, np.diff(edges), edges[1:] - edges[0])
+        for whole, part in zip(made, found, strict=True):
+            whole[first : first + CACHED] = part
+    return made
+
+
+def _parted(held: npt.NDArray[np.uint8], length: Ints, end: Ints) -> Parts:
+    """Texts that end so many bytes after the first ``READ`` ones of ``held``."""
+    ending = np.ndarray((len(held) - READ + 1,), f"V{READ}", held, strides=(1,))  # at each byte
+    shortest, longest = int(length.min()), int(length.max())
+    found = Parts(length.view(np.uint64) * P2, np.zeros(len(end), np.uint64))
+    for done in range(0, longest, 8):
+        some = slice(None) if shortest > done else np.flatnonzero(length > done)
+        if done % READ == 0:
+            words = ending[np.maximum(end - done, 0)].view("<u8").reshape(-1, READ // 8)
+        word = words[some, -1 - done % READ // 8]
+        if shortest < done + 8:  # without what is another text's
+            bits = (8 * np.maximum(done + 8 - length[some], 0)).view(np.uint64)
+            word = (word >> bits) << bits
+        if done:
+            found.head[some] = _stirred(found.head[some], word)
+        else:
+            found.end[some] = word
     return found
-
-
-def _hashed(beginning: Words, begin: Ints, end: Ints) -> Words:
-    length = end - begin
-    found = length.view(np.uint64) * P2
-    short = np.flatnonzero(length < 8)
-    for before in (8, 16):  # most names are no longer
-        word = beginning[np.maximum(end - before, begin)]
-        word[short] = _first(word[short], length[short])
-        found = _stirred(found, word)
-    some, before = np.flatnonzero(length > 16), 24
-    while len(some):
-        word = beginning[np.maximum(end[some] - before, begin[some])]
-        found[some] = _stirred(found[some], word)
-        some, before = some[length[some] > before], before + 8
-    return found
-
-
-def _first(word: Words, length: Ints) -> Words:
-    """The first bytes of each word, at most seven."""
-    return word & ((np.uint64(1) << (length * 8).view(np.uint64)) - np.uint64(1))
 
 
 def _stirred(found: Words, word: Words) -> Words:

@@ -11,12 +11,23 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "clinloom"
-GROUND = {"errors", "checks", "hashing", "tables", "events", "history", "plugins", "vocabulary"}
+GROUND = {
+    "errors",
+    "checks",
+    "hashing",
+    "tables",
+    "events",
+    "history",
+    "plugins",
+    "vocabulary",
+    "zones",
+}
 STAGES = {"sources", "clean", "cohort", "features", "models", "evaluate", "report", "synth"}
 KERNELS = {"clean", "cohort", "features", "radiomics", "evaluate", "report"}
 LAYERS = [  # from the ground up; a room imports its own layer's rooms or those below
     {"errors", "checks", "hashing", "vocabulary"},
     {"tables"},
+    {"zones"},
     {"events", "history"},
     {"files"},
     {"study"},

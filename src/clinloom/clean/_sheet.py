@@ -222,7 +222,7 @@ class Sheet:
     def _tied(self, rows: Ints) -> tuple[Ints, Flags]:
         subject, time, code = self._keys(rows)
         near = np.flatnonzero((time[1:] == time[:-1]) & (subject[1:] == subject[:-1]))
-        return near, code[near] == code[near + 1]
+        return near, (code[1:] == code[:-1])[near]
 
     def _ascending(self, rows: Ints) -> bool:
         """Whether rows, of which ``_ties`` tell the simultaneous, ascend by subject, time, code."""
@@ -230,9 +230,9 @@ class Sheet:
         earlier = (time[1:] < time[:-1]) & (subject[1:] == subject[:-1])
         if earlier.any() or (subject[1:] < subject[:-1]).any():
             return False
-        near, alike = self._ties
-        near = near[~alike]
-        return not (self._rank[code[near]] > self._rank[code[near + 1]]).any()
+        near = self._ties[0]
+        rank = self._rank[code]
+        return not (rank[1:] < rank[:-1])[near].any()
 
     @cached_property
     def _rank(self) -> Ints:

@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from clinloom import hashing
 from clinloom.clean._ties import arranged, spread
 from clinloom.events import Flags, Ints
-from clinloom.hashing import Words
+from clinloom.hashing import Parts, Words
 
 if TYPE_CHECKING:
     from clinloom.clean._sheet import Sheet
 
 DIGITS = "0123456789"
+ZEROS, LOW, ABOVE_NINE = (np.uint64(0x0101010101010101 * byte) for byte in (0x30, 0x7F, 0x76))
 
 
 def in_order(sheet: Sheet, rows: Ints) -> Ints:
@@ -36,27 +37,56 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     if not alike.any():
         return rows
     first = np.flatnonzero(np.diff(near, prepend=-2) > 1)  # of each moment
-    asked = np.logical_or.reduceat(alike, first)
+    asked = np.flatnonzero(np.logical_or.reduceat(alike, first))
     size = np.diff(first, append=len(near))[asked] + 1
     moment, which = spread(size)
     members = near[first[asked]][moment] + which
-    number = ~np.isnan(value[rows[members]])
-    members, moment = members[number], moment[number]
-    record = _records(sheet, rows[members])
-    breadth = np.zeros(len(rows), np.int64)
-    breadth[members] = _breadth(moment, record, code[rows[members]])
+    told = rows[members]
+    names = hashing.parts(sheet.texts("record_id", told))
+    record = names.whole ^ (sheet.source[0][told].astype(np.uint64) * hashing.P1)
+    null = np.flatnonzero(np.isnan(value[told]))
+    record[null] = hashing.words(null)  # which tell nothing
+    breadth = _breadth(moment, record, code[told])
+    place = None
+    if len(members) < len(rows):
+        place = np.zeros(len(rows), np.int64)
+        place[members] = np.arange(len(members))
 
     def later(one: Ints, other: Ints) -> Flags:
-        low, high = breadth[one], breadth[other]
-        found: Flags = low > high
-        same = np.flatnonzero(low == high)
-        found[same] = _named_later(sheet, rows, one[same], other[same])
+        a, b = (one, other) if place is None else (place[one], place[other])
+        found, open_ = _named_later(names, a, b)
+        if breadth is not None:
+            low, high = breadth[a], breadth[b]
+            found, open_ = np.where(low == high, found, low > high), open_ & (low == high)
+        left = np.flatnonzero(open_)
+        if len(left):
+            found[left] = _spelled_later(sheet, rows, one[left], other[left])
         return found
 
-    return arranged(rows, near[alike], later)
+    return arranged(rows, near[np.flatnonzero(alike)], later)
 
 
-def _named_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
+def _named_later(names: Parts, one: Ints, other: Ints) -> tuple[Flags, Flags]:
+    """Where the names ``one`` come after ``other``, and where their ends do not tell it.
+
+    Two names that differ in their last eight bytes alone stand as these do. But where one is
+    nothing but digits from the first difference on, and the other is not, its stem is shorter.
+    """
+    low, high = names.end[one], names.end[other]
+    unlike = low ^ high
+    since = -(unlike & -unlike)  # the bytes from the first difference on
+    numbers, others = ((_digitless(end) & since) == 0 for end in (low, high))
+    found = np.where(numbers == others, low.byteswap() > high.byteswap(), others)
+    return found, (unlike == 0) | (names.head[one] != names.head[other])
+
+
+def _digitless(end: Words) -> Words:
+    """The highest bit of each byte that is no digit."""
+    byte = end ^ ZEROS
+    return (((byte & LOW) + ABOVE_NINE) | byte) & ~LOW
+
+
+def _spelled_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
     """Where ``rows[one]`` come after ``rows[other]`` by their records' names and sources; in a
     record by value. A number at the end of a name counts by its length first."""
     names, others = (sheet.texts("record_id", rows[at]).fill_null("") for at in (one, other))
@@ -80,32 +110,27 @@ def _named_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
     return found
 
 
-def _records(sheet: Sheet, rows: Ints) -> Words:
-    """Of which record each row is (n,), as a number."""
-    source = sheet.source[0][rows].astype(np.uint64)
-    return hashing.texts(sheet.texts("record_id", rows)) ^ (source * hashing.P1)
-
-
-def _breadth(moment: Ints, record: Words, code: Ints) -> Ints:
-    """How many codes each row's record tells by numbers at its moment (n,).
+def _breadth(moment: Ints, record: Words, code: Ints) -> Ints | None:
+    """How many codes each row's record tells by numbers at its moment (n,); None: all as many.
 
     Rows ascend by moment, then by code. Of m moments two records of one are taken for the same with
     a chance of m / 2^63 at most: then both count as one that tells the codes of both.
     """
     bits = np.uint64(max(int(moment[-1]).bit_length(), 1))
-    key = (moment.astype(np.uint64) << (np.uint64(64) - bits)) | (record >> bits)
+    key = (moment.view(np.uint64) << (np.uint64(64) - bits)) | (record >> bits)
     order = np.argsort(key, kind="stable")
     key, code = key[order], code[order]
     begins = np.concatenate([[True], key[1:] != key[:-1]])
     if begins.all():
-        return np.ones(len(order), np.int64)
+        return None
     new = begins.copy()
     new[1:] |= code[1:] != code[:-1]
     first = np.flatnonzero(begins)
+    told = np.add.reduceat(new, first, dtype=np.int64)
+    if (told == told[0]).all():
+        return None
     out = np.empty(len(order), np.int64)
-    out[order] = np.repeat(
-        np.add.reduceat(new, first, dtype=np.int64), np.diff(first, append=len(order))
-    )
+    out[order] = np.repeat(told, np.diff(first, append=len(order)))
     return out
 
 

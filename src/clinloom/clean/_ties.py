@@ -28,12 +28,15 @@ def arranged(rows: Ints, near: Ints, later: Later) -> Ints:
     wrong = later(near, near + 1)
     if not wrong.any():
         return rows
-    first = np.flatnonzero(np.diff(near, prepend=-2) > 1)
-    some = np.logical_or.reduceat(wrong, first)
-    begin, size = near[first][some], (np.diff(first, append=len(near)) + 1)[some]
     out = rows.copy()
-    pairs = begin[size == 2]  # of which the one comparison tells all
-    out[pairs], out[pairs + 1] = rows[pairs + 1], rows[pairs]
+    first = np.flatnonzero(np.diff(near, prepend=-2) > 1)
+    if len(first) == len(near):  # pairs, of which the one comparison tells all
+        _swap(out, near[np.flatnonzero(wrong)])
+        return out
+    size = np.diff(first, append=len(near)) + 1
+    some = np.flatnonzero(np.logical_or.reduceat(wrong, first))
+    begin, size = near[first[some]], size[some]
+    _swap(out, begin[size == 2])
     begin, size = begin[size > 2], size[size > 2]
     if not len(size):
         return out
@@ -43,11 +46,15 @@ def arranged(rows: Ints, near: Ints, later: Later) -> Ints:
         run, which = spread(count)
         at = begin[run] + low[which]
         swapped = at[later(order[at], order[at + distance])]
-        order[swapped], order[swapped + distance] = order[swapped + distance], order[swapped]
+        _swap(order, swapped, distance)
     run, which = spread(size)
     places = begin[run] + which
     out[places] = rows[order[places]]
     return out
+
+
+def _swap(rows: Ints, at: Ints, distance: int = 1) -> None:
+    rows[at], rows[at + distance] = rows[at + distance], rows[at]
 
 
 def spread(count: Ints) -> tuple[Ints, Ints]:

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
-from clinloom import events
+from clinloom import events, zones
 from clinloom import study as studies
 from clinloom.clean._sheet import Sheet
 from clinloom.study import RuleModel, Zone
-from clinloom.tables import BIRTH, TIME
+from clinloom.tables import BIRTH
 
 REQUIRES: str | None = None
 ORDER = 10
@@ -142,12 +142,12 @@ def _read(
 
     STATIC where a text is no time. ``born``: which are births.
     """
-    zones = pc.extract_regex(text, ZONE)
+    marks = pc.struct_field(pc.extract_regex(text, ZONE), "zone")
     read, either = np.full(len(text), events.STATIC), np.zeros(len(text), bool)
     begin = read.copy()
     plain = pc.replace_substring_regex(text, ZONE, "")
-    for zone in pc.unique(pc.struct_field(zones, "zone")).to_pylist():
-        same = pc.equal(pc.struct_field(zones, "zone"), zone).fill_null(zone is None)
+    for zone in pc.unique(marks).to_pylist():
+        same = pc.equal(marks, zone).fill_null(zone is None)
         rows = np.flatnonzero(same.to_numpy(zero_copy_only=False))
         try:
             where = studies.zone(zone or options.zone)
@@ -237,9 +237,8 @@ def _moments(fields: pa.StructArray, zone: str) -> np.ndarray:
     if "z" in names:
         moment -= _offsets(fields.field("z"))
     elif zone != "UTC":
-        local = pa.array(moment).view(pa.timestamp("us"))
-        known = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest")
-        moment = known.cast(TIME).view(pa.int64()).to_numpy()
+        known = zones.in_utc(pa.array(moment).view(zones.LOCAL), zone)
+        moment = known.view(pa.int64()).to_numpy()
     return np.where(sound, moment, events.STATIC)
 
 

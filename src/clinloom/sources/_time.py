@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinloom import zones
 from clinloom.events import DAY, period_ends
 from clinloom.tables import BIRTH, TIME
+from clinloom.zones import LOCAL
 
-LOCAL = pa.timestamp("us")
 DATE = len("2024-03-05")
 UNITS: dict[int, Literal["D", "M", "Y"]] = {DATE: "D", len("2024-03"): "M", len("2024"): "Y"}
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -134,8 +135,7 @@ def dated(found: Times, code: pa.DictionaryArray, zone: str = "UTC") -> Times:
     if found.begin is None or (birth := pc.index(code.dictionary, BIRTH).as_py()) < 0:
         return found
     born = pc.and_(pc.equal(code.indices, birth), pc.is_valid(found.begin)).fill_null(False)
-    there = found.begin.filter(born).cast(pa.timestamp("us", tz=zone))
-    days = pc.local_timestamp(there).cast(pa.int64()).cast(TIME)
+    days = zones.in_zone(found.begin.filter(born), zone).view(TIME)
     begin = pc.if_else(born, pa.scalar(None, TIME), found.begin)
     return Times(pc.replace_with_mask(found.time, born, days), found.text, begin)
 
@@ -260,8 +260,7 @@ def in_utc(found: pa.Array, zone: str) -> pa.Array:
     """Timestamps or dates of any unit as microseconds UTC."""
     if pa.types.is_timestamp(found.type) and found.type.tz is not None:
         return found.cast(TIME, safe=False)
-    local = found.cast(LOCAL, safe=False)
-    return pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(TIME)
+    return zones.in_utc(found.cast(LOCAL, safe=False), zone)
 
 
 def mark(zone: str) -> str:
