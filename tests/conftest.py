@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.hospital import STUDY, clinloom, sets, small
+from tests.hospital import STUDY, clinloom, places, sets, small
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
@@ -62,6 +62,17 @@ def finished(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         clinloom("run", STUDY, "--out", out, *sets(small(hospital)), CLINLOOM_SPARK_MEMORY="1g")
 
     return shared("finished", make, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def scored(hospital: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The risks of its patients by that run's bundle, and beside them what the model saw."""
+
+    def make(folder: Path) -> None:
+        told = ["--out", folder / "risk.parquet", "--features", *sets(places(hospital))]
+        clinloom("score", finished / "bundle", *told)
+
+    return shared("scored", make, tmp_path_factory) / "risk.parquet"
 
 
 @pytest.fixture(scope="session")
