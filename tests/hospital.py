@@ -9,7 +9,7 @@ from pathlib import Path
 
 STUDY = Path(__file__).parents[1] / "examples" / "synthetic.yaml"
 MODELS = (
-    "models={logistic_regression: {penalty: [0.02], elastic_net: [0.0, 0.5], iterations: 25}, "
+    "models={logistic_regression: {penalty: [0.02], elastic_net: [0.0, 0.5], iterations: 8}, "
     "decision_tree: {depth: [3]}}"
 )
 

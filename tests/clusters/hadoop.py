@@ -154,7 +154,6 @@ def write_configuration(
         "yarn.nodemanager.pmem-check-enabled": "false",
         "yarn.nodemanager.vmem-check-enabled": "false",
         "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99.5",
-        "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": "200",
         "yarn.resourcemanager.am.max-attempts": "1",
         "yarn.nodemanager.process-kill-wait.ms": "500",
         "yarn.nodemanager.sleep-delay-before-sigkill.ms": "200",
