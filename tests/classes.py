@@ -20,13 +20,16 @@ import pyspark
 # Every driver here is at work for seconds: it ends before Java's second compiler pays, which took
 # a third of a small run's processor time.
 QUICK = "-XX:TieredStopAtLevel=1"
+JARS = Path(pyspark.__file__).parent / "jars"
+# As Spark itself begins the class path of its JVMs: the archive fits no other.
+PATH = ":".join([*map(str, JARS.glob("slf4j-api-*.jar")), f"{JARS}/*"])
 
 
 def archive() -> Path:
     """Where the archive lies, or will."""
     home = os.environ.get("JAVA_HOME")
     java = Path(shutil.which(f"{home}/bin/java" if home else "java") or "").resolve()
-    files = [java, *sorted(Path(pyspark.__file__).parent.glob("jars/*.jar"))]
+    files = [java, *sorted(JARS.glob("*.jar"))]
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return Path(sys.prefix) / f"spark-{hashlib.sha256(repr(stats).encode()).hexdigest()[:12]}.jsa"
 
@@ -45,6 +48,11 @@ def kept() -> Iterator[str]:
         yield options()
         return
     made = place.with_name(f".{os.getpid()}-{place.name}")
-    yield f"{QUICK} -XX:ArchiveClassesAtExit={made} -Xlog:disable"
-    if made.exists():  # a Java without archives makes none
-        made.rename(place)
+    try:
+        yield f"{QUICK} -XX:ArchiveClassesAtExit={made} -Xlog:disable"
+        for old in place.parent.glob("spark-*.jsa"):  # of jars that are no longer these
+            old.unlink()
+        if made.exists():  # a Java without archives makes none
+            made.rename(place)
+    finally:
+        made.unlink(missing_ok=True)

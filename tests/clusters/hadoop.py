@@ -42,7 +42,8 @@ class Hadoop:
 
     def put(self, local: Path, path: str) -> str:
         """Copy a file or folder to the path in HDFS; answers with its address."""
-        self.shell("-mkdir", "-p", os.path.dirname(path))
+        if (parent := os.path.dirname(path)) != "/":
+            self.shell("-mkdir", "-p", parent)
         self.shell("-put", "-f", str(local), path)
         return self.address + path
 

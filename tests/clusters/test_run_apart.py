@@ -233,7 +233,8 @@ def test_whatever_dies_costs_no_row_and_no_whole_stage(bucket: Bucket, local: Pa
 
 def submitted(bucket: Bucket, out: str) -> list[dict[str, Any]]:
     """The stages of a run by spark-submit, as the page of clusters shows it."""
-    env = bucket.cluster.client(bucket.server.settings) | bucket.server.env
+    settings = {**bucket.server.settings, "spark.cores.max": "1"}  # nothing is left to be done
+    env = bucket.cluster.client(settings) | bucket.server.env
     del env["CLINLOOM_SPARK_MASTER"], env["PYSPARK_SUBMIT_ARGS"]
     env["SPARK_CONF_DIR"] = str(Path(env["SPARK_SETTINGS"]).parent)  # as a site has it
     named = {
