@@ -75,8 +75,9 @@ def scored(hospital: Path, finished: Path, tmp_path_factory: pytest.TempPathFact
     """The risks of its patients by that run's bundle, and beside them what the model saw."""
 
     def make(folder: Path) -> None:
-        told = ["--out", folder / "risk.parquet", "--features", *sets(places(hospital))]
-        clinloom("score", finished / "bundle", *told)
+        folder.mkdir()
+        out = ["--out", folder / "risk.parquet", "--features"]
+        clinloom("score", finished / "bundle", *out, *sets(places(hospital)))
 
     return shared("scored", make, tmp_path_factory) / "risk.parquet"
 
