@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.hospital import STUDY, clinloom, sets, small
+from tests import classes
+from tests.hospital import STUDY, clinloom, places, sets, small
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
-# Every driver here is at work for seconds: it ends before Java's second compiler pays, which took
-# a third of a small run's processor time.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+os.environ.setdefault("SPARK_SUBMIT_OPTS", classes.options())
 # How long an example takes to draw and to run is the machine's, not ours.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -56,12 +55,31 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a finished run on it, on this machine, by the command line."""
+    """The output of a finished run on it, on this machine, by the command line.
+
+    The JVM of the first one in an environment leaves its classes to all that start after it.
+    """
 
     def make(out: Path) -> None:
-        clinloom("run", STUDY, "--out", out, *sets(small(hospital)), CLINLOOM_SPARK_MEMORY="1g")
+        with classes.kept() as options:
+            run = ["run", STUDY, "--out", out, *sets(small(hospital))]
+            clinloom(*run, CLINLOOM_SPARK_MEMORY="1g", SPARK_SUBMIT_OPTS=options)
 
-    return shared("finished", make, tmp_path_factory)
+    made = shared("finished", make, tmp_path_factory)
+    os.environ["SPARK_SUBMIT_OPTS"] = classes.options()
+    return made
+
+
+@pytest.fixture(scope="session")
+def scored(hospital: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The risks of its patients by that run's bundle, and beside them what the model saw."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        out = ["--out", folder / "risk.parquet", "--features"]
+        clinloom("score", finished / "bundle", *out, *sets(places(hospital)))
+
+    return shared("scored", make, tmp_path_factory) / "risk.parquet"
 
 
 @pytest.fixture(scope="session")

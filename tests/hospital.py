@@ -9,7 +9,7 @@ from pathlib import Path
 
 STUDY = Path(__file__).parents[1] / "examples" / "synthetic.yaml"
 MODELS = (
-    "models={logistic_regression: {penalty: [0.02], elastic_net: [0.0, 0.5], iterations: 25}, "
+    "models={logistic_regression: {penalty: [0.02], elastic_net: [0.0], iterations: 8}, "
     "decision_tree: {depth: [3]}}"
 )
 
@@ -20,7 +20,7 @@ def places(folder: Path | str) -> list[str]:
 
 
 def small(folder: Path | str) -> list[str]:
-    """The overrides of a quick run on it: two models, small grids, few folds and replicates."""
+    """The overrides of a quick run on it: two models of a point each, few folds and replicates."""
     return [*places(folder), MODELS, "split.folds=2", "evaluate.bootstrap=50"]
 
 

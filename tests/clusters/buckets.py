@@ -60,11 +60,12 @@ class S3:
 
     def bucket(self, name: str = "clinloom") -> str:
         """The name of a new, empty bucket."""
-        self.client().create_bucket(Bucket=(made := f"{name}-{next(_number)}"))
+        self.client.create_bucket(Bucket=(made := f"{name}-{next(_number)}"))
         return made
 
+    @functools.cached_property
     def client(self):  # type: ignore[no-untyped-def]  # boto3 makes its classes when it runs
-        """boto3's client of this server."""
+        """boto3's client of this server: one, as making it reads megabytes of descriptions."""
         import boto3
 
         return boto3.client(

@@ -62,10 +62,11 @@ def hadoop(running: ExitStack) -> Hadoop:
     return begun(running, start_hadoop())
 
 
-@pytest.fixture(scope="session")
-def kerberos(running: ExitStack) -> Kerberos:
-    """HDFS that asks for a ticket."""
-    return begun(running, start_kerberos())
+@pytest.fixture(scope="module")
+def kerberos() -> Iterator[Kerberos]:
+    """HDFS that asks for a ticket; it ends with the one module that asks for it."""
+    with ExitStack() as stack:
+        yield begun(stack, start_kerberos())
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,8 @@ def connect(
         tmp = daemons.folder / "server"
         tmp.mkdir()
         prefix = apart(tmp, seen=[ROOT, parts.cache(), daemons.folder])
-        command = [*prefix, sparks.SUBMIT, "--class", SERVER, "spark-internal"]
+        submit = [sparks.SUBMIT, "--properties-file", own["SPARK_SETTINGS"]]
+        command = [*prefix, *submit, "--class", SERVER, "spark-internal"]
         daemons.start("connect", command, env=own)
         daemons.await_ready(lambda: listens(port), what="the Spark Connect server")
         return Connect(daemons, f"sc://127.0.0.1:{port}", bool(prefix))

@@ -42,7 +42,8 @@ class Hadoop:
 
     def put(self, local: Path, path: str) -> str:
         """Copy a file or folder to the path in HDFS; answers with its address."""
-        self.shell("-mkdir", "-p", os.path.dirname(path))
+        if (parent := os.path.dirname(path)) != "/":
+            self.shell("-mkdir", "-p", parent)
         self.shell("-put", "-f", str(local), path)
         return self.address + path
 
@@ -154,7 +155,6 @@ def write_configuration(
         "yarn.nodemanager.pmem-check-enabled": "false",
         "yarn.nodemanager.vmem-check-enabled": "false",
         "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99.5",
-        "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": "200",
         "yarn.resourcemanager.am.max-attempts": "1",
         "yarn.nodemanager.process-kill-wait.ms": "500",
         "yarn.nodemanager.sleep-delay-before-sigkill.ms": "200",

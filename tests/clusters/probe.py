@@ -2,9 +2,9 @@
 
 Each of ``tasks`` tasks leaves a file ``seen-PART-ATTEMPT`` in its working folder, sleeps ``sleep``
 seconds (the first attempt of part ``slow``: ``slow_sleep``) and answers with where it ran, which
-``clinloom`` it imports and whether it sees ``path``. With ``address`` the rows are written there
-and read again. The answer is one line: ``PROBE`` and JSON. It imports nothing of the tests, so that
-it runs where they are not.
+``clinloom`` it imports and whether it sees ``path``. The rows are written to each of ``addresses``
+and read again, one after another. The answer is one line: ``PROBE`` and JSON. It imports nothing of
+the tests, so that it runs where they are not.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def main(options: dict[str, Any]) -> None:
     spark = builder.getOrCreate()
     tasks = options.get("tasks", 4)
     frame = spark.range(0, tasks, 1, tasks).mapInArrow(task(options), SCHEMA)
-    if "address" in options:
-        frame.write.mode("overwrite").parquet(options["address"])
-        frame = spark.read.parquet(options["address"])
+    for address in options.get("addresses", ()):
+        frame.write.mode("overwrite").parquet(address)
+        frame = spark.read.parquet(address)
     rows = [row.asDict() for row in frame.collect()]
     print("PROBE", json.dumps({"version": spark.version, "rows": rows}), flush=True)
     spark.stop()

@@ -1,4 +1,4 @@
-"""What every cluster tells a Spark client: an environment and a ``spark-defaults.conf``."""
+"""What every cluster tells a Spark client: an environment and a file of Spark's settings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pyspark
+from tests import classes
 from tests.clusters.daemons import ROOT, own_environment
 
 HOME = Path(pyspark.__file__).parent
 SCALA = next(HOME.glob("jars/spark-core_*.jar")).name.split("_")[1].split("-")[0]
 SUBMIT = HOME / "bin" / "spark-submit"
 TREE = f"{ROOT / 'src'}:{ROOT}"  # what a Python worker must import: the tree under test
-# A job of a few seconds is over before the second compiler pays; a benchmark gives others.
-QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+QUICK = f"-XX:+UseSerialGC {classes.QUICK}"  # a benchmark gives others
 QUIET = {
     "spark.driver.extraJavaOptions": QUICK,
-    "spark.executor.extraJavaOptions": QUICK,
     "spark.yarn.am.extraJavaOptions": QUICK,
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -37,18 +36,21 @@ def client(
 ) -> dict[str, str]:
     """The environment in which any Spark program is a client with these settings.
 
-    ``conf`` goes to a ``spark-defaults.conf`` in a new folder below ``folder``, so it holds for
-    ``spark-submit``, for ``python program.py`` and for the command line alike; what a program
-    sets in its own session comes before it.
+    ``conf`` goes to a ``spark-defaults.conf`` in a new folder below ``folder``, which ``python
+    program.py`` and the command line take by themselves and ``spark-submit`` by SPARK_SETTINGS,
+    as ``--properties-file`` or its folder as SPARK_CONF_DIR. (That heads the class path, so Java's
+    archive (``classes``) does not fit.) What a program sets in its own session comes before it.
     """
-    conf_dir = folder / f"spark-conf-{next(_number)}"
-    conf_dir.mkdir(parents=True)
-    lines = (f"{key} {value}\n" for key, value in {**QUIET, **conf}.items())
-    (conf_dir / "spark-defaults.conf").write_text("".join(lines))
+    file = folder / f"spark-conf-{next(_number)}" / "spark-defaults.conf"
+    file.parent.mkdir(parents=True)
+    executors = {"spark.executor.extraJavaOptions": f"-XX:+UseSerialGC {classes.options()}"}
+    lines = (f"{key} {value}\n" for key, value in {**QUIET, **executors, **conf}.items())
+    file.write_text("".join(lines))
     here = {
         "PYTHONPATH": TREE,
         "SPARK_HOME": str(HOME),
-        "SPARK_CONF_DIR": str(conf_dir),
+        "SPARK_SETTINGS": str(file),
+        "PYSPARK_SUBMIT_ARGS": f"--properties-file {file} pyspark-shell",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_LOCAL_HOSTNAME": "localhost",
         "PYSPARK_PYTHON": sys.executable,

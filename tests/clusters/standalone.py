@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import classes
 from tests.clusters import parts, sparks
 from tests.clusters.apart import TMP, apart
 from tests.clusters.daemons import (
@@ -108,9 +109,8 @@ def _await_workers(daemons: Daemons, page: str) -> None:
 
 
 def _java(*options: str) -> list[str]:
-    modules = ["--add-modules=jdk.incubator.vector"]
-    class_path = f"{sparks.HOME}/jars/*"
-    return [parts.java(), "-Xmx256m", *JAVA_OPTIONS, *modules, *options, "-cp", class_path]
+    quick = [*JAVA_OPTIONS, *classes.options().split(), "--add-modules=jdk.incubator.vector"]
+    return [parts.java(), "-Xmx256m", *quick, *options, "-cp", classes.PATH]
 
 
 def _environment(host: str, **more: str) -> dict[str, str]:

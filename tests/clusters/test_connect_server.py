@@ -19,7 +19,7 @@ def test_a_client_without_java(connect: Connect, s3_server: S3, tmp_path: Path):
     env = connect.client()
     assert shutil.which("java", path=env["PATH"]) is None and "JAVA_HOME" not in env
     address = f"s3a://{s3_server.bucket()}/probe"
-    printed = sparks.probe(env, tmp_path, address=address, path=str(tmp_path / "mine"))
+    printed = sparks.probe(env, tmp_path, addresses=[address], path=str(tmp_path / "mine"))
     rows = sparks.rows(printed)
     assert [row["part"] for row in rows] == [0, 1, 2, 3]
     assert {row["home"] for row in rows} == {str(ROOT / "src" / "clinloom" / "__init__.py")}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import classes
 from tests.clusters.kerberos import OWNER, STRANGER, Kerberos
 from tests.hospital import STUDY, sets, small
 
@@ -88,7 +89,7 @@ def test_a_study_there_is_the_one_on_this_machine(kerberos: Kerberos, hospital: 
     data, out = f"{kerberos.address}/hospital", f"{kerberos.address}/out"
     env = kerberos.client(OWNER) | {
         "CLINLOOM_SPARK_MASTER": "local[2]",
-        "SPARK_SUBMIT_OPTS": f"-XX:TieredStopAtLevel=1 -Djava.security.krb5.conf={kerberos.krb5}",
+        "SPARK_SUBMIT_OPTS": f"{classes.options()} -Djava.security.krb5.conf={kerberos.krb5}",
     }
 
     def ran(*command: object) -> bytes:

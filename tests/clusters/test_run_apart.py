@@ -49,14 +49,14 @@ class Bucket:
 
     def keys(self, prefix: str) -> list[str]:
         """The objects below it, without the prefix."""
-        pages = self.server.client().get_paginator("list_objects_v2")
+        pages = self.server.client.get_paginator("list_objects_v2")
         found = pages.paginate(Bucket=self.name, Prefix=prefix)
         listed = (each["Key"] for page in found for each in page.get("Contents", ()))
         return [key.removeprefix(prefix) for key in listed]
 
     def read(self, key: str) -> bytes:
         """An object."""
-        found: bytes = self.server.client().get_object(Bucket=self.name, Key=key)["Body"].read()
+        found: bytes = self.server.client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return found
 
     def run(self, out: str, conf: Mapping[str, str] | None = None) -> Running:
@@ -106,7 +106,7 @@ class Running:
         """Until it is so; the run must still be at work then."""
         while not true():
             assert self._process.poll() is None, self.said[-3000:]
-            time.sleep(0.02)
+            time.sleep(0.1)  # each look asks the server, which shares this machine
 
     def kill(self) -> None:
         """End it as a power cut would: the driver and its JVM."""
@@ -126,7 +126,7 @@ class Running:
 def bucket(hospital: Path, s3_server: S3, standalone: Standalone) -> Bucket:
     """The same hospital in a bucket."""
     made = Bucket(s3_server, s3_server.bucket("hospital"), standalone)
-    client = s3_server.client()
+    client = s3_server.client
     for file in hospital.rglob("*"):
         if file.is_file():
             client.upload_file(str(file), made.name, f"data/{file.relative_to(hospital)}")
@@ -233,8 +233,10 @@ def test_whatever_dies_costs_no_row_and_no_whole_stage(bucket: Bucket, local: Pa
 
 def submitted(bucket: Bucket, out: str) -> list[dict[str, Any]]:
     """The stages of a run by spark-submit, as the page of clusters shows it."""
-    env = bucket.cluster.client(bucket.server.settings) | bucket.server.env
-    env.pop("CLINLOOM_SPARK_MASTER")
+    settings = {**bucket.server.settings, "spark.cores.max": "1"}  # nothing is left to be done
+    env = bucket.cluster.client(settings) | bucket.server.env
+    del env["CLINLOOM_SPARK_MASTER"], env["PYSPARK_SUBMIT_ARGS"]
+    env["SPARK_CONF_DIR"] = str(Path(env["SPARK_SETTINGS"]).parent)  # as a site has it
     named = {
         "spark://host:7077": bucket.cluster.address,
         "PYTHONPATH=…": f"PYTHONPATH={sparks.TREE}",

@@ -56,6 +56,13 @@ def options(folder: Path, mode: str, **more: object) -> Path:
 HERE = {"python": sys.executable}
 
 
+def test_the_doctor_finds_nothing_missing(hadoop: Hadoop, tmp_path: Path):
+    site = ["--platform", str(options(tmp_path, "cluster"))]
+    env = {**os.environ, **environment(hadoop)}
+    asked = typed.typed(typed.shown("YARN", "clinloom doctor"), {}, site, env)
+    assert asked.returncode == 0, asked.stdout
+
+
 @pytest.mark.parametrize(
     ("mode", "more"),
     [("cluster", {}), ("client", {**HERE, "executors": 2, "cores": 1})],
@@ -68,8 +75,6 @@ def test_a_study_on_yarn_is_the_local_one(
     site = ["--platform", str(options(tmp_path, mode, **more))]
     env = {**os.environ, **environment(hadoop)}
     named = {"study.yaml": str(STUDY), "hdfs:///studies/readmission": out}
-    asked = typed.typed(typed.shown("YARN", "clinloom doctor"), {}, site, env)
-    assert asked.returncode == 0, asked.stdout
     run = typed.shown("YARN", "clinloom run")
     done = typed.typed(run, named, [*site, "--json", *sets(small(there))], env)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]

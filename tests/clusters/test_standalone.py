@@ -1,18 +1,19 @@
-"""The standalone cluster shares nothing, loses an executor and runs a second attempt."""
+"""The standalone cluster shares object stores alone and runs a second attempt.
+
+That it loses executors, and no row with them, a whole run tells (``test_run_apart``).
+"""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from tests.clusters import sparks
 from tests.clusters.buckets import S3, Azure
 from tests.clusters.daemons import ROOT
+from tests.clusters.parts import ABFS, S3A
 from tests.clusters.standalone import HOSTS, Standalone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -36,40 +37,30 @@ def fresh(standalone: Standalone) -> Standalone:
     return standalone
 
 
-def test_two_hosts_share_the_object_store_alone(fresh: Standalone, s3_server: S3, tmp_path: Path):
+def test_two_hosts_share_the_object_stores_alone(
+    fresh: Standalone, s3_server: S3, azure_server: Azure, tmp_path: Path
+):
+    """What they write to S3 they read and write to Azure, and read again."""
     (tmp_path / "mine").touch()
     bucket = s3_server.bucket()
-    env = fresh.client(s3_server.settings)
+    settings = {**s3_server.settings, **azure_server.settings}
+    jars = {Path(jar).name: jar for jar in f"{S3A.listed()},{ABFS.listed()}".split(",")}
+    settings["spark.jars"] = ",".join(jars.values())  # one of both: a name is taken once
+    addresses = [f"s3a://{bucket}/probe", f"{azure_server.container()}/probe"]
     printed = sparks.probe(
-        env, tmp_path, address=f"s3a://{bucket}/probe", path=str(tmp_path / "mine"), sleep=1
+        fresh.client(settings),
+        tmp_path,
+        addresses=addresses,
+        path=str(tmp_path / "mine"),
+        sleep=1,
     )
     rows = sparks.rows(printed)
     assert [row["part"] for row in rows] == [0, 1, 2, 3]
     assert {row["address"] for row in rows} == set(HOSTS)
     assert {row["home"] for row in rows} == {str(ROOT / "src" / "clinloom" / "__init__.py")}
     assert {row["sees"] for row in rows} == {not fresh.apart}
-    kept = s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]
+    kept = s3_server.client.list_objects_v2(Bucket=bucket)["Contents"]
     assert any(each["Key"].endswith(".parquet") for each in kept)
-
-
-def test_azure_keeps_what_two_hosts_write(fresh: Standalone, azure_server: Azure, tmp_path: Path):
-    address = f"{azure_server.container()}/probe"
-    printed = sparks.probe(fresh.client(azure_server.settings), tmp_path, address=address)
-    assert [row["part"] for row in sparks.rows(printed)] == [0, 1, 2, 3]
-
-
-def test_a_killed_executor_costs_no_row(fresh: Standalone, tmp_path: Path):
-    job = sparks.probing(fresh.client(), tmp_path, tasks=40, sleep=0.2)
-    while len(attempts(fresh)) < 8 and job.poll() is None:
-        time.sleep(0.05)
-    killed = fresh.executors(HOSTS[1])
-    assert len(killed) == 1
-    os.kill(killed[0], signal.SIGKILL)
-    printed, complaint = job.communicate(timeout=120)
-    assert job.returncode == 0, complaint[-3000:]
-    assert [row["part"] for row in sparks.rows(printed)] == list(range(40))
-    assert "exited with code 137" in complaint
-    assert any(name.endswith("-1") for _, name in attempts(fresh))
 
 
 def test_a_slow_task_is_run_again_on_the_other_host(fresh: Standalone, tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
-from tests.hospital import clinloom, places, sets
+from tests.hospital import clinloom
 from tests.properties import test_alarms as hospital
 
 from clinloom import files, plugins
@@ -152,11 +153,9 @@ def test_features_of_another_bundle_are_refused(spark, laid, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_watched_from_the_command_line(hospital, finished, tmp_path):
+def test_a_run_is_watched_from_the_command_line(finished, scored, tmp_path):
     """Its own patients, of whom most trained it, raise no alarm but a few of chance."""
-    scores, out = tmp_path / "risk.parquet", tmp_path / "seen"
-    data = sets(places(hospital))
-    clinloom("score", finished / "bundle", "--out", scores, "--features", *data)
+    out = tmp_path / "seen"
     kept = (
         finished
         / "bundle"
@@ -165,9 +164,9 @@ def test_a_run_is_watched_from_the_command_line(hospital, finished, tmp_path):
     document = json.loads(kept.read_text())
     for one in (*document["features"], document["risk"]):
         assert all(n == 0 or n >= monitor.watch.FEW for n in (*one["counts"], one["missing"]))
-    moments = [*(tmp_path / "risk.parquet.features" / "moments").glob("*.parquet")]
-    assert sum(pq.read_metadata(m).num_rows for m in moments) == pq.read_metadata(scores).num_rows
-    command = ("monitor", finished / "bundle", "--predictions", scores, "--out", out, "--json")
+    moments = [*Path(f"{scored}.features", "moments").glob("*.parquet")]
+    assert sum(pq.read_metadata(m).num_rows for m in moments) == pq.read_metadata(scored).num_rows
+    command = ("monitor", finished / "bundle", "--predictions", scored, "--out", out, "--json")
     done = clinloom(*command, check=False)
     assert done.returncode in (0, 3), done.stderr
     told = json.loads(done.stdout)

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tests.hospital import MODELS, STUDY, places, small
+from tests.hospital import MODELS, STUDY, places
+from tests.hospital import small as quick
 
 import clinloom
 from clinloom import files
@@ -27,6 +28,11 @@ from clinloom.run import score as scoring
 from clinloom.tables import COUNTS, EVENTS, FLOW
 
 pytestmark = pytest.mark.core
+
+
+def small(folder):
+    """The quick run, with a choice between two points of a grid."""
+    return [*quick(folder), "models.logistic_regression.elastic_net=[0.0, 0.5]"]
 
 
 @pytest.fixture(scope="module")

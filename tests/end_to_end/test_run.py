@@ -12,7 +12,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from tests.hospital import STUDY, clinloom, places, sets, small
+from tests.hospital import STUDY, clinloom, sets, small
 
 METRICS = (
     "auroc auprc accuracy precision recall specificity f1 brier calibration_slope"
@@ -106,12 +106,10 @@ def test_killed_at_any_moment_it_goes_on_with_identical_results(hospital, finish
     assert left == right
 
 
-def test_new_patients_are_scored_in_batch(hospital, finished, tmp_path):
-    out = tmp_path / "risk.parquet"
-    clinloom("score", finished / "bundle", "--out", out, *sets(places(hospital)))
-    scored = pq.read_table(out).to_pylist()
+def test_new_patients_are_scored_in_batch(finished, scored):
     test = pq.read_table(finished / "tables" / "predictions").to_pylist()
-    risk = {r["subject_id"]: r["predicted_boolean_probability"] for r in scored}
+    rows = pq.read_table(scored).to_pylist()
+    risk = {r["subject_id"]: r["predicted_boolean_probability"] for r in rows}
     assert test and all(
         abs(risk[r["subject_id"]] - r["predicted_boolean_probability"]) < 1e-9 for r in test
     )
