@@ -1,4 +1,4 @@
-"""The commands of a model at work: what comes is scored, and is it still fit?"""
+"""The commands of a model at work: what comes is scored, is it still fit, and where it stands."""
 
 from __future__ import annotations
 
@@ -87,6 +87,15 @@ def stream(args: argparse.Namespace) -> Any:
     )
 
 
+def track(args: argparse.Namespace) -> Any:
+    """Log a finished run to MLflow, and register its bundle there."""
+    from clinloom.deploy import registry
+
+    tasks.where(args)
+    told = {key: getattr(args, key) for key in ("uri", "experiment", "register", "alias")}
+    return registry.track(args.directory, **told)
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
     "monitor": (
         monitor,
@@ -105,12 +114,15 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], str]] = {
         stream,
         "clinloom stream out/bundle --from ehr=incoming/fhir --out risks",
     ),
+    "track": (track, "clinloom track out --register readmission --alias champion"),
 }
+
+JUDGING = ("monitor", "compare", "recalibrate")
 
 
 def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
     """The arguments of these commands."""
-    for name in ("monitor", "compare", "recalibrate"):
+    for name in JUDGING:
         add = made[name].add_argument
         add("bundle", help="the bundle of a run, an address")
         if name == "compare":
@@ -125,6 +137,13 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
         add("--platform", metavar="FILE", help="a YAML file with `platform` and `storage`")
     made["compare"].add_argument("--out", metavar="OUT", help="where compare.json is written")
     made["recalibrate"].add_argument("--out", required=True, help="the address of the new bundle")
+    add = made["track"].add_argument
+    add("directory", metavar="OUT", help="the output of a run, an address")
+    add("--uri", help="the server; else MLflow's own setting, MLFLOW_TRACKING_URI")
+    add("--experiment", metavar="NAME", help="else the study's name")
+    add("--register", metavar="NAME", help="register the bundle under a name")
+    add("--alias", metavar="NAME", help="and have this alias point to it")
+    add("--platform", metavar="FILE", help="a YAML file with `storage`")
     add = made["monitor"].add_argument
     add("--feedback", metavar="ADDRESS", help="CDS Hooks' feedback, a JSON object a line")
     add("--by", choices=PERIODS, default="month", help="the periods, UTC (month)")

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from clinloom import files
 from clinloom.deploy._log import fault, tell, warn
 from clinloom.deploy._metrics import Metrics
 from clinloom.deploy._problems import Problem
-from clinloom.deploy.bundle import DOCUMENT, Bundle
+from clinloom.deploy.bundle import Bundle, published
 from clinloom.deploy.door import Door, Refusal
 from clinloom.errors import ClinloomError, StoreError, UsageError
 
@@ -141,7 +140,7 @@ class Standing:
         return dict(self._faults)
 
     def _version(self, role: str) -> str | None:
-        return files.version(files.address(self._addresses[role]) / DOCUMENT)
+        return published(self._addresses[role])
 
     def look(self, *, force: bool = False) -> None:
         """Take up what is new at each address."""

@@ -43,6 +43,7 @@ FORMAT = 3  # with what reasons are told from
 READ = (2, FORMAT)  # 2 scores as well
 DOCUMENT = layout.BUNDLE
 REFUSED = "rejected"
+REGISTRY = "models:/"  # MLflow's
 
 
 def publish(
@@ -106,8 +107,11 @@ class Bundle:
 
     @classmethod
     def load(cls, place: str | os.PathLike[str]) -> Bundle:
-        """Read a bundle, from any storage. Raises StoreError where none is."""
-        at = files.address(place)
+        """Read a bundle, from any storage, or from MLflow's registry (``models:/NAME@ALIAS``).
+
+        Raises StoreError where none is.
+        """
+        at = _registered(place) or files.address(place)
         mend = "give OUT/bundle of a run"
         try:
             document = json.loads(files.read(at / DOCUMENT))
@@ -232,6 +236,24 @@ class Bundle:
         moment = pa.scalar(at, INDEX.arrow.field("prediction_time").type)
         rows = {"subject_id": subjects, "prediction_time": pa.repeat(moment, len(subjects))}
         return {"index": conform(pa.table(rows), INDEX)}
+
+
+def published(place: str) -> str | None:
+    """What changes whenever another bundle is published at an address; None where none is."""
+    if place.startswith(REGISTRY):
+        from clinloom.deploy import registry
+
+        return registry.version(place)
+    return files.version(files.address(place) / DOCUMENT)
+
+
+def _registered(place: str | os.PathLike[str]) -> Address | None:
+    """Where a bundle of MLflow's registry lies on this machine; None for another address."""
+    if not str(place).startswith(REGISTRY):
+        return None
+    from clinloom.deploy import registry
+
+    return registry.local(str(place))
 
 
 def present(events: pa.Table, now: int) -> Ints:
