@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from tests.clusters import parts
+import yaml
+from tests.clusters import parts, sparks
 from tests.clusters.apart import apart
 from tests.clusters.daemons import (
     JAVA_OPTIONS,
@@ -29,6 +31,7 @@ NODE_MEMORY = 6144  # MB: one application master and two executors of a Python w
 DATA_NODES = 2
 PORTS = 8
 USER = "clinloom"
+HERE = {"python": sys.executable}  # in place of an archive
 
 
 @dataclass
@@ -75,18 +78,10 @@ def _start(daemons: Daemons) -> Hadoop:
     name_http, manager_http = ports[1], ports[2]
     command = java(daemons.folder)
     start_hdfs(daemons, command)
-    daemons.start("resourcemanager", [*command, RESOURCE_MANAGER])
-    tmp = daemons.folder / "node"
-    tmp.mkdir()
-    seen = [ROOT, parts.cache(), daemons.folder]
-    prefix = apart(tmp, seen=seen)
-    daemons.start("nodemanager", [*prefix, *command, NODE_MANAGER])
-    manager = f"http://127.0.0.1:{manager_http}"
+    start_yarn(daemons, command)
     await_hdfs(daemons, name_http)
-    daemons.await_ready(
-        lambda: answer(f"{manager}/ws/v1/cluster/metrics")["clusterMetrics"]["activeNodes"] >= 1,
-        what="YARN",
-    )
+    manager = f"http://127.0.0.1:{manager_http}"
+    await_yarn(daemons, manager)
     return Hadoop(daemons, f"hdfs://127.0.0.1:{ports[0]}", manager, conf_dir)
 
 
@@ -102,6 +97,15 @@ def start_hdfs(daemons: Daemons, command: list[str]) -> None:
         daemons.start(f"datanode-{number}", [*command, DATA_NODE, "-D", place], env=_environment())
 
 
+def start_yarn(daemons: Daemons, command: list[str]) -> None:
+    """Start a ResourceManager, and a NodeManager that sees none of the tests' files."""
+    daemons.start("resourcemanager", [*command, RESOURCE_MANAGER])
+    tmp = daemons.folder / "node"
+    tmp.mkdir()
+    prefix = apart(tmp, seen=[ROOT, parts.cache(), daemons.folder])
+    daemons.start("nodemanager", [*prefix, *command, NODE_MANAGER])
+
+
 def await_hdfs(daemons: Daemons, name_http: int) -> None:
     """Return when the DataNodes serve and the NameNode has left safe mode."""
     url = f"http://127.0.0.1:{name_http}/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
@@ -111,6 +115,12 @@ def await_hdfs(daemons: Daemons, name_http: int) -> None:
         return state["NumLiveDataNodes"] >= DATA_NODES and state["FSState"] == "Operational"
 
     daemons.await_ready(ready, what="HDFS")
+
+
+def await_yarn(daemons: Daemons, manager: str) -> None:
+    """Return when the NodeManager has joined the ResourceManager at this web address."""
+    url = f"{manager}/ws/v1/cluster/metrics"
+    daemons.await_ready(lambda: answer(url)["clusterMetrics"]["activeNodes"] >= 1, what="YARN")
 
 
 def write_configuration(
@@ -172,7 +182,7 @@ def write_configuration(
     }
     _write(conf_dir / "core-site.xml", {**core, **(more or {})})
     _write(conf_dir / "hdfs-site.xml", {**hdfs, **(more or {})})
-    _write(conf_dir / "yarn-site.xml", yarn)
+    _write(conf_dir / "yarn-site.xml", {**yarn, **(more or {})})
     _write(conf_dir / "capacity-scheduler.xml", capacity)
 
 
@@ -202,3 +212,20 @@ def java(folder: Path, *options: str, memory: str = "256m") -> list[str]:
 def _environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HADOOP_")}
     return {**kept, "HADOOP_USER_NAME": USER}
+
+
+def options(folder: Path, mode: str, *, java_options: str = "", **more: object) -> Path:
+    """A file of the platform's options: the cores that the local run has, in containers."""
+    node = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost"}
+    if "python" in more:  # the nodes' own, which finds the tree under test
+        node["PYTHONPATH"] = sparks.TREE
+    conf = {"spark.yarn.jars": f"local:{sparks.HOME}/jars/*"}  # else each job uploads all of them
+    for jvm in ("driver", "executor", "yarn.am"):
+        conf[f"spark.{jvm}.extraJavaOptions"] = f"{sparks.QUICK} {java_options}"
+    for kind in ("spark.yarn.appMasterEnv", "spark.executorEnv"):
+        conf |= {f"{kind}.{name}": value for name, value in node.items()}
+    yarn = {"mode": mode, "executors": 1, "cores": 2, "memory": "700m", "overhead": "400m"}
+    yarn |= {"driver_memory": "600m", "conf": conf, **more}
+    file = folder / f"{mode}.yaml"
+    file.write_text(yaml.safe_dump({"platform": {"yarn": yarn}}))
+    return file

@@ -1,4 +1,4 @@
-"""HDFS under Kerberos: a KDC of Hadoop's own, keytabs, and what a client with a ticket needs."""
+"""HDFS and YARN under Kerberos: Hadoop's own KDC, keytabs, and what a client needs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.clusters.daemons import JAVA_OPTIONS, Daemons, free_ports, own_enviro
 REALM = "EXAMPLE.COM"
 GSSAPI = "libgssapi_krb5.so.2"
 KDC = "org.apache.hadoop.minikdc.MiniKdc"
-SERVERS = ("nn/localhost", "dn/localhost", "HTTP/localhost")
+SERVERS = tuple(f"{name}/localhost" for name in ("nn", "dn", "rm", "nm", "HTTP"))
 OWNER = "keeper"  # the user who may read and write
 STRANGER = "stranger"  # has a ticket, and no right
 
 
 @dataclass(frozen=True)
 class Kerberos:
-    """A running HDFS that answers only who has a ticket."""
+    """A running HDFS, and YARN on it, that answer only who has a ticket."""
 
     daemons: Daemons
     address: str  # hdfs://localhost:PORT
@@ -47,7 +47,7 @@ class Kerberos:
 
 
 def kerberos() -> AbstractContextManager[Kerberos]:
-    """Start a KDC and an HDFS that trusts it. Raises Missing, NotReady."""
+    """Start a KDC, and an HDFS and a YARN that trust it. Raises Missing, NotReady."""
     return started("kerberos", _start)
 
 
@@ -68,7 +68,9 @@ def _start(daemons: Daemons) -> Kerberos:
         "hadoop.rpc.protection": "privacy",
         "dfs.permissions.enabled": "true",
         # These users are Kerberos's alone: this machine's groups do not know them.
-        "hadoop.user.group.static.mapping.overrides": f"{OWNER}=readers;{STRANGER}=;nn=;dn=",
+        "hadoop.user.group.static.mapping.overrides": ";".join(
+            [f"{OWNER}=readers", *(f"{who}=" for who in (STRANGER, "nn", "dn", "rm", "nm"))]
+        ),
         "dfs.permissions.superusergroup": "readers",
         "dfs.block.access.token.enable": "true",
         "dfs.data.transfer.protection": "privacy",
@@ -77,13 +79,19 @@ def _start(daemons: Daemons) -> Kerberos:
         "dfs.datanode.kerberos.principal": f"dn/localhost@{REALM}",
         "dfs.namenode.keytab.file": str(keytab),
         "dfs.datanode.keytab.file": str(keytab),
+        "yarn.resourcemanager.principal": f"rm/localhost@{REALM}",
+        "yarn.nodemanager.principal": f"nm/localhost@{REALM}",
+        "yarn.resourcemanager.keytab": str(keytab),
+        "yarn.nodemanager.keytab": str(keytab),
         "dfs.web.authentication.kerberos.principal": f"HTTP/localhost@{REALM}",
         "dfs.web.authentication.kerberos.keytab": str(keytab),
     }
     hadoop.write_configuration(folder, conf_dir, ports, more=more)
     java = hadoop.java(folder, f"-Djava.security.krb5.conf={krb5}")
     hadoop.start_hdfs(daemons, java)
+    hadoop.start_yarn(daemons, java)
     hadoop.await_hdfs(daemons, ports[1])
+    hadoop.await_yarn(daemons, f"http://127.0.0.1:{ports[2]}")
     return Kerberos(daemons, f"hdfs://localhost:{ports[0]}", conf_dir, krb5, keytab)
 
 

@@ -1,14 +1,17 @@
-"""HDFS under Kerberos answers a keytab's owner, denies a stranger and refuses who has no ticket."""
+"""HDFS and YARN under Kerberos answer a keytab's owner; HDFS denies a stranger, and nobody."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from tests import classes
+from tests.clusters.hadoop import HERE, options
 from tests.clusters.kerberos import OWNER, STRANGER, Kerberos
 from tests.hospital import STUDY, sets, small
 
@@ -68,13 +71,18 @@ def test_nobody_comes_in_without_a_ticket(kerberos: Kerberos):
 
 PUT = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from clinloom import files
 
 folder, there = Path(sys.argv[1]), files.address(sys.argv[2])
-for file in folder.rglob("*"):
-    if file.is_file():
-        files.write(there / file.relative_to(folder).as_posix(), file.read_bytes())
+
+def put(file):
+    files.write(there / file.relative_to(folder).as_posix(), file.read_bytes())
+
+with ThreadPoolExecutor(8) as threads:
+    list(threads.map(put, filter(Path.is_file, folder.rglob("*"))))
+files.write(there / "study.yaml", Path(sys.argv[3]).read_bytes())
 """
 SHOW = """
 import sys
@@ -84,21 +92,34 @@ sys.stdout.buffer.write(files.read(files.address(sys.argv[1])))
 """
 
 
-def test_a_study_there_is_the_one_on_this_machine(kerberos: Kerberos, hospital: Path, local: Path):
-    """Sources, tables, the saved model and the bundle: Python's and Java's ways with a ticket."""
-    data, out = f"{kerberos.address}/hospital", f"{kerberos.address}/out"
-    env = kerberos.client(OWNER) | {
-        "CLINLOOM_SPARK_MASTER": "local[2]",
-        "SPARK_SUBMIT_OPTS": f"{classes.options()} -Djava.security.krb5.conf={kerberos.krb5}",
-    }
+def test_a_study_on_yarn_with_a_ticket_is_the_one_on_this_machine(
+    kerberos: Kerberos, hospital: Path, local: Path, tmp_path: Path
+):
+    """A ticket here is enough: on the cluster, driver and workers open HDFS by YARN's token, as
+    Java does, which saves and loads a model. The study file lies there, too. Who has no ticket is
+    told so before anything is submitted."""
+    java = f"-Djava.security.krb5.conf={kerberos.krb5}"
+    site = options(tmp_path, "cluster", java_options=java, **HERE)
 
-    def ran(*command: object) -> bytes:
-        done = subprocess.run([sys.executable, *map(str, command)], env=env, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-        return done.stdout
+    def ran(*command: object, env: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+        words = [sys.executable, *map(str, command)]
+        return subprocess.run(words, env=env, capture_output=True, cwd=tmp_path)
 
-    ran("-c", PUT, hospital, data)
-    ran("-m", "clinloom", "run", STUDY, "--out", out, *sets(small(data)))
-    metrics = ran("-c", SHOW, f"{out}/metrics.json")
+    def run(study: object, env: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+        command = ["-m", "clinloom", "run", study, "--on", "yarn", "--platform", site]
+        command += ["--out", "hdfs:///studies/readmission", *sets(small("hdfs:///hospital"))]
+        return ran(*command, env=env)
+
+    env = kerberos.client(OWNER)
+    put = ran("-c", PUT, hospital, f"{kerberos.address}/hospital", STUDY, env=env)
+    assert put.returncode == 0, put.stderr[-2000:]
+    del env["KRB5_CLIENT_KTNAME"]  # the ticket stays, as after kinit
+    env |= {"SPARK_SUBMIT_OPTS": f"{classes.options()} {java}", "CLINLOOM_SPARK_MASTER": ""}
+    done = run("hdfs:///hospital/study.yaml", env)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    metrics = ran("-c", SHOW, "hdfs:///studies/readmission/metrics.json", env=env).stdout
     assert json.loads(metrics) == json.loads((local / "metrics.json").read_bytes())
-    assert ran("-c", SHOW, f"{out}/bundle/bundle.json")
+    assert ran("-c", SHOW, "hdfs:///studies/readmission/bundle/bundle.json", env=env).stdout
+    if shutil.which("klist"):
+        nobody = run(STUDY, {**env, "KRB5CCNAME": f"FILE:{tmp_path / 'none'}"})
+        assert nobody.returncode == 2 and b"no valid ticket" in nobody.stderr

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from tests.clusters import sparks, typed
-from tests.clusters.hadoop import USER, Hadoop
+from tests.clusters import typed
+from tests.clusters.hadoop import HERE, USER, Hadoop, options
 from tests.hospital import STUDY, clinloom, sets, small
 
 from clinloom import files
@@ -34,26 +33,6 @@ def environment(hadoop: Hadoop) -> dict[str, str]:
         "SPARK_LOCAL_HOSTNAME": "localhost",
         "CLINLOOM_SPARK_MASTER": "",
     }
-
-
-def options(folder: Path, mode: str, **more: object) -> Path:
-    """A file of the platform's options: the cores that the local run has, in containers."""
-    node = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost"}
-    if "python" in more:  # the nodes' own, which finds the tree under test
-        node["PYTHONPATH"] = sparks.TREE
-    conf = {"spark.yarn.jars": f"local:{sparks.HOME}/jars/*"}  # else each job uploads all of them
-    for jvm in ("driver", "executor", "yarn.am"):
-        conf[f"spark.{jvm}.extraJavaOptions"] = sparks.QUICK
-    for kind in ("spark.yarn.appMasterEnv", "spark.executorEnv"):
-        conf |= {f"{kind}.{name}": value for name, value in node.items()}
-    yarn = {"mode": mode, "executors": 1, "cores": 2, "memory": "700m", "overhead": "400m"}
-    yarn |= {"driver_memory": "600m", "conf": conf, **more}
-    file = folder / f"{mode}.yaml"
-    file.write_text(yaml.safe_dump({"platform": {"yarn": yarn}}))
-    return file
-
-
-HERE = {"python": sys.executable}
 
 
 def test_the_doctor_finds_nothing_missing(hadoop: Hadoop, tmp_path: Path):
