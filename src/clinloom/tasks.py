@@ -53,7 +53,9 @@ def of_score(args: argparse.Namespace, changes: list[str]) -> Task:
     """``clinloom score`` with every place of ``--set`` made absolute."""
     bundle, out = files.address(args.bundle), files.address(args.out)
     words, found = _changes(changes)
-    more = ["--features"] * args.features + ["--as", args.form]
+    more = ["--features"] * args.features
+    if args.form != "parquet":
+        more += ["--as", args.form]
     more += ["--reasons", str(args.reasons)] if args.reasons else []
     for option in args.option:
         more += ["--option", option]

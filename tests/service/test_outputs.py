@@ -31,7 +31,7 @@ DERBY = ["url=jdbc:derby:memory:clinic;create=true", "table=risk"]
 
 @pytest.fixture(scope="module")
 def given() -> list[bytes]:
-    return [made.body(number) for number in range(PATIENTS)]
+    return [made.body(number, observations=12) for number in range(PATIENTS)]
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,7 @@ def online(bundle, given):
 
 
 def test_a_thousand_patients_have_the_numbers_of_the_online_engine(left, rows, online):
-    theirs = [row for answer in online for row in answer.rows]
     number = {f"M{n:05}": f"Patient/p{n}" for n in range(PATIENTS)}
-    asked = {row["subject_id"] for row in theirs}
     batch = {(number[row["patient"]], row["prediction_time"]): row[RISK] for row in rows}
     one_by_one = {
         (answer.patients[row["subject_id"]], row["prediction_time"]): row[RISK]
@@ -106,7 +104,6 @@ def test_a_thousand_patients_have_the_numbers_of_the_online_engine(left, rows, o
         for row in answer.rows
     }
     assert batch == one_by_one and len(batch) == left[1]["rows"] == len(rows) > PATIENTS * 0.8
-    assert len(asked) == len({row["subject_id"] for row in rows})
 
 
 def test_fhir_has_the_resources_of_the_service(left, bundle, online):
