@@ -48,7 +48,7 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
     add("--predictions", required=True, metavar="ADDRESS", help="what `score` wrote, or a folder")
     add("--outcomes", metavar="ADDRESS", help="labels, or a later scoring of the same moments")
     add("--features", metavar="ADDRESS", help="what `score --features` wrote; else found beside")
-    add("--feedback", metavar="ADDRESS", help="CDS Hooks' feedback, a JSON object a line")
+    add("--feedback", metavar="ADDRESS", help="CDS Hooks' feedback, JSON lines or a folder")
     add("--by", choices=PERIODS, default="month", help="the periods, UTC (month)")
     add("--until", metavar="DATE", help="up to when outcomes are known; else told by the labels")
     add(
