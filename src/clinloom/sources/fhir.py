@@ -275,27 +275,26 @@ class _Reader:
             at += len(data)
             resource = plain.decoded(data)
             if resource is None or resource is plain.INVALID:
-                resource = self._decoded(data, start, file)
-                if resource is None:
-                    continue
-            kind = type(resource)
-            if kind is r4.Bundle:
+                self._decoded(data, start, file)  # tells what is wrong with it
+                continue
+            if isinstance(resource, r4.Bundle):
                 self._bundle(resource, data, start, file)
                 continue
             if entry.fullUrl:
                 resource.id = resource.id or entry.fullUrl.replace(":", "/").rsplit("/", 1)[-1]
-                if kind is r4.Patient or kind is r4.Medication:
+                if isinstance(resource, (r4.Patient, r4.Medication)):
                     pointed[entry.fullUrl] = resource
-            if kind is r4.Medication:
+            if isinstance(resource, r4.Medication):
                 pointed[f"Medication/{resource.id}"] = resource
             inside.append((resource, data, start))
         for resource, data, start in inside:
-            if type(resource) is Observation:
-                if self.plain.alone(resource, self.rows, pointed):
-                    continue
-                name, resource = resource.id, self._decoded(data, start, file)
-                resource.id = name
-            self._resource(resource, start, file, pointed)
+            if type(resource) is not Observation:
+                self._resource(resource, start, file, pointed)
+            elif not self.plain.alone(resource, self.rows, pointed):
+                read = self._decoded(data, start, file)
+                if read is not None:
+                    read.id = resource.id
+                    self._resource(read, start, file, pointed)
 
     def _resource(self, resource: Any, position: int, file: str, pointed: dict[str, Any]) -> None:
         kind = type(resource).__name__
