@@ -165,8 +165,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
             if len(reader.rows) >= PARCEL:
                 yield reader.parcel()
     reader.end()
-    left = reader.parcel(last=True)
-    if left:
+    if left := reader.parcel(last=True):
         yield left
 
 
@@ -252,12 +251,8 @@ class _Reader:
         if kind.resourceType is None:
             self.refused.add("not_a_resource", file=file, position=position)
         elif kind.resourceType in r4.NAMES:
-            self.refused.add(
-                "malformed_resource",
-                file=file,
-                position=position,
-                record_id=f"{kind.resourceType}/{kind.id}" if kind.id else None,
-            )
+            told = f"{kind.resourceType}/{kind.id}" if kind.id else None
+            self.refused.add("malformed_resource", file=file, position=position, record_id=told)
         else:
             self.unread[kind.resourceType] += 1
 
@@ -271,8 +266,7 @@ class _Reader:
             if data in (b"", b"null"):
                 continue
             at = r4.place(whole, data, at)
-            start = position + at
-            at += len(data)
+            start, at = position + at, at + len(data)
             resource = plain.decoded(data)
             if resource is None or resource is plain.INVALID:
                 self._decoded(data, start, file)  # tells what is wrong with it
