@@ -145,7 +145,7 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
     add("--alias", metavar="NAME", help="and have this alias point to it")
     add("--platform", metavar="FILE", help="a YAML file with `storage`")
     add = made["monitor"].add_argument
-    add("--feedback", metavar="ADDRESS", help="CDS Hooks' feedback, a JSON object a line")
+    add("--feedback", metavar="ADDRESS", help="CDS Hooks' feedback, JSON lines or a folder")
     add("--by", choices=PERIODS, default="month", help="the periods, UTC (month)")
     add(
         "--false-alarms",

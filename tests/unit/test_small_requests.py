@@ -49,6 +49,15 @@ def test_an_observation_of_a_patient_at_an_address_in_the_bundle():
     assert moved["events"].equals(as_named["events"])
 
 
+def test_an_observation_whose_code_is_none_is_refused_where_it_stands():
+    bundle = made.patient(1, observations=3)
+    bundle["entry"][-1]["resource"]["code"] = 5
+    body = json.dumps(bundle).encode()
+    [row] = read(body)["rejected"].to_pylist()
+    assert row["reason"] == "malformed_resource" and row["record_id"].endswith("-o2")
+    assert body[row["position"] :].startswith(b'{"resourceType": "Observation", "id": "p1-o2"')
+
+
 def test_a_part_is_found_where_it_begins_and_not_where_another_begins_alike():
     part = b'{"resourceType":"Observation","id":"abcdefghijklmnopqrstuvwxyz"}'
     other = part.replace(b"xyz", b"xy ")

@@ -72,7 +72,8 @@ class _Told:
     def __init__(self) -> None:
         self.codes: list[str] = []
         self._place: dict[str, int] = {}
-        self._columns = [array(kind) for kind in "qqqbh"]  # card, when, period, outcome, reason
+        kinds = "qqqbh"  # card, when, period, outcome, reason
+        self._columns: list[array[int]] = [array(kind, ()) for kind in kinds]
 
     def add(self, card: Any, at: int, period: int, outcome: int, code: str | None) -> None:
         """One outcome; without a card it is one of its own."""

@@ -115,10 +115,11 @@ def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
 
 def _few(coded: pa.DictionaryArray, zone: str, space: bool) -> Times:
     """As ``_distinct``, without the steps over arrays, which would not pay."""
-    found, begins = [], []
+    found: list[int | None] = []
+    begins: list[int | None] = []
     for text in coded.dictionary.to_pylist():
         time = iso(text, zone=zone, space=space)
-        unit = UNITS.get(len(text), None) if time is not None else None
+        unit = UNITS.get(len(text)) if time is not None else None
         begins.append(time if unit is not None else None)
         if time is not None and unit is not None:
             time = int(period_ends(np.array([time]), unit, zone)[0])

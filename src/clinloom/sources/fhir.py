@@ -165,8 +165,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
             if len(reader.rows) >= PARCEL:
                 yield reader.parcel()
     reader.end()
-    left = reader.parcel(last=True)
-    if left:
+    if left := reader.parcel(last=True):
         yield left
 
 
@@ -252,12 +251,8 @@ class _Reader:
         if kind.resourceType is None:
             self.refused.add("not_a_resource", file=file, position=position)
         elif kind.resourceType in r4.NAMES:
-            self.refused.add(
-                "malformed_resource",
-                file=file,
-                position=position,
-                record_id=f"{kind.resourceType}/{kind.id}" if kind.id else None,
-            )
+            told = f"{kind.resourceType}/{kind.id}" if kind.id else None
+            self.refused.add("malformed_resource", file=file, position=position, record_id=told)
         else:
             self.unread[kind.resourceType] += 1
 
@@ -271,31 +266,29 @@ class _Reader:
             if data in (b"", b"null"):
                 continue
             at = r4.place(whole, data, at)
-            start = position + at
-            at += len(data)
+            start, at = position + at, at + len(data)
             resource = plain.decoded(data)
             if resource is None or resource is plain.INVALID:
-                resource = self._decoded(data, start, file)
-                if resource is None:
-                    continue
-            kind = type(resource)
-            if kind is r4.Bundle:
+                self._decoded(data, start, file)  # tells what is wrong with it
+                continue
+            if isinstance(resource, r4.Bundle):
                 self._bundle(resource, data, start, file)
                 continue
             if entry.fullUrl:
                 resource.id = resource.id or entry.fullUrl.replace(":", "/").rsplit("/", 1)[-1]
-                if kind is r4.Patient or kind is r4.Medication:
+                if isinstance(resource, (r4.Patient, r4.Medication)):
                     pointed[entry.fullUrl] = resource
-            if kind is r4.Medication:
+            if isinstance(resource, r4.Medication):
                 pointed[f"Medication/{resource.id}"] = resource
             inside.append((resource, data, start))
         for resource, data, start in inside:
-            if type(resource) is Observation:
-                if self.plain.alone(resource, self.rows, pointed):
-                    continue
-                name, resource = resource.id, self._decoded(data, start, file)
-                resource.id = name
-            self._resource(resource, start, file, pointed)
+            if type(resource) is not Observation:
+                self._resource(resource, start, file, pointed)
+            elif not self.plain.alone(resource, self.rows, pointed):
+                read = self._decoded(data, start, file)
+                if read is not None:
+                    read.id = resource.id
+                    self._resource(read, start, file, pointed)
 
     def _resource(self, resource: Any, position: int, file: str, pointed: dict[str, Any]) -> None:
         kind = type(resource).__name__
