@@ -32,7 +32,7 @@ KNOWN = Table(
 )
 STANDING = Table(
     "standing",
-    "identifiers that stand for another subject than their own hash; the greatest version counts",
+    "for whom identifiers stand that events bear, or that link; the greatest version counts",
     (
         Column("subject_id", pa.int64(), "the hash of the identifier", False),
         Column("true", pa.int64(), "the subject", False),
@@ -50,8 +50,8 @@ class Found:
     """What new links changed.
 
     ``true``: the subject of every identifier that was asked for and is not its own; ``moved``: of
-    each identifier whose subject changed, the old one and the new; ``known`` and ``standing``: the
-    rows to be kept beside those that are.
+    each identifier that events may bear already and whose subject changed, the old one and the
+    new; ``known`` and ``standing``: the rows to be kept beside those that are.
     """
 
     true: Mapping[int, int] = field(default_factory=dict)
@@ -71,10 +71,10 @@ def resolve(links: Iterable[pa.Table], asked: Asked, *, version: int) -> Found:
     left, right = (pairs.column(n).to_pylist() for n in ("patient", "other"))
     fresh = {(one, other) for one, other in zip(left, right, strict=True) if one != other}
     own = _owns({*left, *right})
-    before = _standing(asked, own.values())
+    stood = _standing(asked, own.values())
     held: dict[Edge, set[int]] = {}
     edges, subjects = set(fresh), set[int]()
-    wanted = {before[own[name]] for edge in fresh for name in edge}
+    wanted = {_true(stood, own[name]) for edge in fresh for name in edge}
     while wanted - subjects:
         rows = asked(KNOWN.name, np.array(sorted(wanted - subjects), np.int64))
         subjects |= wanted
@@ -83,20 +83,27 @@ def resolve(links: Iterable[pa.Table], asked: Asked, *, version: int) -> Found:
         more = {name for edge in held.keys() - edges for name in edge} - own.keys()
         edges |= held.keys()
         own |= _owns(more)
-        before |= _standing(asked, [own[name] for name in more])
-        wanted = {before[own[name]] for edge in edges for name in edge}
-    if not edges - held.keys():  # nothing new is told
-        return Found({n: true for n, true in before.items() if n != true})
-    now = _walked(edges, own)
-    true = {**before, **now}
-    moved = {n: (before[n], true[n]) for n in now if before[n] != true[n]}
-    told = pa.table(
-        [list(moved), [to for _, to in moved.values()], [version] * len(moved)],
-        schema=STANDING.arrow,
-    )
+        stood |= _standing(asked, [own[name] for name in more])
+        wanted = {_true(stood, own[name]) for edge in edges for name in edge}
+    now = _walked(edges, own) if edges - held.keys() else {}  # else nothing new is told
+    before = {number: _true(stood, number) for number in own.values()}
+    true = before | now
+    changed = {number for number in now if before[number] != true[number]}
+    new = sorted(changed | ({own[name] for name in left} - stood.keys()))
     names = KNOWN.arrow.names
-    kept = KNOWN.rows(dict(zip(names, r, strict=True)) for r in _kept(edges, held, own, true))
-    return Found({n: t for n, t in true.items() if n != t}, moved, kept, told)
+    kept = _kept(edges, held, own, true) if now else ()
+    return Found(
+        {number: subject for number, subject in true.items() if number != subject},
+        {number: (before[number], true[number]) for number in changed & stood.keys()},
+        KNOWN.rows(dict(zip(names, row, strict=True)) for row in kept),
+        pa.table(
+            [new, [true[number] for number in new], [version] * len(new)], schema=STANDING.arrow
+        ),
+    )
+
+
+def _true(stood: Mapping[int, int], number: int) -> int:
+    return stood.get(number, number)
 
 
 def _rows(part: pa.Table) -> Iterable[tuple[int, str, str]]:
@@ -112,16 +119,11 @@ def _owns(names: Iterable[str]) -> dict[str, int]:
 
 
 def _standing(asked: Asked, owns: Iterable[int]) -> dict[int, int]:
-    """The subject for which each identifier's hash stands."""
-    found = {number: number for number in owns}
-    if not found:
-        return found
-    rows = pa.concat_tables(
-        [STANDING.empty, *asked(STANDING.name, np.array(sorted(found), np.int64))]
-    )
-    for row in rows.sort_by("version").to_pylist():
-        found[row["subject_id"]] = row["true"]
-    return found
+    """For whom identifiers stand that are kept, by their hashes."""
+    keys = np.array(sorted(set(owns)), np.int64)
+    rows = pa.concat_tables([STANDING.empty, *(asked(STANDING.name, keys) if len(keys) else ())])
+    columns = (rows.sort_by("version").column(n).to_pylist() for n in ("subject_id", "true"))
+    return dict(zip(*columns, strict=True))
 
 
 def _walked(edges: Iterable[Edge], own: Mapping[str, int]) -> dict[int, int]:

@@ -133,9 +133,9 @@ def _opened(spark: SparkSession, feed: Feed, most: int, options: Mapping[str, st
         files.folder(feed.folder)
         reader = spark.readStream.format("binaryFile").option("recursiveFileLookup", "true")
         reader = reader.option("maxFilesPerTrigger", most).option("maxFileAge", ALWAYS)
-        nothing = (F.lit(None).cast(kind).alias(n) for n, kind in REST)
-        files_ = reader.schema(FILE).load(feed.folder.uri)
-        return files_.select(name, F.col("path").alias("place"), *nothing)
+        without = [F.lit(None).cast(kind).alias(column) for column, kind in REST]
+        found = reader.schema(FILE).load(feed.folder.uri)
+        return found.select(name, F.col("path").alias("place"), *without)
     if feed.place.startswith(KAFKA):
         servers, _, topic = feed.place.removeprefix(KAFKA).partition("/")
         reader = spark.readStream.format("kafka").options(**options)
@@ -151,9 +151,9 @@ def _opened(spark: SparkSession, feed: Feed, most: int, options: Mapping[str, st
     if feed.name == EVENTS:
         held = [column for column in table.columns if column in ACQUIRED.arrow.names]
         value = F.to_json(F.struct(*held), {"timestampFormat": TIMES})
-    nothing = F.lit(None).cast("bigint").alias("position")
+    nowhere = F.lit(None).cast("bigint").alias("position")
     value = value.cast("binary").alias("value")
-    return table.select(name, F.lit(place.name).alias("place"), nothing, value)
+    return table.select(name, F.lit(place.name).alias("place"), nowhere, value)
 
 
 @dataclass(frozen=True)

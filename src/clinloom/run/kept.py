@@ -276,7 +276,7 @@ def _merged(
         if number and rows > total and not gone:
             break
         count, total = number + 1, total + rows
-    if count < 2 and not gone:
+    if count < 2 and not (gone and files):
         return []
     chosen = [file for file, _ in files[:count]]
     for low, high in _ranges(chosen):
