@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests import classes
 from tests.clusters import sparks, typed
 from tests.clusters.hadoop import USER, Hadoop
 from tests.hospital import STUDY, clinloom, sets, small
@@ -58,7 +59,8 @@ HERE = {"python": sys.executable}
 
 def test_the_doctor_finds_nothing_missing(hadoop: Hadoop, tmp_path: Path):
     site = ["--platform", str(options(tmp_path, "cluster"))]
-    env = {**os.environ, **environment(hadoop)}
+    quick = {"JDK_JAVA_OPTIONS": classes.options()}  # five small programs of Hadoop's, a JVM each
+    env = {**os.environ, **environment(hadoop), **quick}
     asked = typed.typed(typed.shown("YARN", "clinloom doctor"), {}, site, env)
     assert asked.returncode == 0, asked.stdout
 
