@@ -106,7 +106,7 @@ class Running:
         """Until it is so; the run must still be at work then."""
         while not true():
             assert self._process.poll() is None, self.said[-3000:]
-            time.sleep(0.1)  # each look asks the server, which shares this machine
+            time.sleep(0.05)  # each look asks the server, which shares this machine
 
     def kill(self) -> None:
         """End it as a power cut would: the driver and its JVM."""

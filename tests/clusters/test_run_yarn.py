@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import classes
 from tests.clusters import typed
 from tests.clusters.hadoop import HERE, USER, Hadoop, options
 from tests.hospital import STUDY, clinloom, sets, small
@@ -37,7 +38,8 @@ def environment(hadoop: Hadoop) -> dict[str, str]:
 
 def test_the_doctor_finds_nothing_missing(hadoop: Hadoop, tmp_path: Path):
     site = ["--platform", str(options(tmp_path, "cluster"))]
-    env = {**os.environ, **environment(hadoop)}
+    quick = {"JDK_JAVA_OPTIONS": classes.options()}  # five small programs of Hadoop's, a JVM each
+    env = {**os.environ, **environment(hadoop), **quick}
     asked = typed.typed(typed.shown("YARN", "clinloom doctor"), {}, site, env)
     assert asked.returncode == 0, asked.stdout
 
