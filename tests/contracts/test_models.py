@@ -61,10 +61,10 @@ def folds(frame):
 def trained(folds, tmp_path_factory):
     from clinloom.learn.training import tune
 
-    place = str(tmp_path_factory.mktemp("trees"))
+    place = tmp_path_factory.mktemp("models")
 
     def make(name):
-        return tune(name, quick(name), folds, seed=1, by="f1", place=place)
+        return tune(name, quick(name), folds, seed=1, by="f1", place=str(place / name))
 
     return {name: make(name) for name in MODELS}
 

@@ -20,12 +20,13 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from clinloom import files
 from clinloom.learn import calibration, risks
 from clinloom.learn.algorithm import algorithm
 from clinloom.learn.preparation import Statistics
 from clinloom.learn.risks import Risks
 from clinloom.learn.stages import Calibration, Preparation, PreparationModel
-from clinloom.spark import trees, workers
+from clinloom.spark import saved, trees, workers
 from clinloom.spark.session import at_once
 
 KEYS = ("subject_id", "prediction_time")
@@ -86,10 +87,10 @@ class Folds:
         if fold not in self._ready:
             rows = self.frame if fold is None else self.frame.where(F.col("fold") != fold)
             fitted = Preparation(use=self.use, parts=self.parts).fit(rows)
-            valid = None
-            if fold is not None:
-                valid = self._keep(fitted.transform(self.frame.where(F.col("fold") == fold)))
-            train = self._keep(fitted.transform(rows))
+            train, valid = self._keep(fitted.transform(self.frame)), None
+            if fold is not None:  # prepared in one pass, as the rows are to learn from
+                valid = train.where(F.col("fold") == fold)
+                train = train.where(F.col("fold") != fold)
             positive, negative = (
                 sum(n for (at, label), n in self._counts.items() if at != fold and label == one)
                 for one in (1.0, 0.0)
@@ -98,7 +99,7 @@ class Folds:
         return self._ready[fold]
 
     def _keep(self, frame: DataFrame) -> DataFrame:
-        kept = frame.select(*KEYS, "label", "features").persist()
+        kept = frame.select(*KEYS, "fold", "label", "features").persist()
         self._held.append(kept)
         return kept
 
@@ -165,7 +166,7 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: st
     """The best point over the folds, recalibrated, with its threshold, fitted on all rows.
 
     ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``place``: an
-    address that driver and workers share, for what Spark can tell of a model only by saving it.
+    address that driver and workers share, where the pipeline is saved.
     """
     module = algorithm(name)
     parts = [folds.part(fold) for fold in range(folds.folds)]
@@ -191,12 +192,14 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: st
     whole = folds.part(None)
     model = fit(name, options, point, whole, seed=seed)
     stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
-    arrays = flattened(name, model, place)
-    return Trained(name, point, aurocs, PipelineModel(stages), arrays, slope, intercept, threshold)
+    pipeline = PipelineModel(stages)
+    saved.save(pipeline, files.address(place))
+    arrays = module.flatten(model, lambda: trees.read(f"{place}/stages/1_{model.uid}"))
+    return Trained(name, point, aurocs, pipeline, arrays, slope, intercept, threshold)
 
 
 def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
-    """The arrays of a fitted model; ``place``: see :func:`tune`."""
+    """The arrays of a fitted model; ``place``: an address that driver and workers share."""
     module = algorithm(name)
     return module.flatten(model, lambda: trees.nodes(model, f"{place}/{name}"))
 

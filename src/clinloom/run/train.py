@@ -16,7 +16,7 @@ from clinloom.deploy.scorer import Scorer, difference, held
 from clinloom.features import Feature
 from clinloom.learn.algorithm import algorithm
 from clinloom.run.work import Tables, Work, plain
-from clinloom.spark import saved, workers
+from clinloom.spark import workers
 from clinloom.store import Pending, Stored
 from clinloom.study import Study
 from clinloom.tables import DATASET, matrix
@@ -55,31 +55,49 @@ def train(
 
 
 class Shared:
-    """The prepared folds, made when the first model needs them."""
+    """The prepared folds, made when the first model needs them.
+
+    The training rows are read and spread once, for every fold and every choice of features: Spark
+    holds them on its own disks.
+    """
 
     def __init__(self, work: Work, study: Study, dataset: Tables, features: Sequence[Feature]):
         self.work, self.study, self.dataset, self.width = work, study, dataset, len(features)
+        self._rows: tuple[Any, int] | None = None
         self._held: dict[tuple[int, ...], Folds] = {}
 
     def folds(self, use: Sequence[int] = ()) -> Folds:
         """The folds, of all features or of those that ``use`` numbers."""
-        from clinloom.learn.training import Folds, spread, training_rows
-        from clinloom.spark.session import cores
+        from clinloom.learn.training import Folds
 
         key = tuple(use)
         if key not in self._held:
+            rows, parts = self._spread()
+            self._held[key] = Folds(rows, folds=self.study.split.folds, use=use, parts=parts)
+        return self._held[key]
+
+    def _spread(self) -> tuple[Any, int]:
+        """The training rows, a DataFrame, and in how many partitions they lie."""
+        from clinloom.learn.training import spread, training_rows
+        from clinloom.spark.session import cores
+        from clinloom.spark.shuffle import ON_DISK
+
+        if self._rows is None:
             table, spark = self.dataset["dataset"], self.work.spark
             parts = spread((table.rows or 0) * self.width * 8, cores(spark))
             salt = json.loads(self.dataset["sides"].text("sides.json"))["fold"]
             frame = with_fold(workers.read(spark, table, DATASET), self.study, salt)
-            rows = training_rows(frame, _column("fold"), parts=parts)
-            self._held[key] = Folds(rows, folds=self.study.split.folds, use=use, parts=parts)
-        return self._held[key]
+            rows = training_rows(frame, _column("fold"), parts=parts).persist(ON_DISK)
+            self._rows = rows, parts
+        return self._rows
 
     def close(self) -> None:
-        """Let go of prepared rows."""
+        """Let go of the rows, prepared and not."""
         for folds in self._held.values():
             folds.close()
+        if self._rows is not None:
+            self._rows[0].unpersist()
+        self._held, self._rows = {}, None
 
 
 def _column(name: str) -> Any:
@@ -102,19 +120,18 @@ def _train(
 ) -> None:
     from clinloom.learn import training
 
+    model = f"models.{name}"
     trained = training.tune(
         name,
         study.models[name],
         shared.folds(),
         seed=study.seed,
         by=study.evaluate.threshold,
-        place=str(out.scratch("trees")),
+        place=str(out.folder(model, "spark")),
     )
     scorer = scorer_of(trained)
     worst = _agree(work, dataset, trained, scorer)
-    model = f"models.{name}"
     out.put(model, "scorer.npz", scorer.dump())
-    saved.save(trained.pipeline, out.folder(model, "spark"))
     found = {
         "title": algorithm(name).TITLE,
         "point": trained.point,
@@ -171,16 +188,17 @@ def modalities(
         from clinloom.learn import training
 
         point, place = told(models, name)["point"], out.scratch("trees")
-        for kind in MODALITIES:
-            shared = Shared(work, study, dataset, features)
-            try:
+        shared = Shared(work, study, dataset, features)
+        try:
+            for kind in MODALITIES:
                 part = shared.folds(use[kind]).part(None)
                 model = training.fit(name, study.models[name], point, part, seed=study.seed)
                 arrays = training.flattened(name, model, str(place / kind))
-            finally:
-                shared.close()
-            made = Scorer(name, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)
-            out.put("modalities", f"{kind}.npz", made.dump())
+                shared.folds(use[kind]).close()
+                made = Scorer(name, part.preparation.statistics, arrays, 1.0, 0.0, 0.5)
+                out.put("modalities", f"{kind}.npz", made.dump())
+        finally:
+            shared.close()
 
     options = [plain(study.models[name]), study.seed]
     made = work.step("modalities", do, options=options, inputs=keys(work, models, "features"))

@@ -46,6 +46,7 @@ STARTED = {  # for a session that is started here
 }
 ALONE = {  # and on this machine alone
     "spark.shuffle.compress": "false",  # slices are packed already, and no network is spared
+    "spark.python.daemon.module": "clinloom.spark.daemon",  # found: workers here have this Python
     "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC -Dlog4j2.configurationFile={QUIET_URI}",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",

@@ -7,6 +7,7 @@ what comes back through Spark is a receipt and small partial sums. The one shuff
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -253,6 +254,8 @@ def _armed(work: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:
 
     def armed(batches: Batches) -> Batches:
         pa.set_cpu_count(1)
+        if not gc.get_freeze_count():  # a collection after every task: not of libraries as well
+            gc.freeze()
         files.use(options)
         try:
             yield from work(batches)
