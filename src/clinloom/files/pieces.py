@@ -71,6 +71,10 @@ class Piece:
             data = _bytes(self.path)
             return joined(gunzipped([data]), self.whole) if is_gzip("", data) else data
         most = min(self.whole, self.most)
+        if self.member is not None and self.size <= min(most, RANGE):
+            data = self._member()
+            if len(data) <= most and not is_gzip(self.name, data):
+                return data
         return joined(self._unpacked(most), most)
 
     def blocks(self) -> Iterator[bytes]:
@@ -93,8 +97,11 @@ class Piece:
         elif self.large:
             yield from archives.blocks(self.path, self.member, self.size, self.record)
         else:
-            found = (self.size, self.record, self.run, self.stamp)
-            yield archives.member(self.path, self.member, *found)
+            yield self._member()
+
+    def _member(self) -> bytes:
+        found = (self.size, self.record, self.run, self.stamp)
+        return archives.member(self.path, self.member or "", *found)
 
     @property
     def large(self) -> bool:

@@ -185,9 +185,9 @@ def _subjects(
     named = rows.drop_columns([n for n in ("patient", "system") if n in rows.column_names])
     named = _veiled(named, who, own).append_column("subject_id", own)
     empty = nobody(values, counted=naming.counted)
-    if not pc.any(empty).as_py():
-        return named, None
     lost = pc.fill_null(empty.take(who.indices), False)
+    if not pc.any(lost).as_py():  # of a file's words, a placeholder may be no patient's
+        return named, None
     if keep:
         at = named.schema.get_field_index("subject_id")
         return named.set_column(at, "subject_id", pc.if_else(lost, None, own)), None

@@ -27,7 +27,8 @@ DICTIONARY = {
     "rule",
     "reason",
 }
-UNIQUE = {"record_id"}  # of this, a dictionary or a least and greatest value help nobody
+UNIQUE = {"record_id"}  # of this, a dictionary helps nobody, nor does more than quick packing
+QUICK = -2  # level of zstd: half the time of 1, a twentieth more bytes
 ROW_GROUP = 1 << 19
 
 
@@ -55,8 +56,10 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         self._path = self._open.enter_context(files.building(self.file))
         plain = [name for name in self.schema.names if name not in UNIQUE]
-        options: Any = {"compression": "zstd", "compression_level": 1, "store_schema": False}
-        options |= {"use_dictionary": plain, "write_statistics": plain}
+        told = [name for name in plain if name not in DICTIONARY]  # each part has about all words
+        quick = {name: QUICK if name in UNIQUE else 1 for name in self.schema.names}
+        options: Any = {"compression": "zstd", "compression_level": quick, "store_schema": False}
+        options |= {"use_dictionary": plain, "write_statistics": told}
         self._writer = pq.ParquetWriter(self._path, self.schema, **options)
         return self
 

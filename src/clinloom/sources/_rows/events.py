@@ -42,7 +42,7 @@ def parcels(
     parcel told already, to which these are added.
     """
     patient = _patients(rows, mark, options)
-    found = set(pc.unique(patient).drop_null().to_pylist()) - seen
+    found = set(pc.unique(patient).drop_null().cast(pa.string()).to_pylist()) - seen
     seen |= found
     parcel = links((p, p) for p in sorted(found))
     if options.code:
