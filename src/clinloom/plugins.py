@@ -47,7 +47,7 @@ def offered(room: str) -> list[metadata.EntryPoint]:
 
 
 @cache
-def _offers() -> metadata.EntryPoints:
+def _offers() -> Any:  # EntryPoints, before Python 3.12 with an older interface besides
     """What all installed packages offer: a file of each is read."""
     return metadata.entry_points()
 

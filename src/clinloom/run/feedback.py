@@ -52,10 +52,10 @@ def counted(place: Address, by: str) -> dict[str, Any]:
                 told.add(one.get("card"), at, number, OUTCOMES.index(outcome), _reason(one))
             except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
                 unreadable += 1
-    number, outcome, reason = told.last()
+    held, outcome, reason = told.last()
     shown = []
-    for period in np.unique(number).tolist():
-        cards = np.bincount(outcome[number == period], minlength=len(OUTCOMES)).tolist()
+    for period in np.unique(held).tolist():
+        cards = np.bincount(outcome[held == period], minlength=len(OUTCOMES)).tolist()
         shown.append(_period(periods.label(period, by), *cards))
     counts = np.bincount(reason[reason >= 0], minlength=len(told.codes)).tolist()
     most = sorted(zip(told.codes, counts, strict=True), key=lambda pair: -pair[1])[:REASONS]
