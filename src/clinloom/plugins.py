@@ -15,6 +15,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from clinloom.errors import MissingDependency, UsageError, instead
 from clinloom.study import Model, RuleModel, SourceModel
