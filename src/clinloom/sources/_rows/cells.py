@@ -32,13 +32,19 @@ def measured(column: pa.Array, missing: Sequence[str] = (), decimal: str = ".") 
     comparator, as "<0.1", is a number and says so in its text.
     """
     if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
+        column = encoded(column)
     numbers, texts, like = _distinct(column.dictionary, missing, decimal)
     number, text = numbers.take(column.indices), texts.take(column.indices)
     if column.null_count:
         text = pc.if_else(pc.is_null(column.indices), "", text)
     some = pc.any(like).as_py()
     return Measured(number, text, like.take(column.indices).fill_null(False) if some else None)
+
+
+def encoded(column: pa.Array) -> pa.DictionaryArray:
+    """The column as a dictionary; numbers of 16 bits, which not every Arrow codes, as of 32."""
+    wide = column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+    return wide.dictionary_encode()
 
 
 def texts(column: pa.Array, missing: Sequence[str] = ()) -> pa.Array:
@@ -55,7 +61,7 @@ def empty(column: pa.Array) -> pa.Array | None:
     None where all hold something.
     """
     if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
+        column = encoded(column)
     values = column.dictionary
     if pa.types.is_floating(values.type):
         blank = pc.is_nan(values)
