@@ -10,9 +10,9 @@ import time
 
 import httpx
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tests.contracts.test_whole_run import events_of
 
 import clinloom
 from clinloom.deploy import registry
@@ -51,27 +51,28 @@ def _answers(url):
 
 
 @pytest.fixture(scope="module")
-def tracked(server, done):
-    return registry.track(done.out, uri=server, register="failure", alias="champion")
+def tracked(server, finished):
+    return registry.track(finished, uri=server, register="failure", alias="champion")
 
 
-def test_a_run_is_tracked_once_with_what_it_found(server, done, tracked):
+def test_a_run_is_tracked_once_with_what_it_found(server, finished, tracked):
     run = mlflow.MlflowClient(server).get_run(tracked["run"])
-    metrics = json.loads((done.out / "metrics.json").read_text())
+    metrics = json.loads((finished / "metrics.json").read_text())
     auroc = metrics["models"][metrics["selected"]]["test"]["auroc"]
     assert run.data.metrics["auroc"] == auroc["value"]
     assert run.data.metrics["auroc.low"] == auroc["low"]
     assert run.data.params["selected"] == metrics["selected"]
     kept = mlflow.MlflowClient(server).list_artifacts(run.info.run_id)
     assert {"report.html", "metrics.json"} <= {artifact.path for artifact in kept}
-    again = registry.track(done.out, uri=server, register="failure", alias="champion")
+    again = registry.track(finished, uri=server, register="failure", alias="champion")
     assert again == tracked  # no second run, no second version
 
 
-def test_its_bundle_scores_by_name_as_from_its_folder(done, tracked):
-    known = pq.read_table(done.out / "tables" / "predictions").slice(0, 5)
-    events = events_of(done, known.column("subject_id").combine_chunks())
-    mine = clinloom.load_bundle(done.out / "bundle").predict(events)
+def test_its_bundle_scores_by_name_as_from_its_folder(finished, tracked):
+    known = pq.read_table(finished / "tables" / "predictions").slice(0, 5)
+    table = pq.read_table(finished / "tables" / "events")
+    events = table.filter(pc.is_in(table.column("subject_id"), known.column("subject_id")))
+    mine = clinloom.load_bundle(finished / "bundle").predict(events)
     assert tracked["model"] == "models:/failure@champion"
     assert clinloom.load_bundle(tracked["model"]).predict(events).equals(mine)
     assert published(tracked["model"]) == "1"
@@ -82,11 +83,11 @@ def test_its_bundle_scores_by_name_as_from_its_folder(done, tracked):
     assert np.array_equal(found["predicted_boolean_probability"], wanted)
 
 
-def test_what_is_not_there_is_told_with_a_mend(server, done, tracked, tmp_path):
+def test_what_is_not_there_is_told_with_a_mend(server, finished, tracked, tmp_path):
     with pytest.raises(StoreError, match="no such model") as told:
         clinloom.load_bundle("models:/failure@nobody")
     assert "clinloom track" in told.value.mend
     with pytest.raises(UsageError, match="no finished run"):
         registry.track(tmp_path, uri=server)
     with pytest.raises(UsageError, match="an alias belongs"):
-        registry.track(done.out, uri=server, alias="champion")
+        registry.track(finished, uri=server, alias="champion")

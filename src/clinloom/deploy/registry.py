@@ -134,11 +134,12 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _signature(mlflow: Any) -> Any:
     """Events in, predictions out."""
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType  # its own times have no zone
 
     given = Schema(
         [
             ColSpec("long", "subject_id"),
-            ColSpec("datetime", "time", required=False),
+            ColSpec(AnyType(), "time", required=False),
             ColSpec("string", "code"),
             ColSpec("double", "numeric_value", required=False),
             ColSpec("string", "text_value", required=False),
@@ -148,7 +149,7 @@ def _signature(mlflow: Any) -> Any:
     answer = Schema(
         [
             ColSpec("long", "subject_id"),
-            ColSpec("datetime", "prediction_time"),
+            ColSpec(AnyType(), "prediction_time"),
             ColSpec("boolean", "predicted_boolean_value"),
             ColSpec("double", "predicted_boolean_probability"),
         ]
@@ -203,8 +204,10 @@ def _fetched(name: str, number: str) -> Address:
 
 def _mlflow() -> Any:
     try:
-        import mlflow
-        import mlflow.pyfunc
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of its own types
+            import mlflow
+            import mlflow.pyfunc
     except ImportError:
         mend = "pip install 'clinloom[mlflow]'"
         raise MissingDependency("MLflow is not installed", mend=mend) from None
