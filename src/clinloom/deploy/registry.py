@@ -134,12 +134,14 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _signature(mlflow: Any) -> Any:
     """Events in, predictions out."""
     from mlflow.types import ColSpec, Schema
-    from mlflow.types.schema import AnyType  # its own times have no zone
+    from mlflow.types.schema import AnyType
+
+    timed = AnyType()  # type: ignore[no-untyped-call]  # its own times have no zone
 
     given = Schema(
         [
             ColSpec("long", "subject_id"),
-            ColSpec(AnyType(), "time", required=False),
+            ColSpec(timed, "time", required=False),
             ColSpec("string", "code"),
             ColSpec("double", "numeric_value", required=False),
             ColSpec("string", "text_value", required=False),
@@ -149,7 +151,7 @@ def _signature(mlflow: Any) -> Any:
     answer = Schema(
         [
             ColSpec("long", "subject_id"),
-            ColSpec(AnyType(), "prediction_time"),
+            ColSpec(timed, "prediction_time"),
             ColSpec("boolean", "predicted_boolean_value"),
             ColSpec("double", "predicted_boolean_probability"),
         ]
