@@ -51,6 +51,8 @@ def test_a_card_counts_once_as_it_was_told_of_last(tmp_path):
     file.write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "c0.json").write_text('{"card": "c0"}\n')
+    none = feedback.counted(files.address(tmp_path / "cards"), "month")
+    assert none == {"periods": [], "reasons": [], "unreadable": 0}  # so far
     for place in (file, tmp_path):
         found = feedback.counted(files.address(place), "month")
         [month] = found["periods"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import msgspec
 
 SEARCHED = b'"searchset"'
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
 class Mode(msgspec.Struct):
@@ -28,10 +32,10 @@ class Entry(msgspec.Struct):
 
 
 class Link(msgspec.Struct):
-    """Bundle.link."""
+    """Bundle.link; a Patient's links are others, and have neither."""
 
-    relation: str
-    url: str
+    relation: str | None = None
+    url: str | None = None
 
 
 class Issue(msgspec.Struct):
@@ -66,14 +70,18 @@ def whole(data: bytes) -> bool:
     """
     if SEARCHED not in data:
         return True
-    try:
-        if data.lstrip().startswith(b"["):
-            pages = msgspec.json.decode(data, type=list[Head])
-        else:
-            pages = [head(data)]
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return True
-    pages = [page for page in pages if page.type == "searchset"]
+    pages = [page for page in _heads(data) if page.type == "searchset"]
     found = sum(entry.found for page in pages for entry in page.entry or ())
     total = max((page.total or 0 for page in pages), default=0)
     return found >= total and (not pages or not all(page.more for page in pages))
+
+
+def _heads(data: bytes) -> Iterator[Head]:
+    """Of those that can be read: other resources of an array may hold anything."""
+    parts = [msgspec.Raw(data)]
+    with suppress(*UNREADABLE):
+        if data.lstrip().startswith(b"["):
+            parts = msgspec.json.decode(data, type=list[msgspec.Raw])
+    for part in parts:
+        with suppress(*UNREADABLE):
+            yield head(part)

@@ -136,10 +136,10 @@ def _reason(one: Any) -> str | None:
 
 def _lines(place: Address) -> Iterator[bytes]:
     """The lines that are not empty of a file, or of all ``*.jsonl`` below a folder."""
-    found = [entry.address for entry in files.listed(place)]
-    if found and found != [place]:
+    found = [entry.address for entry in files.listed(place)] or [place]
+    if found != [place]:  # in which there may be cards, of none of which feedback came yet
         found = [file for file in found if file.name.endswith(".jsonl")]
-    for file in found or [place]:
+    for file in found:
         yield from _of_file(file)
 
 
