@@ -16,7 +16,7 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.deploy.door import Door
 from clinloom.deploy.explain import Explainer
 from clinloom.run import feedback, score
-from clinloom.tables import SCORES
+from clinloom.tables import CROSSWALK, SCORES
 
 TOKEN = {"authorization": "Bearer secret"}
 NOT_USEFUL = {"outcome": "not_useful", "reason": "known"}
@@ -174,3 +174,9 @@ def test_scoring_tells_the_reasons_that_the_service_tells(published):
         assert [r["text"] for r in row["reasons"]] == [r.text for r in wanted]
         assert [r["contribution"] for r in row["reasons"]] == [r.contribution for r in wanted]
     assert "reasons" not in SCORES.arrow.names
+    subjects = plain.column("subject_id").unique().to_pylist()[1:]
+    own = [{"system": "#ehr", "identifier": f"M{n}", "subject_id": n} for n in subjects]
+    both = score.scored(events, CROSSWALK.rows(own), **told, reasons=3)["predictions"]
+    assert both.drop_columns(["patient", "system"]).equals(found)
+    names = [f"M{n}" if n in subjects else None for n in both.column("subject_id").to_pylist()]
+    assert both.column("patient").to_pylist() == names

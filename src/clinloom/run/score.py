@@ -241,8 +241,10 @@ def scored(
     if reasons:
         made = made.append_column(REASONS.name, _reasons(loaded, values, reasons))
     if known is not None:
-        made = made.join(_identifiers(known), "subject_id")
-        made = made.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
+        own = _identifiers(known)
+        at = pc.index_in(made.column("subject_id"), own.column("subject_id").combine_chunks())
+        for name in ("patient", "system"):  # a join takes no lists, such as reasons
+            made = made.append_column(name, own.column(name).take(at))
     return {"predictions": made, "flow": flow, **more}
 
 
