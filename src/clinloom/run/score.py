@@ -87,6 +87,8 @@ def score(
     if reasons and form not in EXPLAINED:
         mend = f"--as is one of {', '.join(EXPLAINED)}, or leave --reasons out"
         raise UsageError(f"no reasons are told as {form}", where="--reasons", mend=mend)
+    if reasons < 0:
+        raise UsageError("reasons are 0 or more", where="--reasons", mend="give 5, or leave it out")
     target = files.address(out)
     files.use({**files.settings(), **_storage(overrides)})
     loaded = Bundle.load(bundle)
