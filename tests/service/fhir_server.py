@@ -37,7 +37,8 @@ class Hospital:
     """What the server holds, by type and id, and how it behaves.
 
     ``faults``: what becomes of the next transactions, one each: a status, ``lost`` (the connection
-    ends before), ``late`` (after all was done), or None. ``refuses``: a rule of its own.
+    ends before), ``late`` (after all was done), or None. ``refuses``: a rule of its own; ``fails``:
+    one by which it answers 500.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Hospital:
         self.versions: dict[tuple[str, str], int] = {}
         self.faults: list[int | str | None] = []
         self.refuses: Callable[[Resource], bool] = lambda _: False
+        self.fails: Callable[[Resource], bool] = lambda _: False
         self.transactions: list[int] = []
         self.token: str | None = None
 
@@ -120,6 +122,8 @@ class Hospital:
             lacking = [name for name in REQUIRED[place[0]] if not resource.get(name)]
             if lacking or self.refuses(resource):
                 raise Refused(422, "business-rule", f"refused: {json.dumps(resource)}")
+            if self.fails(resource):
+                raise Refused(500, "exception", "it fails")
             self.put({**resource, "id": place[1]})
         told = [{"response": {"status": s, "location": "/".join(place)}} for place, s in places]
         return {"resourceType": "Bundle", "type": "transaction-response", "entry": told}

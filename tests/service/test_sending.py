@@ -167,21 +167,58 @@ def test_a_sending_that_was_cut_off_goes_on_where_it_was(published, file, hospit
             send(str(published), to=to, **asked)
         assert "goes on from there" in caught.value.mend
         assert receipt(file)["lines"] == 6 and not receipt(file)["done"]
+        [place] = (file.parent / f"{file.name}.sent").glob("*")
+        (place / "rejected").mkdir()  # as a stop before the receipt leaves it
+        (place / "rejected" / "part-000000000006.parquet").write_bytes(b"")
         hospital.faults = []
         told = send(str(published), to=to, **asked)
-    assert told["sent"] == PATIENTS and len(hospital.transactions) == 5
+    assert told["sent"] == PATIENTS and len(hospital.transactions) == 5 and not rejected(file)
     assert counts(hospital) == {"Device": 1, **dict.fromkeys(KINDS, PATIENTS)}
+
+
+@pytest.mark.parametrize("at_once", [5, 1])
+def test_what_a_server_always_fails_at_is_rejected_and_the_rest_goes_on(
+    published, file, hospital, at_once
+):
+    bad = [{"reference": f"Patient/own{number}"} for number in (4, 5)]
+    hospital.fails = lambda one: one.get("subject") in bad
+    asked = {"predictions": str(file), "at_once": at_once, "patience": 0.02}
+    with serving(hospital) as to:
+        told = send(str(published), to=to, **asked)
+    assert (told["sent"], told["rejected"]) == (PATIENTS - 2, 2)
+    found = [(row["position"], row["reason"]) for row in rejected(file)]
+    assert found == [(5, "500 exception"), (6, "500 exception")]
+
+
+def test_a_server_that_fails_at_everything_ends_the_sending(published, file, hospital):
+    hospital.fails = lambda one: "subject" in one
+    with serving(hospital) as to, pytest.raises(SourceError, match="could not take"):
+        send(str(published), predictions=str(file), to=to, patience=0.02)
+    assert not rejected(file)
+
+
+def test_an_answer_of_no_fhir_server_refuses_nothing(published, file, hospital):
+    hospital.faults = [404]
+    with serving(hospital) as to:
+        with pytest.raises(SourceError, match="as no FHIR server"):
+            send(str(published), predictions=str(file), to=to)
+        assert send(str(published), predictions=str(file), to=to)["sent"] == PATIENTS
+    assert not rejected(file)
 
 
 def test_lines_that_are_none_of_a_scoring_are_rejected(published, file, hospital, lines):
     nobody = json.loads(lines[0])
     nobody["subject"] = {"identifier": {"value": "M00000"}}
-    wrong = ["{", '{"resourceType": "Patient"}', '{"resourceType": "RiskAssessment"}', "[]"]
+    less = json.loads(lines[2])
+    del less["method"]
+    wrong = ["{", json.dumps(less), '{"resourceType": "Patient"}']
+    wrong += ['{"resourceType": "RiskAssessment"}', "[]"]
     file.write_text("\n".join([*wrong, json.dumps(nobody), lines[1]]))
     with serving(hospital) as to:
         assert send(str(published), predictions=str(file), to=to)["sent"] == 1
     assert [row["reason"] for row in rejected(file)] == [
         "malformed_json",
+        "not_of_a_scoring",
         "not_a_risk_assessment",
         "not_of_a_scoring",
         "not_of_a_scoring",

@@ -15,8 +15,9 @@ from clinloom.cohort import due
 from clinloom.deploy.bundle import Bundle
 from clinloom.deploy.door import Door
 from clinloom.deploy.explain import Explainer
+from clinloom.files import address
 from clinloom.run import feedback, score
-from clinloom.tables import SCORES
+from clinloom.tables import CROSSWALK, SCORES
 
 TOKEN = {"authorization": "Bearer secret"}
 NOT_USEFUL = {"outcome": "not_useful", "reason": "known"}
@@ -50,7 +51,7 @@ def listed(ward):
 def test_todays_patients_by_risk_and_what_changed_since_yesterday(ward):
     found = listed(ward)
     assert found["title"] == "Respiratory failure within 30 days of admission"
-    assert found["as_of"] == "2026-03-09T08:00:00Z"
+    assert found["as_of"] == "2026-03-09T08:00:00Z" and found["by"] == "not told"
     patients = found["patients"]
     assert [p["patient"] for p in patients] == ["M2", "M1", "M3"]  # M4 is not on today's list
     assert [p["risk"] for p in patients] == [0.7, 0.6, 0.1]
@@ -103,9 +104,8 @@ def test_answers_are_kept_without_a_patient_and_counted_by_the_monitor(ward, fol
     assert not any(secret in kept for secret in (b"M1", b"M2", str(wards.BIG + 1).encode()))
     lines = [json.loads(line) for line in kept.splitlines()]
     assert sorted(line["outcome"] for line in lines) == ["accepted", "accepted", "overridden"]
-    one = folder.parent / "feedback.jsonl"
-    one.write_bytes(kept)
-    assert feedback.counted(one, "month")["unreadable"] == 0
+    counted = feedback.counted(address(folder / "feedback"), "month")
+    assert counted["unreadable"] == 0 and len(counted["periods"]) == 1
     assert "M1" not in ward.log and str(wards.BIG + 1) not in ward.log
 
 
@@ -146,6 +146,11 @@ def test_a_new_list_is_taken_up_and_a_file_that_is_none_is_left_out(published, s
     assert '"event": "no_list"' in ward.log
     wards.write(folder, {"M2": 0.9})
     assert [p["patient"] for p in listed(ward)["patients"]] == ["M2"]
+    other = {**Bundle.load(published).scored_by, "mark": "other.npz", "threshold": 0.8}
+    file = folder / "2026-03-10.parquet"
+    table = pq.read_table(folder / "2026-03-09.parquet")
+    pq.write_table(table.replace_schema_metadata({"clinloom.bundle": json.dumps(other)}), file)
+    assert listed(ward)["by"] == "other" and listed(ward)["model"]["threshold"] == 0.8
 
 
 def test_a_list_without_identifiers_and_reasons_is_shown_by_number(published, started, tmp_path):
@@ -174,3 +179,9 @@ def test_scoring_tells_the_reasons_that_the_service_tells(published):
         assert [r["text"] for r in row["reasons"]] == [r.text for r in wanted]
         assert [r["contribution"] for r in row["reasons"]] == [r.contribution for r in wanted]
     assert "reasons" not in SCORES.arrow.names
+    subjects = plain.column("subject_id").unique().to_pylist()[1:]
+    own = [{"system": "#ehr", "identifier": f"M{n}", "subject_id": n} for n in subjects]
+    both = score.scored(events, CROSSWALK.rows(own), **told, reasons=3)["predictions"]
+    assert both.drop_columns(["patient", "system"]).equals(found)
+    names = [f"M{n}" if n in subjects else None for n in both.column("subject_id").to_pylist()]
+    assert both.column("patient").to_pylist() == names

@@ -13,9 +13,12 @@ import json
 import uuid
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from clinloom import files
+from clinloom.deploy._log import fault, warn
 from clinloom.errors import StoreError
 from clinloom.study.cds_hooks import Coding
 
@@ -25,6 +28,21 @@ OUTCOMES = {"acknowledged": "accepted", "not_useful": "overridden"}  # in the wo
 SINCE = 8  # days of answers that are looked at
 
 
+class _Reason(msgspec.Struct):
+    display: str | None = None
+
+
+class _Override(msgspec.Struct):
+    reason: _Reason
+
+
+class _Line(msgspec.Struct):
+    card: str
+    outcome: Literal["accepted", "overridden"]
+    outcomeTimestamp: Annotated[dt.datetime, msgspec.Meta(tz=True)]
+    overrideReason: _Override | None = None
+
+
 class Answers:
     """The answers beside the lists of a folder."""
 
@@ -32,7 +50,7 @@ class Answers:
         self.place = files.address(place) / FOLDER
         self.reasons = {reason.code: reason for reason in reasons}
         self._lock = Lock()
-        self._read: set[str] = set()
+        self._read: dict[str, str] = {}
         self._last: dict[str, dict[str, Any]] = {}
 
     def give(self, subject: str, moment: dt.datetime, outcome: str, reason: str | None) -> None:
@@ -58,30 +76,42 @@ class Answers:
             raise StoreError("a file of this name is there already", where=str(place))
 
     def last(self) -> dict[str, dict[str, Any]]:
-        """By card, the last answer: its outcome, reason (as it is read) and time."""
+        """By card, the last answer: its outcome, reason (as it is read) and time.
+
+        A line that is none, such as one that is half written, is left out, and logged.
+        """
         today = dt.datetime.now(dt.UTC).date()
         days = [f"{today - dt.timedelta(days=n)}" for n in range(SINCE, -1, -1)]
         with self._lock:
             for day in days:
                 for entry in files.listed(self.place / day):
-                    if entry.address.name not in self._read:
+                    name = entry.address.name  # a hidden one is on its way to its name
+                    if not name.startswith(".") and self._read.get(name) != entry.stamp:
                         self._take(entry)
             return dict(self._last)
 
     def _take(self, entry: files.Entry) -> None:
-        self._read.add(entry.address.name)
-        for text in files.read(entry.address).splitlines():
-            told = json.loads(text)
-            coded = told.get("overrideReason", {}).get("reason", {})
-            outcome = next(name for name, said in OUTCOMES.items() if said == told["outcome"])
+        name = entry.address.name
+        try:
+            lines = files.read(entry.address).splitlines()
+        except OSError as error:  # it is read at the next look
+            warn("no_answer", file=name, **fault(error))
+            return
+        self._read[name] = entry.stamp
+        for text in lines:
+            try:
+                told = msgspec.json.decode(text, type=_Line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                warn("no_answer", file=name, **fault(error))
+                continue
             found = {
-                "outcome": outcome,
-                "reason": coded.get("display"),
-                "time": told["outcomeTimestamp"],
+                "outcome": next(name for name, said in OUTCOMES.items() if said == told.outcome),
+                "reason": told.overrideReason.reason.display if told.overrideReason else None,
+                "time": told.outcomeTimestamp,
             }
-            held = self._last.get(told["card"])
+            held = self._last.get(told.card)
             if held is None or held["time"] <= found["time"]:
-                self._last[told["card"]] = found
+                self._last[told.card] = found
 
 
 def card(subject: str, moment: dt.datetime) -> str:

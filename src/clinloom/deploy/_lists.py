@@ -10,38 +10,52 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clinloom import files
 from clinloom.deploy._log import fault, warn
+from clinloom.deploy.bundle import SCORED
 from clinloom.errors import ClinloomError
-from clinloom.tables import PREDICTIONS, REASONS, SCORES
+from clinloom.tables import REASONS, SCORES, conform
 
 FILES = 31  # lists that are looked at: today's and a month before
 MOST = 5_000  # patients of a list, those at the highest risk
 DAY_BEFORE = dt.timedelta(hours=18)  # how much older a risk is that stands for yesterday's
-COLUMNS = (*SCORES.arrow.names, REASONS.name)
+LIST = replace(SCORES, columns=(*SCORES.columns, REASONS))
 
 Row = dict[str, Any]
+
+
+class Scored(msgspec.Struct):
+    """By which bundle a list was scored."""
+
+    study: str
+    title: str | None
+    model: str
+    mark: str
+    threshold: float
 
 
 @dataclass(frozen=True)
 class List:
     """The patients of the newest list by risk, and each one's moments so far, the last one first.
 
-    ``left``: patients at lower risks that it leaves out; ``mark`` changes whenever it does.
+    ``left``: patients at lower risks that it leaves out; ``mark`` changes whenever it does; ``by``:
+    None where it does not tell.
     """
 
     mark: str
     patients: dict[str, list[Row]]
     left: int
+    by: Scored | None = None
 
     @cached_property
     def as_of(self) -> dt.datetime | None:
@@ -83,22 +97,26 @@ class Lists:
                 continue
             try:
                 self._read[name] = entry.stamp, _table(entry)
-            except (OSError, pa.ArrowException, ClinloomError) as error:
+            except (OSError, pa.ArrowException, msgspec.DecodeError, ClinloomError) as error:
                 warn("no_list", file=name, **fault(error))
 
 
 def _table(entry: files.Entry) -> pa.Table:
-    """A list's columns, as far as it has them. Raises ArrowException for what is none."""
+    """A list (LIST), with its metadata.
+
+    Raises ArrowException, DataError or DecodeError for what is none.
+    """
     file = pq.ParquetFile(pa.BufferReader(files.read(entry.address)))
     there = file.schema_arrow.names
-    table = file.read([name for name in COLUMNS if name in there])
-    for name in PREDICTIONS.arrow.names:
-        table = table.set_column(
-            table.schema.get_field_index(name),
-            PREDICTIONS.arrow.field(name),
-            table.column(name).cast(PREDICTIONS.arrow.field(name).type),
-        )
+    table = conform(file.read([name for name in LIST.arrow.names if name in there]), LIST)
+    table = table.replace_schema_metadata(file.metadata.metadata)
+    _by(table)
     return table
+
+
+def _by(table: pa.Table) -> Scored | None:
+    told = (table.schema.metadata or {}).get(SCORED.encode())
+    return None if told is None else msgspec.json.decode(told, type=Scored)
 
 
 def _listed(mark: str, tables: list[pa.Table]) -> List:
@@ -119,7 +137,7 @@ def _listed(mark: str, tables: list[pa.Table]) -> List:
         of = moments[now["subject_id"]]
         times = sorted((t for t in of if t <= now["prediction_time"]), reverse=True)
         patients[str(now["subject_id"])] = [of[t] for t in times]
-    return List(mark, patients, latest.num_rows - shown.num_rows)
+    return List(mark, patients, latest.num_rows - shown.num_rows, _by(newest))
 
 
 def _last(table: pa.Table) -> pa.Table:

@@ -44,6 +44,7 @@ READ = (2, FORMAT)  # 2 scores as well
 DOCUMENT = layout.BUNDLE
 REFUSED = "rejected"
 REGISTRY = "models:/"  # MLflow's
+SCORED = "clinloom.bundle"  # in the metadata of a file of scores: by which bundle they are
 
 
 def publish(
@@ -147,6 +148,17 @@ class Bundle:
         """What tells this publication from others at the same address."""
         mark: str = self.document["parts"]["scorer"]
         return mark
+
+    @property
+    def scored_by(self) -> dict[str, Any]:
+        """What its scores tell of it: study, title, model, mark and threshold."""
+        told = {"study": self.study["name"], "title": self.study.get("title")}
+        return {
+            **told,
+            "model": self.scorer.model,
+            "mark": self.mark,
+            "threshold": self.scorer.threshold,
+        }
 
     @cached_property
     def hash(self) -> str:

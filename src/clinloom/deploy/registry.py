@@ -187,11 +187,12 @@ def local(reference: str) -> Address:
     """Where a registered bundle lies on this machine, fetched once. Raises StoreError."""
     name = reference.removeprefix(REGISTRY).partition("@")[0]
     number = version(reference)
-    return _fetched(name.removesuffix(f"/{number}"), number)
+    server = _mlflow().get_registry_uri()
+    return _fetched(server, name.removesuffix(f"/{number}"), number)
 
 
 @cache
-def _fetched(name: str, number: str) -> Address:
+def _fetched(server: str, name: str, number: str) -> Address:
     mlflow = _mlflow()
     folder = tempfile.mkdtemp(prefix="clinloom-model-")
     try:

@@ -39,6 +39,8 @@ SECONDS = 120.0  # in which a transaction is answered
 FIRST, LONGEST = 1.0, 60.0  # seconds between tries, where the server asks for none
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # a later try may fare better
 CONFLICT, CONFLICTS = 409, 3  # with what others write meanwhile: this often
+FAULT, FAULTS = 500, 3  # of a part of what got nothing else for as long as it was tried: this often
+NOWHERE = frozenset({404, 410})  # without an OperationOutcome: of no FHIR server
 REFUSED = frozenset({400, 404, 409, 410, 412, 413, 422})  # of what was sent, not of who sends
 ISSUES = frozenset(  # the codes of OperationOutcome.issue (R4, value set issue-type)
     "invalid structure required value invariant security login unknown expired forbidden suppressed"
@@ -46,6 +48,8 @@ ISSUES = frozenset(  # the codes of OperationOutcome.issue (R4, value set issue-
     " extension too-costly business-rule conflict transient lock-error no-store exception timeout"
     " incomplete throttled informational".split()
 )
+
+UNKNOWN = "unknown"
 
 
 class Line(NamedTuple):
@@ -142,13 +146,16 @@ class _Server:
             mend = "give the base address, below which /metadata is"
             raise SourceError("no FHIR R4 server is there", where=self.url, mend=mend)
 
-    def takes(self, told: dict[str, Any]) -> str | None:
-        """Send a transaction until it is answered: None, or the reason why it is refused."""
+    def takes(self, told: dict[str, Any], *, part: bool = False) -> str | None:
+        """Send a transaction until it is answered: None, or the reason why it is refused.
+
+        One that only gets FAULT is refused; as ``part`` of such a one after FAULTS tries.
+        """
         data, entries = msgspec.json.encode(told), len(told["entry"])
         end, wait = time.monotonic() + self._patience, FIRST
-        conflicts = 0
+        conflicts = faults = 0
         while True:
-            status, later = "no answer", None
+            status, later, fault = "no answer", None, None
             with suppress(outbound.Unreachable):
                 until = time.monotonic() + SECONDS
                 reply = outbound.post(
@@ -161,12 +168,20 @@ class _Server:
                 conflicts += reply.status == CONFLICT
                 again = reply.status == CONFLICT and conflicts < CONFLICTS
                 if reply.status in REFUSED and not again:
-                    return f"{status} {_issue(reply.body)}"
+                    issue = _issue(reply.body)
+                    if reply.status in NOWHERE and issue is None:
+                        raise self._lost(f"it answered {status}, as no FHIR server does")
+                    return f"{status} {issue or UNKNOWN}"
                 if reply.status not in AGAIN:
                     raise self._lost(f"it answered {status}")
+                if reply.status == FAULT:
+                    faults, fault = faults + 1, f"{status} {_issue(reply.body) or UNKNOWN}"
             pause = max(later or 0.0, wait)
-            if time.monotonic() + pause > end:
-                raise self._lost(f"it still could not take what was sent ({status})")
+            late = time.monotonic() + pause > end
+            if fault and (late or (part and faults >= FAULTS)):
+                return fault
+            if late:
+                raise self.still(status)
             self._note(f"{self.url}: {status}; trying again in {pause:.0f} s")
             time.sleep(pause)
             wait = min(wait * 2, LONGEST)
@@ -180,6 +195,10 @@ class _Server:
             taken = []
         if taken != ["2"] * entries:
             raise self._lost("its answer does not tell that it took each part of a transaction")
+
+    def still(self, status: str) -> SourceError:
+        """What is raised where tries come to an end."""
+        return self._lost(f"it still could not take what was sent ({status})")
 
     def _lost(self, why: str) -> SourceError:
         mend = "what was answered stands in the receipt: the same command goes on from there"
@@ -201,8 +220,9 @@ class _Sending:
         self.place = self._room / "receipt.json"
         fresh = Receipt(server.url, bundle.hash, version, by)
         self.receipt = _kept(self.place, fresh)
-        if not self.receipt.lines:
-            files.remove(self._room / "rejected")
+        for entry in files.listed(self._room / "rejected"):
+            if entry.address.name >= _part(self.receipt.lines):  # of what was not noted
+                files.remove(entry.address)
 
     def all(self, at_once: int, note: Callable[[str], None]) -> None:
         """Send what was not answered yet."""
@@ -237,11 +257,11 @@ class _Sending:
         done: bool = False,
     ) -> None:
         """Send some lines and note that all up to here was answered."""
-        refused = list(self._refused(held))
+        refused = self._refused(held)
         rows = sorted([*lost, *refused], key=lambda row: int(row["position"]))
         receipt = self.receipt
         if rows:
-            file = self._room / "rejected" / f"part-{receipt.lines:012}.parquet"
+            file = self._room / "rejected" / _part(receipt.lines)
             files.folder(file.parent)
             with TableWriter(file, REJECTED) as writer:
                 writer.write(REJECTED.rows(rows))
@@ -251,26 +271,45 @@ class _Sending:
         files.folder(self._room)
         files.write(self.place, json.dumps(asdict(receipt), indent=1).encode())
 
-    def _refused(self, held: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    def _refused(self, held: Sequence[Line]) -> list[dict[str, Any]]:
+        """Send them; rows of those that are refused.
+
+        Raises SourceError where the server fails at all of them: then it is the server.
+        """
+        found = list(self._parted(held)) if held else []
+        failed = [row for row in found if row["reason"].startswith(str(FAULT))]
+        if failed and len(failed) == len(held) and not (len(held) == 1 and self._sound()):
+            raise self._server.still(str(FAULT))
+        return found
+
+    def _sound(self) -> bool:
+        """Whether the server takes the model alone."""
+        told = writeback.transaction([], self._model, dt.datetime.now(dt.UTC))
+        return self._server.takes(told, part=True) is None
+
+    def _parted(self, held: Sequence[Line], *, part: bool = False) -> Iterator[dict[str, Any]]:
         """Send them, in halves where the server refuses them together."""
-        if not held:
-            return
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         told = writeback.transaction([line.told for line in held], self._model, now)
-        reason = self._server.takes(told)
+        reason = self._server.takes(told, part=part)
         if reason is None:
             return
         if len(held) == 1:
             yield self._row(held[0].number, reason, held[0].told["identifier"][0]["value"])
             return
-        half = len(held) // 2
-        yield from self._refused(held[:half])
-        yield from self._refused(held[half:])
+        half, part = len(held) // 2, part or reason.startswith(str(FAULT))
+        yield from self._parted(held[:half], part=part)
+        yield from self._parted(held[half:], part=part)
 
     def _row(self, number: int, reason: str, record: str | None = None) -> dict[str, Any]:
         """A row of REJECTED; ``record``: the key of the prediction."""
         told = {"record_id": record, "stage": "send", "reason": reason, "position": number}
         return {"source": self._server.url, "file": str(self._source), **told}
+
+
+def _part(lines: int) -> str:
+    """The name of a part of `rejected`, of lines after these."""
+    return f"part-{lines:012}.parquet"
 
 
 def _kept(place: Address, fresh: Receipt) -> Receipt:
@@ -300,10 +339,13 @@ def _lines(source: Address, number: int, begin: int) -> Iterator[tuple[int, int,
         yield number + 1, at + len(rest), rest
 
 
-def _issue(body: bytes) -> str:
-    """The code of the first issue of an OperationOutcome: of a fixed list, nobody's value."""
+def _issue(body: bytes) -> str | None:
+    """The code of the first issue of an OperationOutcome: of a fixed list, nobody's value.
+
+    None where there is none.
+    """
     try:
         code = msgspec.json.decode(body)["issue"][0]["code"]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError):
-        return "unknown"
-    return code if code in ISSUES else "unknown"
+        return None
+    return code if isinstance(code, str) and code in ISSUES else UNKNOWN

@@ -50,10 +50,12 @@ def router(service: Service, place: str) -> APIRouter:
     def listed(request: Request) -> Response:
         """Today's list; 304 where nothing has changed since."""
         found, given = lists.current(), answers.last()
-        card = service.standing.current.card
+        served = msgspec.convert(service.standing.current.bundle.scored_by, _lists.Scored)
+        by = found.by or served
         told = {
-            "title": card["title"] or card["study"],
-            "model": {key: card[key] for key in ("study", "model", "mark", "threshold")},
+            "title": by.title or by.study,
+            "model": by,
+            "by": "not told" if found.by is None else "served" if by == served else "other",
             "as_of": found.as_of,
             "left": found.left,
             "reasons": [{"code": r.code, "display": r.display} for r in answers.reasons.values()],

@@ -74,8 +74,10 @@ def parsed(line: bytes, bundle: str) -> dict[str, Any]:
         model = found["performer"]["identifier"]["value"]
         if told["system"] != PREDICTION or not re.fullmatch(r"[0-9a-f]{32}", told["value"]):
             raise Unsendable("not_of_a_scoring")
-        _ = found["prediction"][0]["probabilityDecimal"], found["occurrenceDateTime"]
-        _ = found["subject"].get("reference")
+        [first] = found["prediction"]
+        _ = first["probabilityDecimal"], first["outcome"]["text"]
+        _ = found["occurrenceDateTime"], found["method"]
+        _ = found["subject"].get("reference"), found["subject"].get("identifier", {}).get("value")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unsendable("malformed_json") from None
     except (KeyError, TypeError, IndexError, AttributeError):

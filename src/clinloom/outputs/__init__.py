@@ -107,11 +107,16 @@ def settled(name: str, told: Sequence[str]) -> Model:
     return study.told(plugins.options("outputs", name), told, where=f"--option of --as {name}")
 
 
-def copied(table: Table, parts: Sequence[Address], target: Address) -> int:
-    """Files of a table as one, a few rows at a time; how many rows they hold."""
+def copied(
+    table: Table, parts: Sequence[Address], target: Address, told: Mapping[str, str] | None = None
+) -> int:
+    """Files of a table as one, a few rows at a time; how many rows they hold.
+
+    ``told``: its metadata.
+    """
     with writing(target):
         files.folder(target.parent)
-        with TableWriter(target, table) as writer:
+        with TableWriter(target, table, told) as writer:
             for file in parts:
                 for rows in stream(str(file), None, AT_ONCE):
                     writer.write(rows)

@@ -87,6 +87,8 @@ def score(
     if reasons and form not in EXPLAINED:
         mend = f"--as is one of {', '.join(EXPLAINED)}, or leave --reasons out"
         raise UsageError(f"no reasons are told as {form}", where="--reasons", mend=mend)
+    if reasons < 0:
+        raise UsageError("reasons are 0 or more", where="--reasons", mend="give 5, or leave it out")
     target = files.address(out)
     files.use({**files.settings(), **_storage(overrides)})
     loaded = Bundle.load(bundle)
@@ -241,8 +243,10 @@ def scored(
     if reasons:
         made = made.append_column(REASONS.name, _reasons(loaded, values, reasons))
     if known is not None:
-        made = made.join(_identifiers(known), "subject_id")
-        made = made.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
+        own = _identifiers(known)
+        at = pc.index_in(made.column("subject_id"), own.column("subject_id").combine_chunks())
+        for name in ("patient", "system"):  # a join takes no lists, such as reasons
+            made = made.append_column(name, own.column(name).take(at))
     return {"predictions": made, "flow": flow, **more}
 
 

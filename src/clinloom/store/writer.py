@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,10 @@ def coded(table: Table) -> pa.Schema:
 
 
 class TableWriter:
-    """Writes a file of a declared table at an address, whole or not at all."""
+    """Writes a file of a declared table at an address, whole or not at all; ``told``: metadata."""
 
-    def __init__(self, file: Address, table: Table):
-        self.file, self.table, self.schema = file, table, coded(table)
+    def __init__(self, file: Address, table: Table, told: Mapping[str, str] | None = None):
+        self.file, self.table, self.schema = file, table, coded(table).with_metadata(told)
         self.rows = self.bytes = 0
         self._open = ExitStack()
         self._path: Path  # where it is built, and the writer: both from entry on

@@ -35,11 +35,11 @@ async function refresh() {
   try {
     answer = await ask("list", { headers: state.tag ? { "If-None-Match": state.tag } : {} });
   } catch {
-    return say("The service cannot be reached; what is shown is of before.");
+    return fail("The service cannot be reached");
   }
   if (answer.status === 401) return signIn();
   if (answer.status === 304) return;
-  if (!answer.ok) return say("The list cannot be read now; what is shown is of before.");
+  if (!answer.ok) return fail("The list cannot be read now");
   state.tag = answer.headers.get("etag");
   state.list = await answer.json();
   state.history.clear();
@@ -55,23 +55,33 @@ function signIn() {
   Object.assign(state, { list: null, tag: null });
   state.history.clear();
   at("list").replaceChildren();
+  at("asof").textContent = "";
   at("work").hidden = true;
   at("signin").hidden = false;
   at("token").focus();
 }
 
 const say = (text) => { at("said").textContent = text; };
+// Where no list is shown yet, what went wrong stands in its place.
+function fail(text) {
+  if (state.list) say(`${text}; what is shown is of before.`);
+  else at("asof").textContent = `${text}.`;
+}
 
 function head() {
-  const { title, as_of, model, left } = state.list;
+  const { title, as_of, model, by, left } = state.list;
   document.title = `Worklist: ${title}`;
   at("title").textContent = title;
   at("asof").textContent = as_of ? `Risks as of ${told(as_of)}` : "There is no list yet.";
   const threshold = `Threshold ${percent(model.threshold)}.`;
   const rest = left ? ` ${left} patients at lower risks are left out.` : "";
-  at("model").textContent = `Model ${model.study}, ${model.model}, ${model.mark.slice(0, 12)}. ${threshold}${rest}`;
+  at("model").textContent = `Model ${model.study}, ${model.model}, ${model.mark.slice(0, 12)}. ${threshold}${BY[by] ?? ""}${rest}`;
 }
 
+const BY = {
+  other: " Another bundle is served by now: the list is not by that.",
+  "not told": " By which bundle the list was scored is not told; this is the one that is served.",
+};
 const rise = (patient) => patient.before ? patient.risk - patient.before.risk : null;
 const SHOW = {
   all: () => true,
@@ -90,9 +100,10 @@ function show() {
   const has = (p) => [name(p), ...p.reasons.map((r) => r.text)].some((t) => t.toLowerCase().includes(words));
   const all = state.list.patients;
   const found = all.filter((p) => SHOW[at("show").value](p) && has(p)).sort(ORDER[at("order").value]);
-  const focused = document.activeElement?.dataset?.focus;
+  const focused = document.activeElement?.dataset?.focus, whose = document.activeElement?.closest(".row")?.dataset.patient;
   at("list").replaceChildren(...found.map(row));
-  if (focused) document.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  const same = focused && document.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
+  if (same || whose) (same || document.querySelector(`[data-patient="${CSS.escape(whose)}"] summary`) || at("list")).focus();
   const above = found.filter((p) => p.positive).length;
   const open = found.filter((p) => !p.answer).length;
   say(found.length ? `${found.length} of ${all.length} patients, ${above} above the threshold, ${open} not answered yet.` : "Nobody fits.");
@@ -101,6 +112,7 @@ function show() {
 function row(patient) {
   const found = at("row").content.firstElementChild.cloneNode(true);
   const part = (kind) => found.querySelector(kind);
+  found.dataset.patient = patient.id;
   found.classList.toggle("above", patient.positive);
   part(".percent").textContent = percent(patient.risk);
   part(".flag").textContent = patient.positive ? "▲ above threshold" : "below threshold";
@@ -281,6 +293,6 @@ at("signin").addEventListener("submit", (event) => {
 });
 at("filters").addEventListener("submit", (event) => event.preventDefault());
 for (const id of ["find", "show", "order"]) at(id).addEventListener("input", show);
-setInterval(() => { if (!at("work").hidden && !document.hidden && !document.querySelector(".answer form")) refresh(); }, EVERY);
-document.addEventListener("visibilitychange", () => { if (!document.hidden && !at("work").hidden) refresh(); });
+setInterval(() => { if (at("signin").hidden && !document.hidden && !document.querySelector(".answer form")) refresh(); }, EVERY);
+document.addEventListener("visibilitychange", () => { if (!document.hidden && at("signin").hidden) refresh(); });
 refresh();

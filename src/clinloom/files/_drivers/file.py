@@ -161,8 +161,11 @@ class Local:
 
 
 def _below(folder: str) -> Iterator[Entry]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda e: e.name)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda e: e.name)
+    except FileNotFoundError:  # removed since the one above was read
+        return
     for e in entries:
         if e.is_dir():
             if not e.is_symlink():
