@@ -49,8 +49,8 @@ def left(spark, given, published, tmp_path_factory):
     (place / "ward" / "all.ndjson").write_text(lines)
     write = scoring._write
 
-    def every(work, bundle, made_, target, form, settings):
-        rows = write(work, bundle, made_, target, form, settings)
+    def every(work, bundle, made_, table, target, form, settings):
+        rows = write(work, bundle, made_, table, target, form, settings)
         with work.store.writing("others", "others") as pending:
             known = made_["crosswalk"]
             read = made_["predictions"], SCORES, made_["events"], known, pending
