@@ -1,0 +1,51 @@
+"""Where a stream's files come from, where it goes on from, how it ends, and who may read it."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.service import made
+
+from clinloom import files
+from clinloom.deploy.bundle import Bundle
+from clinloom.errors import ClinloomError, StoreError, UsageError
+from clinloom.events import STATIC
+from clinloom.run import feeds, moments
+from clinloom.run.compare import compare
+from clinloom.run.feeds import Reading
+from clinloom.run.stream import State, Steps
+from clinloom.tables import STREAMED
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Bundle:
+    return Bundle.load(made.publish(tmp_path_factory.mktemp("ends") / "bundle", count=2))
+
+
+def test_files_are_passed_over_and_refused_as_a_run_does(tmp_path, bundle):
+    sources = dict(bundle.resolved.sources)
+    sources["ehr"] = sources["ehr"].model_copy(update={"include": "*.json"})
+    (tmp_path / "a.json").write_bytes(made.body(1))
+    for name in ("b.txt", "c.zip"):
+        (tmp_path / name).write_text("PK\3\4 broken")
+    found = [("ehr", f"file:{tmp_path}/{name}") for name in ("a.json", "b.txt", "c.zip", "d.json")]
+    units = [*feeds._units(found, {"ehr": files.address(tmp_path)}, sources, 2)]
+    assert sorted(piece.name for u in units for piece in u["units"]) == [
+        "a.json",
+        "c.zip",
+        "d.json",
+    ]
+    reading = Reading(sources, late=STATIC, now=1_900_000_000_000_000)
+    parcels = [parcel for unit in units for parcel in feeds._of_files(unit, reading=reading)]
+    told = [row for parcel in parcels if "told" in parcel for row in parcel["told"].to_pylist()]
+    unread = {row["file"] for row in told if row["reason"] == "unreadable_file"}
+    assert unread == {"c.zip", "d.json"} and any("events" in parcel for parcel in parcels)
+
+
+def test_a_source_comes_by_one_folder(bundle):
+    with pytest.raises(UsageError, match="two folders"):
+        feeds.read(["ehr=/a", "events=/c", "ehr=/b"], bundle.resolved.sources)
