@@ -49,3 +49,50 @@ def test_files_are_passed_over_and_refused_as_a_run_does(tmp_path, bundle):
 def test_a_source_comes_by_one_folder(bundle):
     with pytest.raises(UsageError, match="two folders"):
         feeds.read(["ehr=/a", "events=/c", "ehr=/b"], bundle.resolved.sources)
+
+
+@pytest.mark.parametrize(
+    ("batch", "begun", "done", "fits"),
+    [
+        (-1, 0, 0, True),
+        (-1, 1, 0, True),
+        (-1, 1, 1, False),
+        (0, 1, 0, True),
+        (0, 0, 0, False),  # Spark would begin anew with a micro-batch that is passed over
+        (3, 5, 3, True),
+        (3, 4, 4, True),
+        (3, 6, 5, False),  # what came in the micro-batch 4 is in no state
+        (3, 3, 2, False),
+        (3, 4, 0, False),
+    ],
+)
+def test_what_spark_did_and_what_is_kept_are_of_one_stream(tmp_path, batch, begun, done, fits):
+    for room, count in (("offsets", begun), ("commits", done)):
+        for number in range(count):
+            files.write(files.address(tmp_path / room / str(number)), b"")
+            files.write(files.address(tmp_path / room / f".{number}.crc"), b"")
+    store = SimpleNamespace(sweep=lambda: None)
+    steps = SimpleNamespace(work=SimpleNamespace(store=store), state=State("", 1, batch=batch))
+    if fits:
+        Steps.begin(steps, files.address(tmp_path))
+    else:
+        with pytest.raises(StoreError, match="not of one stream"):
+            Steps.begin(steps, files.address(tmp_path))
+
+
+def test_after_a_fault_no_step_is_begun():
+    steps, stopped = object.__new__(Steps), []
+    steps._turn, steps._ended, steps._fault = threading.Lock(), False, None
+
+    def fails():
+        raise StoreError("the disk is full")
+
+    steps.tick = fails
+    query = SimpleNamespace(
+        isActive=True, awaitTermination=lambda *_: False, stop=lambda: stopped.append(1)
+    )
+    with pytest.raises(StoreError, match="full"):
+        steps.follow(query, once=False)
+    with pytest.raises(ClinloomError, match="stopped"):
+        steps.take(None, 0)
+    assert stopped
