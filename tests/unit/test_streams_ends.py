@@ -96,3 +96,12 @@ def test_after_a_fault_no_step_is_begun():
     with pytest.raises(ClinloomError, match="stopped"):
         steps.take(None, 0)
     assert stopped
+
+
+def test_a_streams_predictions_of_which_the_last_counts_are_no_scores(tmp_path):
+    pq.write_table(STREAMED.empty, tmp_path / "1.parquet")
+    with pytest.raises(StoreError, match="last version"):
+        moments.read(str(tmp_path), None, None)
+    left = STREAMED.empty.drop_columns(["version", "withdrawn"])
+    pq.write_table(pa.table(left), tmp_path / "1.parquet")
+    moments.read(str(tmp_path), None, None)
