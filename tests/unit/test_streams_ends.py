@@ -105,3 +105,11 @@ def test_a_streams_predictions_of_which_the_last_counts_are_no_scores(tmp_path):
     left = STREAMED.empty.drop_columns(["version", "withdrawn"])
     pq.write_table(pa.table(left), tmp_path / "1.parquet")
     moments.read(str(tmp_path), None, None)
+
+
+def test_bundles_for_other_outcomes_are_not_compared(tmp_path, bundle):
+    study = made.STUDY.replace("within: 30d", "within: 90d")
+    other = made.publish(tmp_path / "other", count=2, study=study)
+    more = {"predictions": "none", "challenger_predictions": "none"}
+    with pytest.raises(UsageError, match="another outcome"):
+        compare(str(bundle.place), str(other), **more)
