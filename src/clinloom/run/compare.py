@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from clinloom import files
 from clinloom.deploy.bundle import Bundle
-from clinloom.errors import DataError
+from clinloom.errors import DataError, UsageError
 from clinloom.evaluate import FEWEST, rivals
 from clinloom.evaluate.rivals import Drawn
 from clinloom.events import column, numbers
@@ -66,6 +66,12 @@ def compare(
     DataError where fewer than 5 moments have, or have not, the outcome.
     """
     one, other = Bundle.load(bundle), Bundle.load(challenger)
+    if one.resolved.cohort.outcome != other.resolved.cohort.outcome:
+        raise UsageError(
+            "the challenger foretells another outcome, or within another time",
+            where=challenger,
+            mend="give a bundle for the same question",
+        )
     sides = [
         moments.read(predictions, outcomes, None),
         moments.read(challenger_predictions, None, None),

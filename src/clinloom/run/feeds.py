@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,6 +73,13 @@ def read(told: Sequence[str], sources: Mapping[str, SourceModel]) -> list[Feed]:
             mend = instead(name, [*sources, EVENTS])
             raise UsageError(f"the study has no source '{name}'", where="--from", mend=mend)
         found.append(_checked(Feed(name, place), sources))
+    names = [feed.name for feed in found if feed.folder is not None]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(
+            f"the source '{twice}' comes by two folders, in which files may have the same names",
+            where="--from",
+            mend="give one folder that holds both",
+        )
     return found
 
 
@@ -211,10 +219,23 @@ def _address(place: str, root: Address) -> Address:
 
 
 def _planned(name: str, at: Address, root: Address, options: SourceModel) -> Iterator[Piece]:
+    """A new file's units; what is gone, or an archive that cannot be opened, cannot be read."""
     above = at.relative_to(root).rpartition("/")[0]
     alone = options.model_copy(update={"path": str(at), "include": "*"})
-    for unit in cast(Iterator[Piece], load(options.type).plan(alone, f"sources.{name}")):
-        yield replace(unit, name=f"{above}/{unit.name}" if above else unit.name)
+    include = str(getattr(options, "include", "*"))
+    try:
+        units = list(cast(Iterator[Piece], load(options.type).plan(alone, f"sources.{name}")))
+    except SourceError as error:
+        try:
+            files.read(at, 0, 1)
+        except FileNotFoundError:
+            pass
+        except OSError:  # that may be mended, and the step be done again
+            raise error from None
+        units = [Piece(at.name, str(at), 0, files.BROKEN)]
+    for unit in units:
+        if unit.member == files.BROKEN or fnmatchcase(unit.name.rpartition("/")[2], include):
+            yield replace(unit, name=f"{above}/{unit.name}" if above else unit.name)
 
 
 def _of_files(unit: Mapping[str, Any], *, reading: Reading) -> Iterator[dict[str, pa.Table]]:

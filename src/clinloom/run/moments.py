@@ -89,6 +89,13 @@ def _stored(found: Sequence[Address], place: files.Where, table: Table) -> Store
         raise StoreError("no Parquet file is here", where=str(place))
     for file in dict.fromkeys((found[0], found[-1])):
         held = stored.opened(str(file), None, coded=False).schema_arrow.names
+        if table is PREDICTIONS and "withdrawn" in held:
+            raise StoreError(
+                "these are a stream's, of which only the last version of each moment counts",
+                where=str(file),
+                mend="write those that are not withdrawn to a file without the columns version and"
+                " withdrawn",
+            )
         for name in table.arrow.names:
             if name not in held:
                 wanted = ", ".join(table.arrow.names)

@@ -62,6 +62,12 @@ def recalibrate(
             where="--out",
             mend="give another address, so that the model as it was can be gone back to",
         )
+    if not files.exists(target / bundles.DOCUMENT) and any(True for _ in files.listed(target)):
+        raise UsageError(
+            "--out holds other files and no bundle: what is not the bundle's own is taken away",
+            where="--out",
+            mend="give an address where nothing is, or a bundle that may be replaced",
+        )
     reference, scorer = loaded.reference, loaded.scorer
     given = moments.read(predictions, outcomes, features)
     groups = subgroups(loaded.features)

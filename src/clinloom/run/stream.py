@@ -208,8 +208,11 @@ class Steps:
     def begin(self, spark: Address) -> None:
         """Take away what killed steps left. Raises StoreError where Spark's part is of another."""
         self.work.store.sweep()
-        committed = any(True for _ in files.listed(spark / "commits"))
-        if (self.state.batch < 0) == committed and (committed or self.state.batch > 0):
+        begun, done = (
+            max((int(name) for name in _names(room) if name.isdigit()), default=-1)
+            for room in (spark / "offsets", spark / "commits")
+        )
+        if not self.state.batch - 1 <= done <= self.state.batch <= begun:
             raise StoreError(
                 "Spark's checkpoint and what is kept of patients are not of one stream",
                 where=str(spark.parent),
@@ -219,19 +222,25 @@ class Steps:
     def follow(self, query: Any, *, once: bool) -> None:
         """Until the query ends; meanwhile, what becomes due by time alone is a step of its own."""
         try:
-            while not query.awaitTermination(PATIENCE):
+            while query.isActive:
+                time.sleep(PATIENCE)  # here, and in no call of Spark's, a signal mostly comes
                 self.tick()
+            query.awaitTermination()
             if once:
                 self.tick()
         except KeyboardInterrupt:
-            with self._turn:
-                self._ended = True
-            query.stop()
+            self._stop(query)
         except Exception as error:
-            query.stop()
+            self._stop(query)
             if isinstance(error, ClinloomError):
                 raise
             raise self._fault or error from None
+
+    def _stop(self, query: Any) -> None:
+        """After the step at work no other is begun."""
+        with self._turn:
+            self._ended = True
+        query.stop()
 
     def take(self, frame: DataFrame, batch: int) -> None:
         """A micro-batch; what was committed already is passed over."""
@@ -321,3 +330,7 @@ def _file(room: str, version: int) -> str:
 
 def _present() -> int:
     return time.time_ns() // 1000
+
+
+def _names(room: Address) -> Iterator[str]:
+    return (entry.address.name for entry in files.listed(room))
