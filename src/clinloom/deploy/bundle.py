@@ -257,11 +257,16 @@ def _registered(place: str | os.PathLike[str]) -> Address | None:
 
 
 def present(events: pa.Table, now: int) -> Ints:
-    """The present of each patient (p,), in microseconds: ``now``; NEVER where events lie past it.
+    """The present of each patient (p,), in microseconds: ``now``; NEVER where dates were shifted.
 
-    Such a patient's dates were shifted, which says nothing of another's.
+    They were where all that is told of the patient, birth aside, lies past ``now``: one fact that
+    was by then shows that the dates are true, and what lies ahead of it is planned, mistaken, or
+    known at the end of today. Nobody's dates say anything of another's.
     """
-    return np.where(History(events).last_seen > now, NEVER, now)
+    history = History(events)
+    if not (history.last_seen > now).any():
+        return np.full(len(history.subjects), now)
+    return np.where(history.first_begun > now, NEVER, now)
 
 
 def acquired(events: Any) -> pa.Table:
