@@ -190,11 +190,11 @@ def _until(history: History, definition: Cohort, found: Moments, data_end: int |
     follow_up = definition.time_at_risk.follow_up
     if follow_up == "assumed":
         return np.full(len(found.time), ev.NEVER)
-    if follow_up == "required":
-        until = history.last_seen[found.patient]
-    else:
-        last = data_end if definition.data_end is None else ev.microseconds(definition.data_end)
-        until = np.full(len(found.time), ev.NEVER if last is None else last)
+    last = data_end if definition.data_end is None else ev.microseconds(definition.data_end)
+    until = np.full(len(found.time), ev.NEVER if last is None else last)
+    if follow_up == "required":  # an event beyond the end of the data proves nothing
+        timed = Occurrences(history, np.flatnonzero(history.time != ev.STATIC))
+        until = timed.latest(found.patient, until)
     if definition.observed is not None:
         until = np.minimum(until, Periods(history, definition.observed).end(found))
     return until

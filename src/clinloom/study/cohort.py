@@ -125,8 +125,8 @@ class TimeAtRisk(Model):
     follow_up: Literal["data", "required", "assumed"] = Field(
         default="data",
         description="until when somebody without an outcome is known to be free of it. `data`:"
-        " the end of the data; `required`: the patient's own last event; `assumed`: for ever. Who"
-        " is not known to be free to the end of the time at risk is left out",
+        " the end of the data; `required`: the patient's own last event up to there; `assumed`: for"
+        " ever. Who is not known to be free to the end of the time at risk is left out",
     )
 
 
