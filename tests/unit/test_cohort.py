@@ -308,6 +308,8 @@ def test_an_outcome_of_which_only_the_day_is_told_may_lie_before():
     assert [x[0] for x in found(record, outcome=before)] == [2, 3]
     kept = found(record, outcome=before, washout="none")
     assert kept == [(1, 0, False), (2, 0, True), (3, 0, True), (4, 0, True)]
+    taken = ("outcome taken to lie before", 1, 1)
+    assert taken in steps(record, outcome=before, washout="none")
     assert [x[0] for x in found(record, outcome=excluded)] == [2, 3, 4]
     later = {"starts": "30h"}
     assert [x[2] for x in found(record, time_at_risk=later)] == [False, True, False, True]

@@ -17,13 +17,13 @@ from clinloom.cohort._occurrences import Occurrences
 from clinloom.events import Flags, Ints
 from clinloom.history import History
 from clinloom.study import Cohort
-from clinloom.tables import COMPETING, FLOW, INDEX, OUTCOME, STRADDLING
+from clinloom.tables import BEFORE, COMPETING, FLOW, INDEX, OUTCOME, STRADDLING
 
 PATIENTS = "patients"
 WITH_INDEX = "with index event"
 KNOWN = {"data": "followed up within the data", "required": "followed up"}
 SURE = "free of an outcome that may lie before"
-COUNTED = (PATIENTS, STRADDLING, COMPETING, OUTCOME)  # steps that leave no moment out
+COUNTED = (PATIENTS, STRADDLING, BEFORE, COMPETING, OUTCOME)  # steps that leave no moment out
 CHOSEN = {"first": "the first moment of each patient", "last": "the last moment of each patient"}
 REMEDIES = {
     WITH_INDEX: ("index.at", "is it a code of the events?"),
@@ -76,6 +76,8 @@ def cohort(
         flow.step(KNOWN[risk.follow_up], after.moments)
     if rule == "after":
         flow.step(STRADDLING, after.moments.where(after.straddling))
+    elif rule == "before" and definition.washout == "none":
+        flow.step(BEFORE, after.moments.where(after.straddling & ~after.outcome))
     if risk.competing.counts_as == "negative":
         flow.step(COMPETING, after.moments.where(after.competing))
     flow.step(OUTCOME, after.moments.where(after.outcome))
