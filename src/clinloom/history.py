@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from clinloom import events as ev
 from clinloom.events import Floats, Ints
+from clinloom.tables import BIRTH
 
 
 class History:
@@ -79,6 +80,20 @@ class History:
     def last_seen(self) -> Ints:
         """The time of each patient's last event (p,); STATIC where it has none with a time."""
         return self.time[self.starts[1:] - 1] if len(self.subjects) else self.time
+
+    @cached_property
+    def first_begun(self) -> Ints:
+        """When at the earliest each patient's first fact was (p,); STATIC where none has a time.
+
+        A birth is no such fact, and a fact of a day was at its begin (see :meth:`begins`).
+        """
+        births = self.rows_of((BIRTH,), static=False)
+        rows = np.setdiff1d(np.flatnonzero(self.time != ev.STATIC), births, assume_unique=True)
+        patient, begins = self.patient_of(rows), self.begins(rows)
+        first = np.flatnonzero(np.diff(patient, prepend=-1))
+        out = np.full(len(self.subjects), ev.STATIC)
+        out[patient[first]] = np.minimum.reduceat(begins, first) if len(first) else begins
+        return out
 
     def rows_of(self, patterns: Sequence[str], *, static: bool) -> Ints:
         """The rows whose code fits one of the patterns; ``static``: also those without a time."""

@@ -276,6 +276,7 @@ STRATA = Table(
     ),
 )
 STRADDLING = "outcome that may lie before"  # steps at FLOW's end, which leave nobody out
+BEFORE = "outcome taken to lie before"
 COMPETING = "competing event"
 OUTCOME = "outcome"
 FLOW = Table(

@@ -452,7 +452,9 @@ def _what_followed(timed, at, definition, data_end):
     if ended and risk.competing.counts_as == "excluded":
         return None
     if risk.follow_up != "assumed" and not found and not ended:
-        until = timed[-1]["time"] if risk.follow_up == "required" else data_end
+        until = data_end
+        if risk.follow_up == "required":
+            until = max((r["time"] for r in timed if r["time"] <= data_end), default=-(2**62))
         if definition.observed is not None:
             until = min(until, _period(timed, at, definition.observed))
         if until < high:

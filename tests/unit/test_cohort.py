@@ -268,6 +268,17 @@ def test_moments_that_are_still_to_come_are_not_scored():
     assert {r["name"]: r["subjects"] for r in made["flow"].to_pylist()}["due by now"] == 3
 
 
+def test_an_event_beyond_the_end_of_the_data_proves_no_follow_up():
+    record = events((1, 0, "IN"), (1, 5, "OTHER"), (1, 29000, "OTHER"),
+                    (2, 0, "IN"), (2, 30, "OTHER"), (2, 61, "OTHER"))  # fmt: skip
+    risk = {"follow_up": "required"}
+    made = cohort(record, definition(time_at_risk=risk), data_end=until(60))
+    assert labels(made) == {2: False}
+    assert found(record, time_at_risk=risk, data_end=at(60)) == [(2, 0, False)]
+    scored = due(record, definition(time_at_risk=risk), data_end=until(60))
+    assert labels(scored) == {1: None, 2: False}
+
+
 def test_death_ends_follow_up():
     record = events((1, 0, "IN"), (1, 5, "MEDS_DEATH"), (2, 0, "IN"), (2, 5, "OTHER"),
                     (3, 0, "IN"), (3, 40, "MEDS_DEATH"), (4, 0, "IN"), (4, 5, "HOSPICE"),
@@ -297,6 +308,8 @@ def test_an_outcome_of_which_only_the_day_is_told_may_lie_before():
     assert [x[0] for x in found(record, outcome=before)] == [2, 3]
     kept = found(record, outcome=before, washout="none")
     assert kept == [(1, 0, False), (2, 0, True), (3, 0, True), (4, 0, True)]
+    taken = ("outcome taken to lie before", 1, 1)
+    assert taken in steps(record, outcome=before, washout="none")
     assert [x[0] for x in found(record, outcome=excluded)] == [2, 3, 4]
     later = {"starts": "30h"}
     assert [x[2] for x in found(record, time_at_risk=later)] == [False, True, False, True]

@@ -14,6 +14,7 @@ from clinloom.run.score import scored
 
 NOW = dt.datetime.now(dt.UTC)
 BORN, LATER = NOW.replace(year=1950, day=1), NOW + dt.timedelta(days=400)
+MICROSECOND = dt.timedelta(microseconds=1)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,28 @@ def creatinine(time, unit="mg/dL", value=1.0, code="LOINC//2160-0"):
     return {"code": code, "time": time, "numeric_value": value, "unit": unit}
 
 
-def test_anothers_later_date_makes_no_moment_due(doors):
+def test_one_date_that_lies_ahead_makes_no_moment_due(doors):
+    """Nothing is shifted where the stay has begun: neither by an order nor by facts of today."""
+    door = doors()
+    day = dt.timedelta(days=1)
+    today = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    ends = {"time": today + day - dt.timedelta(microseconds=1), "earlier": day // MICROSECOND - 1}
+    of_today = [{"code": f"ICD10CM//{code}", **ends} for code in ("I10", "E11.9", "J44.9")]
+    for more in ([creatinine(LATER)], of_today):
+        answer = door.score(door.events(patient(1, *more)))
+        assert answer.rows == [] and answer.flow["due by now"] == 0
+    began_today = patient(1)
+    began_today[1] |= ends
+    answer = door.score(door.events(began_today))
+    assert answer.rows == [] and answer.flow["due by now"] == 0
+
+
+def test_anothers_later_dates_make_no_moment_due(doors):
     door = doors()
     alone = door.score(door.events(patient(1)))
-    both = door.score(door.events([*patient(1), *patient(2, creatinine(LATER))]))
+    shifted = [*patient(2, creatinine(LATER))]
+    shifted[1]["time"] = LATER  # the stay: all but the birth lies ahead
+    both = door.score(door.events([*patient(1), *shifted]))
     assert alone.rows == [] and alone.flow["due by now"] == 0
     assert {row["subject_id"] for row in both.rows} == {2}  # whose dates were shifted
     bundle, events = door.bundle, both.events

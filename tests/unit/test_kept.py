@@ -179,11 +179,16 @@ def test_dates_that_lie_ahead_count_as_in_a_batch_until_they_have_passed(ward, b
     planned = planned.set_column(place, planned.schema.field(place), time)
     at = planned.schema.get_field_index("code")
     some = pa.concat_tables([some, planned.set_column(at, planned.schema.field(at), code)])
-    for now in (begun, moment - DAY // 48, moment - 1, moment):
-        ward.step(some if now == begun else ACQUIRED.empty, now=now)
-        assert ward.risks == batch(bundle, some, REFUSED.empty, now=now)
+    born = pc.starts_with(some.column("code").cast(pa.string()), "MEDS_BIRTH")
+    first = pc.min(some.filter(pc.invert(born)).column("time").cast("int64")).as_py()
+    ward.step(some, now=first - 400 * DAY)  # all but the birth lies ahead
+    passed = ward.due
+    for now in (passed - 1, passed, begun, moment - DAY // 48, moment - 1, moment):
+        assert ward.risks == batch(bundle, some, REFUSED.empty, now=ward.now)
+        assert bool(ward.risks) == (ward.now < passed)
+        ward.step(now=now)
         assert ward.due == NEVER or ward.due > now
-    assert ward.risks
+    assert ward.risks == batch(bundle, some, REFUSED.empty, now=moment) != []
 
 
 def test_who_turns_out_to_be_another_takes_the_events_along(ward, bundle):

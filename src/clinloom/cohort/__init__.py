@@ -17,13 +17,13 @@ from clinloom.cohort._occurrences import Occurrences
 from clinloom.events import Flags, Ints
 from clinloom.history import History
 from clinloom.study import Cohort
-from clinloom.tables import COMPETING, FLOW, INDEX, OUTCOME, STRADDLING
+from clinloom.tables import BEFORE, COMPETING, FLOW, INDEX, OUTCOME, STRADDLING
 
 PATIENTS = "patients"
 WITH_INDEX = "with index event"
 KNOWN = {"data": "followed up within the data", "required": "followed up"}
 SURE = "free of an outcome that may lie before"
-COUNTED = (PATIENTS, STRADDLING, COMPETING, OUTCOME)  # steps that leave no moment out
+COUNTED = (PATIENTS, STRADDLING, BEFORE, COMPETING, OUTCOME)  # steps that leave no moment out
 CHOSEN = {"first": "the first moment of each patient", "last": "the last moment of each patient"}
 REMEDIES = {
     WITH_INDEX: ("index.at", "is it a code of the events?"),
@@ -76,6 +76,8 @@ def cohort(
         flow.step(KNOWN[risk.follow_up], after.moments)
     if rule == "after":
         flow.step(STRADDLING, after.moments.where(after.straddling))
+    elif rule == "before" and definition.washout == "none":
+        flow.step(BEFORE, after.moments.where(after.straddling & ~after.outcome))
     if risk.competing.counts_as == "negative":
         flow.step(COMPETING, after.moments.where(after.competing))
     flow.step(OUTCOME, after.moments.where(after.outcome))
@@ -190,11 +192,11 @@ def _until(history: History, definition: Cohort, found: Moments, data_end: int |
     follow_up = definition.time_at_risk.follow_up
     if follow_up == "assumed":
         return np.full(len(found.time), ev.NEVER)
-    if follow_up == "required":
-        until = history.last_seen[found.patient]
-    else:
-        last = data_end if definition.data_end is None else ev.microseconds(definition.data_end)
-        until = np.full(len(found.time), ev.NEVER if last is None else last)
+    last = data_end if definition.data_end is None else ev.microseconds(definition.data_end)
+    until = np.full(len(found.time), ev.NEVER if last is None else last)
+    if follow_up == "required":  # an event beyond the end of the data proves nothing
+        timed = Occurrences(history, np.flatnonzero(history.time != ev.STATIC))
+        until = timed.latest(found.patient, until)
     if definition.observed is not None:
         until = np.minimum(until, Periods(history, definition.observed).end(found))
     return until

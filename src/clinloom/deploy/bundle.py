@@ -7,6 +7,7 @@ a saved ``PipelineModel``. Loading and predicting need no Spark.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from clinloom import features as featuring
 from clinloom import files, plugins, store
 from clinloom import study as studies
 from clinloom.deploy.scorer import Scorer
-from clinloom.errors import StoreError
+from clinloom.errors import DataError, StoreError, UsageError
 from clinloom.events import NEVER, Ints
 from clinloom.features import Feature
 from clinloom.files import Address
@@ -195,9 +196,10 @@ class Bundle:
 
         ``events``: an Arrow table, a pandas DataFrame or a list of dictionaries with the columns
         of the events table (``subject_id``, ``time``, ``code`` and, where there are any,
-        ``numeric_value``, ``text_value``, ``unit``; a dictionary may lack any of these). ``at``: a
-        moment for every patient, in place of the study's index times, of which those still to
-        come are left out. Answers PREDICTIONS; ``boolean_value`` is null. What cleaning refused
+        ``numeric_value``, ``text_value``, ``unit``; a dictionary may lack any of these). A
+        dictionary's time names its zone; a column without one is UTC's; dates are refused
+        (DataError). ``at``: a moment with its zone for every patient, in place of the study's index
+        times, of which those still to come are left out. Answers PREDICTIONS; ``boolean_value`` is null. What cleaning refused
         (see :meth:`clean`) is counted by reason in the answer's metadata, as JSON under
         ``rejected``, where there is any.
         """
@@ -244,6 +246,8 @@ class Bundle:
         if at is None:
             now = present(events, time.time_ns() // 1000)
             return cohorts.due(events, self.resolved.cohort, now=now)
+        if _zoneless(at):
+            raise UsageError("it names no zone", where="at", mend="give the datetime its tzinfo")
         subjects = pa.array(np.unique(events.column("subject_id").to_numpy()))
         moment = pa.scalar(at, INDEX.arrow.field("prediction_time").type)
         rows = {"subject_id": subjects, "prediction_time": pa.repeat(moment, len(subjects))}
@@ -269,24 +273,51 @@ def _registered(place: str | os.PathLike[str]) -> Address | None:
 
 
 def present(events: pa.Table, now: int) -> Ints:
-    """The present of each patient (p,), in microseconds: ``now``; NEVER where events lie past it.
+    """The present of each patient (p,), in microseconds: ``now``; NEVER where dates were shifted.
 
-    Such a patient's dates were shifted, which says nothing of another's.
+    They were where all that is told of the patient, birth aside, lies past ``now``: one fact that
+    was by then shows that the dates are true, and what lies ahead of it is planned, mistaken, or
+    known at the end of today. Nobody's dates say anything of another's.
     """
-    return np.where(History(events).last_seen > now, NEVER, now)
+    history = History(events)
+    if not (history.last_seen > now).any():
+        return np.full(len(history.subjects), now)
+    return np.where(history.first_begun > now, NEVER, now)
 
 
 def acquired(events: Any) -> pa.Table:
-    """Events in any of the accepted forms as a sorted ACQUIRED table."""
+    """Events in any of the accepted forms as a sorted ACQUIRED table.
+
+    A column of times without a zone is UTC's, as MEDS has it. Raises DataError where a time is a
+    date, of which nobody knows when in the day, or where a dictionary's names no zone.
+    """
     if isinstance(events, pa.Table):
         table = events
     elif hasattr(events, "columns") and hasattr(events, "to_dict"):
         table = pa.Table.from_pandas(events, preserve_index=False)
     else:
         rows = list(events)
+        if any(_zoneless(row.get("time")) for row in rows):
+            raise DataError(
+                "a time is a date or names no zone",
+                where="column 'time'",
+                mend="give each datetime its tzinfo; a fact of a day is known at the day's end",
+            )
         names = dict.fromkeys(name for row in rows for name in row)  # not the first one's alone
         table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    if "time" in table.column_names and pa.types.is_date(table.schema.field("time").type):
+        raise DataError(
+            "it holds dates, which are no times",
+            where="column 'time'",
+            mend="give timestamps: a fact of a day is known at the day's end",
+        )
     conformed = conform(table, ACQUIRED)
     subject, time = ev.subjects(conformed), ev.times(ev.column(conformed, "time"))
     later = (subject[1:] > subject[:-1]) | ((subject[1:] == subject[:-1]) & (time[1:] >= time[:-1]))
     return conformed if later.all() else conformed.take(pa.array(np.lexsort((time, subject))))
+
+
+def _zoneless(time: Any) -> bool:
+    """Whether a single time is a date, or names no zone; a missing one (NaT) is neither."""
+    single = isinstance(time, (dt.date, np.datetime64)) and time == time
+    return bool(single and getattr(time, "tzinfo", None) is None)

@@ -12,7 +12,7 @@ from clinloom.report.charts import forest
 from clinloom.report.disclosure import cell
 from clinloom.report.figures import FEW, NONE, count, moment, percent, seconds
 from clinloom.report.words import GLOSSARY, rule, sentence
-from clinloom.tables import COMPETING, OUTCOME, STRADDLING
+from clinloom.tables import BEFORE, COMPETING, OUTCOME, STRADDLING
 
 Record = Mapping[str, Any]
 TOP_CODES = 3
@@ -117,7 +117,8 @@ def _counts(step: Record) -> tuple[int, int]:
     return step["subjects"], step["rows"] or step["subjects"]
 
 
-ENDS = (STRADDLING, COMPETING, OUTCOME)  # they leave nobody out: they are among the last step's
+# They leave nobody out: they are among the last step's.
+ENDS = (STRADDLING, BEFORE, COMPETING, OUTCOME)
 
 
 def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
@@ -130,7 +131,10 @@ def _ends(found: Mapping[str, int], of: int, key: str) -> list[dict[str, str]]:
     boxes = [(f"With the outcome{note}", "with", outcome)]
     if competing:
         boxes.append(("A competing event, such as death, first", "without", competing))
-    boxes.append(("Without the outcome", "without", of - outcome - competing))
+    taken = found.get(BEFORE, 0)
+    some = f"all but {disclosure.SMALL}" if disclosure.small(of - outcome - taken) else ""
+    note = f", {some or disclosure.told(taken)} with one taken to lie before" if taken else ""
+    boxes.append((f"Without the outcome{note}", "without", of - outcome - competing))
     unit = "prediction moments" if key == "rows" else "patients"
     known = 0 if min(outcome, of - outcome) >= FEW else None  # the split tells of it
     shown = disclosure.parts([n for *_, n in boxes], known=known)

@@ -221,8 +221,8 @@ def _fresh(before: pa.Table, after: pa.Table) -> pa.Table:
 def _wakes(cleaned: pa.Table, asked: Asked) -> pa.Table:
     """Whose answer time alone will change, and when it next does (WAITING).
 
-    A moment that is still to come is due then; of a patient whose events lie ahead, all moments are
-    due until the last event has passed (see ``clinloom.deploy.bundle.present``).
+    A moment that is still to come is due then; of a patient all of whose events lie ahead, each
+    moment is due until the first event has passed (see ``clinloom.deploy.bundle.present``).
     """
     if not cleaned.num_rows:
         return WAITING.empty
@@ -230,8 +230,8 @@ def _wakes(cleaned: pa.Table, asked: Asked) -> pa.Table:
     subject, due = subjects(index), ev.times(ev.column(index, "prediction_time"))
     ahead = due > asked.now
     subject, due = subject[ahead], due[ahead]
-    last = history.last_seen[np.searchsorted(history.subjects, subject)]
-    due = np.minimum(due, np.where(last > asked.now, last, NEVER))
+    first = history.first_begun[np.searchsorted(history.subjects, subject)]
+    due = np.minimum(due, np.where(first > asked.now, first, NEVER))
     order = np.lexsort((due, subject))
     subject, due = subject[order], due[order]
     first = np.ones(len(subject), bool)

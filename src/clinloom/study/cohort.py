@@ -96,7 +96,9 @@ class Outcome(Bounded):
         default="after",
         description="what an outcome is that was known after the index time and may have happened"
         " before it, such as one of which only the day is told. `after`: an outcome, counted in the"
-        " flow; `before`: one that was there before; `excluded`: the moment is left out",
+        " flow; `before`: one that was there before, counted likewise; `excluded`: the moment is"
+        " left out. One that was known after the end of the time at risk is none within it, even"
+        " where it may have happened within",
     )
 
 
@@ -125,8 +127,8 @@ class TimeAtRisk(Model):
     follow_up: Literal["data", "required", "assumed"] = Field(
         default="data",
         description="until when somebody without an outcome is known to be free of it. `data`:"
-        " the end of the data; `required`: the patient's own last event; `assumed`: for ever. Who"
-        " is not known to be free to the end of the time at risk is left out",
+        " the end of the data; `required`: the patient's own last event up to there; `assumed`: for"
+        " ever. Who is not known to be free to the end of the time at risk is left out",
     )
 
 
