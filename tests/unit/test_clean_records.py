@@ -201,3 +201,16 @@ def test_versions_are_of_one_record_of_one_source():
     assert sorted(reasons(made)) == ["superseded", "withdrawn"]
     made = clean(ACQUIRED.rows(rows), {}, REFUSED.rows([{**gone, "source": "other"}]))
     assert reasons(made) == ["superseded"]
+
+
+def test_versions_are_of_one_patient_whoever_is_cleaned_beside():
+    """Two servers in one source, or a table's names of records, may name two patients' alike."""
+    rows = [
+        event(code, record_id="o1", version=version, subject_id=subject)
+        for subject, code, version in ((1, "A", 8), (1, "B", 16), (2, "C", 4), (2, "D", 8))
+    ]
+    gone = {"subject_id": 1, "source": "ehr", "record_id": "o1", "version": 20}
+    refused = REFUSED.rows([{**gone, "stage": "acquire", "reason": "entered_in_error"}])
+    for withdrawn, left in ((REFUSED.empty, ["B", "D"]), (refused, ["D"])):
+        made = clean(ACQUIRED.rows(rows), {}, withdrawn)
+        assert made["events"].column("code").to_pylist() == left
