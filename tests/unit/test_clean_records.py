@@ -115,6 +115,47 @@ def test_a_coded_answer_is_a_part_of_the_code(text, value, code):
         assert ledger(made) == [(TEST, "free_text", "kept_as_text", 1)]
 
 
+@pytest.mark.parametrize(
+    "text, answer",
+    [
+        ("Negative for SARS-CoV-2", "negative"),
+        ("NEGATIVE  by PCR", "negative"),
+        ("Negative, repeat in 48 h", "negative"),
+        ("Negative (<0.5)", "negative"),
+        ("neg. for nitrite", "neg"),
+        ("Negativ für Influenza", "negativ"),
+        ("Not detected (PCR)", "not detected"),
+        ("Not Detected - influenza A, not detected - influenza B", "not detected"),
+        ("Not present on admission", "not present"),
+        ("Non-reactive: HIV 1/2", "non-reactive"),
+        ("None seen", "none seen"),
+        ("None seen.", "none seen"),
+        ("None found in 100 fields", "none found"),
+        ("No evidence of sepsis", "no evidence"),
+        ("No growth after 48 h", "no growth"),
+        ("Absent.", "absent"),
+        ("nicht nachgewiesen (PCR)", "nicht nachgewiesen"),
+        ("Negative for influenza A, positive for influenza B", None),
+        ("Not detected in blood, now detected in urine", None),
+        ("Negative pressure ventilation", None),
+        ("negative-strand RNA virus", None),
+        ("Absent bowel sounds", None),
+        ("No change", None),
+        ("no, but soon", None),
+        ("None of the time", None),
+        ("none, of four", None),
+        ("Nothing abnormal", None),
+        ("Negatively charged", None),
+        ("Was negative for flu", None),
+        ("- 5", None),
+    ],
+)
+def test_a_text_that_begins_with_a_no_is_a_negative_answer(text, answer):
+    (code,) = coded(event(TEST, text_value=text))
+    assert code == (f"{TEST}={answer}" if answer else TEST)
+    assert answer is None or not matching([code], (TEST,)).any()
+
+
 def test_a_study_says_whose_short_texts_are_answers():
     rows = [event("A", text_value="Steady"), event("B", text_value="Steady")]
     assert coded(*rows, answers=answers.Options(codes=("A",))) == ["A=Steady", "B"]
@@ -201,3 +242,16 @@ def test_versions_are_of_one_record_of_one_source():
     assert sorted(reasons(made)) == ["superseded", "withdrawn"]
     made = clean(ACQUIRED.rows(rows), {}, REFUSED.rows([{**gone, "source": "other"}]))
     assert reasons(made) == ["superseded"]
+
+
+def test_versions_are_of_one_patient_whoever_is_cleaned_beside():
+    """Two servers in one source, or a table's names of records, may name two patients' alike."""
+    rows = [
+        event(code, record_id="o1", version=version, subject_id=subject)
+        for subject, code, version in ((1, "A", 8), (1, "B", 16), (2, "C", 4), (2, "D", 8))
+    ]
+    gone = {"subject_id": 1, "source": "ehr", "record_id": "o1", "version": 20}
+    refused = REFUSED.rows([{**gone, "stage": "acquire", "reason": "entered_in_error"}])
+    for withdrawn, left in ((REFUSED.empty, ["B", "D"]), (refused, ["D"])):
+        made = clean(ACQUIRED.rows(rows), {}, withdrawn)
+        assert made["events"].column("code").to_pylist() == left

@@ -19,13 +19,19 @@ from clinloom import events
 from clinloom.clean._sheet import Sheet
 from clinloom.events import ANSWER, Flags
 from clinloom.study import Codes, RuleModel
-from clinloom.vocabulary.answers import WORDS
+from clinloom.vocabulary.answers import NEGATIVE_BEGINNINGS, WORDS
 
 REQUIRES: str | None = None
 ORDER = 25
 
 LONGEST = 64  # characters of an answer
 CODED = re.compile(r"[A-Z0-9][A-Z0-9_.-]*//[^\s=]+")
+SAYS_NO = "|".join(map(re.escape, sorted(NEGATIVE_BEGINNINGS, key=len, reverse=True)))
+GOES_ON = r"(?= ?[,;:.(/<]| [-\u2013] | (for|of|by|in|on|at|after|per|für|auf|im)\b)"
+BEGINS = re.compile(f"({SAYS_NO}){GOES_ON}")
+NO_MORE = re.compile(rf"\b({SAYS_NO})\b")
+YES = r"\b(pos(iti\w*)?|detected|present|reactive|nachgewiesen|but|except|however|now)\b"
+TURNS = re.compile(YES)
 
 
 class Options(RuleModel):
@@ -42,7 +48,8 @@ class Options(RuleModel):
 def apply(sheet: Sheet, options: Options) -> None:
     """Write ``code=answer``; ledger `answer`, and `free_text` for texts that stay what they are.
 
-    Coded answers (``SNOMED//260415000``), words of a closed list in lower case, and true or false.
+    Coded answers (``SNOMED//260415000``), words of a closed list in lower case, those of them that
+    say no even where the text goes on ("negative for …"), and true or false.
     Numbers keep their code, whatever text stands beside.
     """
     text = sheet.column("text_value")
@@ -105,7 +112,15 @@ def _answer(text: str) -> str | None:
     if len(written) <= LONGEST and CODED.fullmatch(written):
         return written
     word = " ".join(written.lower().rstrip(".!").split())
-    return word if word in WORDS else None
+    return word if word in WORDS else _negative(word)
+
+
+def _negative(text: str) -> str | None:
+    """The words by which a text says no, where it begins with them and never turns to a yes."""
+    found = BEGINS.match(text)
+    if found is None or TURNS.search(NO_MORE.sub("", text)):
+        return None
+    return found[1]
 
 
 def _short(text: str) -> str | None:

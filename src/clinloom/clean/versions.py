@@ -1,7 +1,7 @@
 """Several versions of one record: the last one counts, and what is withdrawn is gone.
 
-A record is one of its source: the same ``source`` and ``record_id``. Versions that tell no order
-stay beside each other.
+A record is one of its source and its patient: the same ``source``, ``record_id`` and subject.
+Versions that tell no order stay beside each other.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def apply(sheet: Sheet, options: Options) -> None:
     record = sheet.column("record_id").cast(pa.string())
     gone = events.column(refused, "record_id").cast(pa.string())
     number: Ints = version.fill_null(0).to_numpy()
-    theirs = events.subjects(refused)
-    rows = _several(_keys(record, sheet.subject), number, _keys(gone, theirs))
+    of_gone = events.subjects(refused)
+    rows = _several(_keys(record, sheet.subject), number, _keys(gone, of_gone))
     if not len(rows):
         return
     record = record.take(pa.array(rows))
@@ -46,9 +46,11 @@ def apply(sheet: Sheet, options: Options) -> None:
     of_refused = _places(sources, events.column(refused, "source"))
     places = np.concatenate([source[rows].astype(np.int64), of_refused])
     key = (position.astype(np.int64) + 1) * (int(places.max(initial=0)) + 2) + places + 1
+    _, whose = np.unique(np.concatenate([sheet.subject[rows], of_gone]), return_inverse=True)
     mine = number[rows]
     theirs = events.column(refused, "version").fill_null(0).to_numpy()
     _, key = np.unique(key, return_inverse=True)
+    _, key = np.unique(key * len(key) + whose, return_inverse=True)
     last = np.full(int(key.max(initial=-1)) + 1, np.iinfo(np.int64).min)
     ended = last.copy()
     np.maximum.at(last, key[: len(rows)], mine)

@@ -41,17 +41,24 @@ NEGATIVE_WORDS = frozenset(
         "nicht nachgewiesen",
         "nicht nachweisbar",
         "no",
+        "no evidence",
         "no growth",
         "non reactive",
         "non-reactive",
         "none",
         "none detected",
+        "none found",
+        "none isolated",
+        "none present",
+        "none seen",
         "nonreactive",
+        "not detectable",
         "not detected",
         "not found",
         "not isolated",
         "not present",
         "not reactive",
+        "not seen",
         "négatif",
         "undetectable",
         "undetected",
@@ -104,5 +111,7 @@ OTHER_WORDS = frozenset(
         "yes",
     }
 )
+VAGUE = frozenset({"-", "false", "nein", "no", "none"})  # what follows them may turn them round
+NEGATIVE_BEGINNINGS = NEGATIVE_WORDS - VAGUE  # of a text that goes on, as "negative for …" does
 UNASSERTED = NEGATIVE_CODES | NEGATIVE_WORDS | OPEN_CODES | OPEN_WORDS
 WORDS = NEGATIVE_WORDS | OPEN_WORDS | OTHER_WORDS

@@ -1,7 +1,8 @@
 """Which resources tell a fact: by status, intent and verification, a list for each type.
 
-What is wished for, planned, doubted or withdrawn is none, and neither is what has a status that R4
-does not know. A resource that names no status counts. (FHIR R4, the value sets of each type.)
+What is wished for, planned, doubted or withdrawn is none, and neither is what has a status or a
+verification that nobody knows. A resource that names none counts.
+(FHIR R4, the value sets of each type.)
 """
 
 from __future__ import annotations
@@ -45,11 +46,28 @@ OTHERS = {
 }
 ANY = ("entered-in-error", "unknown")
 KNOWN = {kind: {*told, *OTHERS[kind], *ANY} for kind, told in FACTS.items()}
-DOUBT = re.compile(
-    r"entered[ -]in[ -]error|refuted|ruled[ -]out|unconfirmed|provisional|differential|suspected",
-    re.IGNORECASE,
+SNOMED = {  # what hospitals write in place of R4's own words, by SNOMED CT
+    "410605003": "confirmed",  # Confirmed present
+    "410515003": "confirmed",  # Known present
+    "410592001": "provisional",  # Probably present
+    "415684004": "provisional",  # Suspected
+    "410590009": "unconfirmed",  # Known possible
+    "410593005": "refuted",  # Probably NOT present
+    "410594000": "refuted",  # Definitely NOT present
+    "410516002": "refuted",  # Known absent
+}
+TEXTS = (  # what a verification says that has none of these codes; the first that fits
+    (r"entered[ -]in[ -]error", "entered-in-error"),
+    (r"not (confirmed|verified|proven)|unconfirmed|unverified|no longer confirmed", "unconfirmed"),
+    (r"refuted|ruled[ -]out|excluded|absent|not present|negative", "refuted"),
+    (r"differential", "differential"),
+    (r"provisional|suspect|probabl|possib|presum|likely|working", "provisional"),
+    (
+        r"^ *(confirmed|verified|proven|(known )?present|gesichert|bestätigt)\b",
+        "confirmed",
+    ),
 )
-SAME = {"ruled-out": "refuted", "suspected": "provisional"}
+WRITTEN = tuple((re.compile(text, re.IGNORECASE), word) for text, word in TEXTS)
 
 
 def check(told: Mapping[str, Sequence[str]]) -> None:
@@ -99,12 +117,19 @@ def _reason(kind: type, word: str) -> str:
 
 
 def _verification(told: r4.Concept | None) -> list[str]:
-    """The words of R4 in a Condition's verificationStatus: its codes', else its text's doubts."""
+    """The words of R4 in a Condition's verificationStatus: its codes', else its text's.
+
+    What says none of these words is no fact, whatever else it says.
+    """
     if told is None:
         return []
     codes = [(coding.code or "").lower() for coding in told.coding or ()]
-    words = [code for code in codes if code in KNOWN["Condition"]]
-    if not words and told.text and (found := DOUBT.search(told.text)):
-        word = found[0].lower().replace(" ", "-")
-        words = [SAME.get(word, word)]
-    return words
+    words = [SNOMED.get(code, code) for code in codes]
+    words = [word for word in words if word in KNOWN["Condition"]]
+    if words:
+        return words
+    texts = (told.text, *(coding.display for coding in told.coding or ()))
+    said = next((text for text in texts if text and not text.isspace()), None)
+    if said is None:
+        return ["unknown"] if any(codes) else []
+    return [next((word for known, word in WRITTEN if known.search(said)), "unknown")]
