@@ -17,6 +17,7 @@ from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
 from clinloom.identity import linkage
+from clinloom.run.record import uncleaned
 from clinloom.run.sums import (
     added,
     counted,
@@ -82,6 +83,9 @@ def clean(
             tables={"events": EVENTS, "rejected": REJECTED, "linkage": LINKAGE},
             merges={"ledger": summed, "counts": added, "reach": reached},
         )
+        counts = added([acquired["acquisition_counts"].read(), *_given(found, "counts")])
+        for line in uncleaned(counts.to_pylist(), {n: o.type for n, o in study.sources.items()}):
+            work.progress.note(line)
         if "reach" not in found:
             raise DataError(
                 "cleaning refused every event that has a time",
@@ -93,8 +97,7 @@ def clean(
         told = {"rule": "beyond_extent", "action": "left_out", "count": beyond}
         ledger = [acquired["acquisition_ledger"].read(), *_given(found, "ledger")]
         out.write(LEDGER, summed([*ledger, LEDGER.rows([told] if beyond else [])]))
-        counts = [acquired["acquisition_counts"].read(), *_given(found, "counts")]
-        out.write(COUNTS, added(counts))
+        out.write(COUNTS, counts)
 
     return work.step(
         "clean",
