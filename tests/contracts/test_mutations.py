@@ -32,16 +32,23 @@ from tests.mutations import (
 from clinloom.sources import fhir, table
 
 
-def unaccounted(lines: list[bytes], found: dict[str, list[dict[str, Any]]]) -> list[bytes]:
-    """The lines of an NDJSON file of which nothing is told."""
+def unaccounted(
+    lines: list[bytes],
+    found: dict[str, list[dict[str, Any]]],
+    *,
+    file: str = "all.ndjson",
+    at: list[int] | None = None,
+) -> list[bytes]:
+    """The lines of an NDJSON file, or the resources of a Bundle that begin ``at`` these bytes, of
+    which nothing is told."""
     refused = {row["position"] for row in found["rejected"]}
     told = {event["record_id"] for event in found["events"]}
     told |= {row["patient"] for row in found["links"]}
     told_of = [row for row in found["ledger"] if row["rule"] == "not_read"]
     unread = sum(row["count"] for row in told_of if "." not in row["code"])
     left = []
-    for line, begin in zip(lines, begins(lines), strict=True):
-        if not line.strip() or begin in refused or f"all.ndjson@{begin}" in told:
+    for line, begin in zip(lines, begins(lines) if at is None else at, strict=True):
+        if not line.strip() or begin in refused or f"{file}@{begin}" in told:
             continue
         try:
             made = json.loads(line.decode(errors="replace"), strict=False)
@@ -121,6 +128,31 @@ def test_a_broken_bundle_is_refused_at_its_place(tmp_path, name):
         assert found["events"] or found["rejected"]
         if number == 0:
             assert not found["rejected"] and len(found["events"]) > 20
+
+
+ENDLESS = ("@deep@", "@nan@", "@half@")  # no JSON, or deeper than any: the whole Bundle is refused
+
+
+def test_every_entry_of_a_bundle_is_an_event_not_read_or_refused_at_its_place(tmp_path):
+    """Each place of each resource, wrong in some way: no entry is lost, and none costs another."""
+    wrong = [value for value in WRONG if value not in (*ENDLESS, LONGEST)]
+    made = [(sound, way) for sound in SOUND for way in places(sound)]
+    lines = [
+        written({**changed(sound, way, wrong[n % len(wrong)]), "id": f"r{n}"})
+        for n, (sound, way) in enumerate(made)
+    ]
+    data, at = b'{"resourceType": "Bundle", "type": "batch", "entry": [', []
+    for line in lines:
+        data += b'{"resource": '
+        at.append(len(data))
+        data += line + b"}, "
+    (tmp_path / "b.json").write_bytes(data + b"{}]}")
+    found = read(fhir, tmp_path)
+    assert found is not None
+    assert not unaccounted(lines, found, file="b.json", at=at)
+    assert {row["position"] for row in found["rejected"]} < set(at)
+    assert all(row["file"] == "b.json" and row["reason"] for row in found["rejected"])
+    assert len(found["events"]) > 20
 
 
 STRANGE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import re
 from html.parser import HTMLParser
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from clinloom.evaluate import METRICS, curves, evaluate
+from clinloom.features import Feature, audit
 from clinloom.report import baseline, figures, names, page, render, summary
 from clinloom.report.baseline import table_one
 from clinloom.report.charts import above, bars, forest, ticks
 from clinloom.run.record import warnings
+from clinloom.tables import EVENTS, INDEX
 
 SECTIONS = "summary cohort models curves modalities table1 quality run glossary".split()
 VOID = {"meta", "link", "input", "br", "hr", "img"}
@@ -406,3 +409,27 @@ def test_table_one_says_how_much_of_it_is_shown(made: dict):
     )
     assert page._table1(many)["left"].startswith("25 of 40 characteristics")
     assert "25 of 40 characteristics" in render({**made, "table1": many})
+
+
+def test_kinds_of_record_that_no_study_could_read_are_not_said_to_be_unused(made):
+    told = {"code": "Location", "rule": "not_read", "action": "left_out", "count": 120}
+    shown = render({**made, "ledger": [told]})
+    assert "Kind of record that is not read" in shown and "Location 120" in shown
+    assert "not used by the study" not in shown
+
+
+def test_what_was_written_after_the_outcome_and_dated_before_is_no_proof_of_the_audit(made):
+    """A discharge's code, written at death and dated at admission, passes: the verdict says so."""
+    days = [dt.datetime(2024, 1, day, tzinfo=dt.UTC) for day in (1, 2, 9)]
+    facts = [(days[0], "DISCHARGE//DIED"), (days[0], "ADT//IN"), (days[2], "MEDS_DEATH")]
+    events = EVENTS.rows({"subject_id": 1, "time": time, "code": code} for time, code in facts)
+    index = INDEX.rows([{"subject_id": 1, "prediction_time": days[1]}])
+    audited = audit(
+        events, index, [Feature.named("codes|DISCHARGE//DIED|present|all", modality="records")]
+    )
+    assert audited == {"rows_checked": 1, "rows_differing": 0}
+    shown = " ".join(render({**made, "leakage": audited}).split())
+    verdict = shown[shown.index("No feature looks past its prediction moment.") :]
+    assert "It believes the times that the sources tell: a value that was written" in verdict
+    assert "afterwards and dated before would not be seen." in verdict
+    assert "no feature knows the future" not in shown.lower()

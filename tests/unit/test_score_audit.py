@@ -89,6 +89,31 @@ def test_a_scoring_that_ends_well_tells_its_rows_and_refusals(tmp_path, bundle, 
     assert (ended["action"], ended["rows"]) == ("scored", 7)
 
 
+def test_a_scoring_tells_what_was_refused_and_hides_small_counts(tmp_path, bundle, monkeypatch):
+    refusal = {"table": "rejected", "source": "lab"}
+    found = [
+        {**refusal, "stage": "acquire", "reason": "no_time", "rows": 30},
+        {**refusal, "stage": "clean", "reason": "no_time", "rows": 3},
+        {**refusal, "stage": "clean", "reason": "impossible_time", "rows": 2},
+    ]
+    monkeypatch.setattr(scoring, "acquire", lambda *_: {})
+    monkeypatch.setattr(scoring, "predict", lambda *_, **__: {"flow": Told(FLOW.empty)})
+    monkeypatch.setattr(scoring, "_write", lambda *_: 7)
+
+    def refused(events: int, *more: dict) -> dict:
+        rows = [{"table": "events", "source": "lab", "rows": events}, *found, *more]
+        counts = {"counts": Told(COUNTS.rows(rows))}
+        monkeypatch.setattr(scoring.dataset, "clean", lambda *_: counts)
+        return scoring.score(str(bundle), out=str(tmp_path / "risk.parquet"))["refused"]["lab"]
+
+    assert refused(100) == {"no_time": 33, "impossible_time": "<5"}
+    # Where the line on what is mostly refused tells the sum, no part can be had by subtraction.
+    assert refused(9) == {"no_time": "hidden", "impossible_time": "<5"}
+    more = {**refusal, "stage": "clean", "reason": "invalid_date", "rows": 50}
+    told = {"no_time": "hidden", "impossible_time": "<5", "invalid_date": 50}
+    assert refused(9, more) == told
+
+
 def test_another_scorer_is_another_bundle(tmp_path, bundle):
     before = bundles.Bundle.load(bundle).hash
     loaded = bundles.Bundle.load(bundle)

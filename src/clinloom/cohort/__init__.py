@@ -111,11 +111,26 @@ def due(
 
 def emptied(flow: pa.Table) -> tuple[str, str]:
     """Where in the study, and how to mend it, nobody was left. ``flow``: FLOW."""
-    left = zip(flow.column("name").to_pylist(), flow.column("rows").to_pylist(), strict=True)
-    empty = (name for name, rows in left if not rows and name not in COUNTED)
-    name = next(empty, WITH_INDEX)
+    name = _emptying(flow)
     key, mend = REMEDIES.get(name, ("eligibility", f"'{name}' leaves nobody"))
     return f"cohort.{key}", mend
+
+
+def asked(flow: pa.Table, definition: Cohort) -> tuple[str, ...]:
+    """The codes and patterns of the step that left nobody. ``flow``: FLOW."""
+    rules = definition.eligibility
+    codes = {rule.name: rule.asked for rule in (*rules.require, *rules.exclude)}
+    codes |= {WITH_INDEX: definition.index.at, FREE: definition.outcome.codes}
+    if definition.observed is not None:
+        codes[OBSERVED] = (*definition.observed.starts, *definition.observed.ends)
+    return codes.get(_emptying(flow), ())
+
+
+def _emptying(flow: pa.Table) -> str:
+    """The step that left nobody."""
+    left = zip(flow.column("name").to_pylist(), flow.column("rows").to_pylist(), strict=True)
+    empty = (name for name, rows in left if not rows and name not in COUNTED)
+    return next(empty, WITH_INDEX)
 
 
 def _found(history: History, definition: Cohort, hits: Occurrences, flow: _Flow) -> Moments:

@@ -9,6 +9,7 @@ could be had by subtraction; nor a share of either.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clinloom.report.figures import FEW, count
 
@@ -40,6 +41,21 @@ def parts(numbers: Sequence[int], *, known: int | None = None) -> list[bool]:
             break
         shown[min(left)[1]] = False
     return shown
+
+
+def refusals(counts: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -> dict[str, Any]:
+    """What sources refused, by source and reason, as it may be shown; ``read``: what they gave.
+
+    Where more was refused than read, the sum is told, and no single part is hidden.
+    """
+    out: dict[str, Any] = {}
+    for source, found in counts.items():
+        numbers = list(found.values())
+        whole = sum(numbers) > read.get(source, 0)
+        shown = parts(numbers) if whole else [number >= FEW for number in numbers]
+        cells = zip(found.items(), shown, strict=True)
+        out[source] = {reason: n if told else cell(n, told) for (reason, n), told in cells}
+    return out
 
 
 def cell(number: int, shown: bool) -> str:

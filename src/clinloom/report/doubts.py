@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clinloom.report.words import RULES
 from clinloom.tables import ASSUMED_ZONE
+
+MOVED = ("timed_by_sample", "timed_by_onset")  # the ledger's actions: a time that was not told
 
 
 def refused(name: str, read: int, reasons: Mapping[str, int], *, extent: str = "") -> Iterator[str]:
@@ -26,6 +29,20 @@ def mostly(reasons: Mapping[str, int]) -> str:
     """The commonest reason, with what it means."""
     top = max(sorted(reasons), key=lambda reason: reasons[reason])
     return f"mostly as {top}" + (f" ({RULES[top]})" if top in RULES else "")
+
+
+def moved(name: str, read: int, ledger: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A line where most events of a source are timed by when they happened, not were known."""
+    found: Counter[str] = Counter()
+    for row in ledger:
+        if row["source"] == name and row["action"] in MOVED:
+            found[row["action"]] += row["count"]
+    if 2 * found.total() > read:
+        yield (
+            f"sources.{name}: most events ({found.total():,}) do not tell when they were known, or"
+            " tell a time before they happened: they count from when they happened,"
+            f" {mostly(found)}"
+        )
 
 
 def zoneless(name: str, count: int, *, extent: str = "") -> Iterator[str]:

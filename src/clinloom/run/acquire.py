@@ -104,7 +104,8 @@ def _read_all(
     ledger = made.get("ledger", LEDGER.empty)
     _tell_empty(sources, ledger)
     out.write(MEASURED, _measured(ledger))
-    lines = [*mostly_refused(sources, ledger), *doubts.of_ledger(sources, ledger.to_pylist())]
+    lines = [*mostly_refused(sources, ledger), *mostly_moved(sources, ledger)]
+    lines += doubts.of_ledger(sources, ledger.to_pylist())
     lines += sharing.mingled(ledger)
     for text in (*lines, *sharing.apart(_systems(sources, ledger), ledger).values()):
         work.progress.note(text)
@@ -344,6 +345,13 @@ def mostly_refused(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
         events, refused = _counts(name, ledger)
         images, _ = _counts(name, ledger, of=IMAGES_OF)
         yield from doubts.refused(name, images or events, refused)
+
+
+def mostly_moved(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
+    """A line for each source of which most events are timed otherwise than by when they were
+    known."""
+    for name in sources:
+        yield from doubts.moved(name, _counts(name, ledger)[0], ledger.to_pylist())
 
 
 def _counts(name: str, ledger: pa.Table, *, of: str = EVENTS_OF) -> tuple[int, dict[str, int]]:

@@ -272,10 +272,12 @@ class Run:
         return found[name]
 
     def summary(self) -> dict[str, Any]:
-        """What a person asks first."""
+        """What a person should know first (``warnings`` on the sources), and asks first."""
+        doubted = record.first(self.out)
         selected = self.metrics["selected"]
         auroc = self.metrics["models"][selected]["test"]["auroc"]
         return {
+            **({"warnings": doubted} if doubted else {}),
             "selected": selected,
             "auroc": _said(auroc),
             "report": str(self.report),

@@ -17,6 +17,8 @@ from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
 from clinloom.identity import linkage
+from clinloom.run.look import named
+from clinloom.run.record import uncleaned
 from clinloom.run.sums import (
     added,
     counted,
@@ -82,6 +84,9 @@ def clean(
             tables={"events": EVENTS, "rejected": REJECTED, "linkage": LINKAGE},
             merges={"ledger": summed, "counts": added, "reach": reached},
         )
+        counts = added([acquired["acquisition_counts"].read(), *_given(found, "counts")])
+        for line in uncleaned(counts.to_pylist(), {n: o.type for n, o in study.sources.items()}):
+            work.progress.note(line)
         if "reach" not in found:
             raise DataError(
                 "cleaning refused every event that has a time",
@@ -93,8 +98,7 @@ def clean(
         told = {"rule": "beyond_extent", "action": "left_out", "count": beyond}
         ledger = [acquired["acquisition_ledger"].read(), *_given(found, "ledger")]
         out.write(LEDGER, summed([*ledger, LEDGER.rows([told] if beyond else [])]))
-        counts = [acquired["acquisition_counts"].read(), *_given(found, "counts")]
-        out.write(COUNTS, added(counts))
+        out.write(COUNTS, counts)
 
     return work.step(
         "clean",
@@ -173,7 +177,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         uses=[("features", name) for name in study.features],
         counts="index",
     )
-    training = answerable(made["classes"].read(), made["flow"].read())
+    training = answerable(made["classes"].read(), made["flow"].read(), study)
     if not feature_list(made):
         _tell_no_feature(made["vocabulary"].read(), training)
     return made
@@ -276,7 +280,7 @@ def _training(classes: pa.Table) -> int:
     return sum(row["rows"] for row in classes.to_pylist() if row["stage"] == "train")
 
 
-def answerable(classes: pa.Table, flow: pa.Table) -> int:
+def answerable(classes: pa.Table, flow: pa.Table, study: Study | None = None) -> int:
     """How many rows train. Raises DataError where the cohort cannot answer the question.
 
     ``classes``: COUNTS of the index by split (``stage``) and outcome (``reason``).
@@ -286,6 +290,7 @@ def answerable(classes: pa.Table, flow: pa.Table) -> int:
     if not total:
         lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
         where, mend = cohorts.emptied(flow)
+        mend += named(study, cohorts.asked(flow, study.cohort) if study else ())
         raise DataError(
             f"nobody is in the cohort; patients left at each step: {lost}", where=where, mend=mend
         )
@@ -295,7 +300,8 @@ def answerable(classes: pa.Table, flow: pa.Table) -> int:
         raise DataError(
             f"{who} of {total:,} prediction moments has the outcome",
             where="cohort.outcome",
-            mend="are its codes those of the events, and is `within` long enough?",
+            mend="are its codes those of the events, and is `within` long enough?"
+            + named(study, study.cohort.outcome.codes if study else ()),
         )
     for part, having, without in _lacking(classes):
         raise DataError(

@@ -19,9 +19,10 @@ from pydantic import BaseModel
 
 from clinloom import events as ev
 from clinloom import plugins
-from clinloom.errors import instead
+from clinloom.errors import ClinloomError, instead, nearest
 from clinloom.files import Unit
 from clinloom.report import doubts
+from clinloom.report.figures import FEW
 from clinloom.sources import framed, load
 from clinloom.study import SourceModel, Study
 from clinloom.tables import ASSUMED_ZONE, DEATH, LEDGER, tally
@@ -30,6 +31,7 @@ EACH = 20  # units of each kind of name, such as Observation.*.ndjson
 ENOUGH = 16 << 20  # bytes of a kind, after which no more of it is read
 MOST = 128 << 20  # bytes of a source that are read at most, but for its first unit
 LISTED = 10_000  # units that are listed at most
+NEAR = 5  # codes that a message names at most
 UNITS = 4  # units of measurement that are told of a code
 
 
@@ -155,6 +157,38 @@ def unmatched(study: Study, seen: Mapping[str, Seen]) -> list[str]:
                 fault = f"no event of those looked at is '{pattern}'{_instead(asked, codes)}"
             lines += [f"{where}: {fault}"] if fault else []
     return lines
+
+
+def named(study: Study | None, patterns: Sequence[str]) -> str:
+    """The codes that were asked for and, for each that nobody has, the nearest that there are.
+
+    What there is, the heads of the sources tell; a code of few events is not named.
+    """
+    if study is None or not patterns:
+        return ""
+    rest = f" and {len(patterns) - NEAR} more" if len(patterns) > NEAR else ""
+    told = [f"asked for: {', '.join(patterns[:NEAR])}{rest}"]
+    held: Counter[str] = Counter()
+    try:
+        for one in look(study).values():
+            held.update({code: events for code, (events, _, _) in one.codes.items()})
+    except ClinloomError:  # what was read before is no more there: the first fault is the one told
+        return f" ({told[0]})"
+    common = [code for code, events in held.most_common() if events >= FEW]
+    for pattern in patterns[:NEAR]:
+        code = pattern.partition(ev.ANSWER)[0]
+        if common and not ev.matching(list(held), [code]).any():
+            near = (f"{one} with {held[one]:,} events" for one in _near(code, common))
+            told.append(f"no event of those looked at is '{pattern}', but {', '.join(near)}")
+    return f" ({'; '.join(told)})"
+
+
+def _near(code: str, codes: Sequence[str]) -> list[str]:
+    """The code that was meant, or else the first, those of its own vocabulary before all."""
+    meant = nearest(code, codes)
+    own = code.partition("//")[0]
+    ordered = sorted(codes, key=lambda one: one.partition("//")[0] != own)
+    return [meant] if meant is not None else ordered[:NEAR]
 
 
 def _instead(pattern: str, codes: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from clinloom.study import Study
 from clinloom.tables import UNITS
 
 LEDGERS = ("ledger", "preparation_ledger")
+Rows = list[dict[str, Any]]
 LIBRARIES = ("pyspark", "pyarrow", "numpy", "pydicom", "scipy")
 
 
@@ -82,9 +83,7 @@ def gather(root: Address) -> dict[str, Any]:
     for name, model in metrics["models"].items():
         model.update(curves[name])
     counted = json.loads(tables["counted"].text("summary.json"))
-    counts = tables["counts"].read().to_pylist()
-    ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
-    given, refusals = sources(counts, record["kinds"]), rejected(counts)
+    given, refusals, ledger = _taken(tables, record["kinds"])
     return {
         **record,
         **metrics,
@@ -101,6 +100,19 @@ def gather(root: Address) -> dict[str, Any]:
             *unconverted(tables["units"].read() if "units" in tables else UNITS.empty),
         ],
     }
+
+
+def first(root: Address) -> list[str]:
+    """What a reader of a finished run should know of its sources before any number, a line each."""
+    record = json.loads(files.read(root / "run.json"))
+    return list(doubtful(*_taken(finished(root), record["kinds"])))
+
+
+def _taken(tables: Mapping[str, Stored], kinds: dict[str, str]) -> tuple[Rows, Rows, Rows]:
+    """What each source gave, what was refused, and the ledger."""
+    counts = tables["counts"].read().to_pylist()
+    ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
+    return sources(counts, kinds), rejected(counts), ledger
 
 
 def displays(tables: Mapping[str, Stored]) -> dict[str, str]:
@@ -149,17 +161,27 @@ def rejected(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["count"])
 
 
-def doubtful(
-    given: list[dict[str, Any]], refusals: list[dict[str, Any]], ledger: list[dict[str, Any]]
-) -> Iterator[str]:
+def doubtful(given: Rows, refusals: Rows, ledger: Rows) -> Iterator[str]:
     """What a reader should know of the sources before any number made from them."""
     for source in given:
-        reasons: Counter[str] = Counter()
+        name, reasons = source["name"], Counter[str]()
         for row in refusals:
-            if row["source"] == source["name"]:
+            if row["source"] == name:
                 reasons[row["reason"]] += row["count"]
-        yield from doubts.refused(source["name"], source["images"] or source["events"], reasons)
+        yield from doubts.refused(name, source["images"] or source["events"], reasons)
+        yield from doubts.moved(name, source["events"], ledger)
     yield from doubts.of_ledger([source["name"] for source in given], ledger)
+
+
+def uncleaned(counts: Rows, kinds: dict[str, str]) -> Iterator[str]:
+    """A line for each source of which, with what cleaning refused, more is refused than left.
+
+    ``counts``: rows of COUNTS, after cleaning.
+    """
+    refusals = rejected(counts)
+    touched = {row["source"] for row in refusals if row["stage"] == "clean"}
+    given = [source for source in sources(counts, kinds) if source["name"] in touched]
+    yield from doubtful(given, refusals, [])
 
 
 def warnings(metrics: dict[str, Any], counted: dict[str, int]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,10 +20,11 @@ from clinloom import study as studies
 from clinloom.deploy.bundle import Bundle, present
 from clinloom.errors import UsageError
 from clinloom.files import Address
+from clinloom.report import disclosure
 from clinloom.run import dataset
 from clinloom.run.acquire import acquire
 from clinloom.run.progress import Progress
-from clinloom.run.record import rejected
+from clinloom.run.record import rejected, sources
 from clinloom.run.reference import seen
 from clinloom.run.sums import flowed
 from clinloom.run.work import Tables, Work
@@ -69,7 +71,8 @@ def score(
     ``options`` as ``NAME=VALUE``. Nobody needs an outcome or
     follow-up: ``boolean_value`` is null where the outcome was not seen and, as the study's
     ``follow_up`` has it, may not be known yet. Moments that are still to come are left out. The
-    answer's ``patients`` tells how many each step of the cohort left.
+    answer's ``patients`` tells how many each step of the cohort left, its ``refused`` how many
+    records of each source were refused, by reason.
 
     ``watched``: the features of each moment, and which codes and units there were, are written to
     the folder ``<out>.features``, for ``clinloom monitor``; it holds a row a moment, as the scores.
@@ -103,7 +106,8 @@ def score(
         store.keep_trail()
         acquired = acquire(work, study)
         events = dataset.clean(work, study, acquired, loaded.units)
-        refused = rejected(events["counts"].read().to_pylist())
+        counts = events["counts"].read().to_pylist()
+        refused = rejected(counts)
         store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
         more: dict[str, Any] = {"watched": watched, "reasons": reasons}
         scored = predict(work, study, events, acquired, bundle=loaded, **more)
@@ -125,7 +129,18 @@ def score(
         files.remove(folder)
     steps = {step["name"]: step["subjects"] for step in flow}
     told = {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
-    return {**told, "patients": steps, "audit": str(trail)}
+    return {**told, "patients": steps, "refused": _refused(counts, study), "audit": str(trail)}
+
+
+def _refused(counts: list[dict[str, Any]], study: Study) -> dict[str, Any]:
+    """How many records each source had refused, by reason; small counts are hidden."""
+    given = sources(counts, {name: source.type for name, source in study.sources.items()})
+    found: dict[str, Counter[str]] = {}
+    for row in rejected(counts):
+        found.setdefault(row["source"] or "", Counter())[row["reason"]] += row["count"]
+    return disclosure.refusals(
+        found, {one["name"]: one["images"] or one["events"] for one in given}
+    )
 
 
 def _given(source: SourceModel) -> dict[str, Any]:

@@ -48,6 +48,12 @@ class Criterion(Bounded):
     any_of: tuple[Criterion, ...] = Field(default=(), description="criteria of which some hold")
     at_least: int = Field(default=1, ge=1, description="how many of `any_of` must hold")
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Its codes, and those of the criteria within."""
+        inner = (part.asked for part in (*self.all_of, *self.any_of))
+        return (*self.codes, *(code for codes in inner for code in codes))
+
     @model_validator(mode="after")
     def _one_kind(self) -> Criterion:
         given = [n for n in ("codes", "all_of", "any_of") if getattr(self, n)]
@@ -195,9 +201,6 @@ class Cohort(Model):
         found = [*self.index.at, *self.outcome.codes, *self.time_at_risk.competing.codes]
         if self.observed is not None:
             found += [*self.observed.starts, *self.observed.ends]
-        waiting = [*self.eligibility.require, *self.eligibility.exclude]
-        while waiting:
-            criterion = waiting.pop()
-            found += criterion.codes
-            waiting += [*criterion.all_of, *criterion.any_of]
+        for criterion in (*self.eligibility.require, *self.eligibility.exclude):
+            found += criterion.asked
         return tuple(found)
