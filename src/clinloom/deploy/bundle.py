@@ -199,9 +199,9 @@ class Bundle:
         ``numeric_value``, ``text_value``, ``unit``; a dictionary may lack any of these). A
         dictionary's time names its zone; a column without one is UTC's; dates are refused
         (DataError). ``at``: a moment with its zone for every patient, in place of the study's index
-        times, of which those still to come are left out. Answers PREDICTIONS; ``boolean_value`` is null. What cleaning refused
-        (see :meth:`clean`) is counted by reason in the answer's metadata, as JSON under
-        ``rejected``, where there is any.
+        times, of which those still to come are left out. Answers PREDICTIONS; ``boolean_value`` is
+        null. What cleaning refused (see :meth:`clean`) is counted by reason in the answer's
+        metadata, as JSON under ``rejected``, where there is any.
         """
         made = self.clean(events)
         cleaned = made["events"]
