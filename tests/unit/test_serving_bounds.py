@@ -108,6 +108,9 @@ def test_a_bundle_that_could_not_be_read_is_tried_again(monkeypatch):
             self.bundle = type("Bundle", (), {"mark": mark})
             self.name = {"mark": mark}
 
+        def warm(self):
+            pass
+
     monkeypatch.setattr(Standing, "_version", lambda self, _: version)
     monkeypatch.setattr("clinloom.deploy._standing.Served.load", lambda *_: load())
     version, load = "1", lambda: Loaded("a")

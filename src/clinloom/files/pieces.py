@@ -100,6 +100,8 @@ class Piece:
             yield self._member()
 
     def _member(self) -> bytes:
+        if self.member == BROKEN:  # it was tried, or is gone
+            raise zipfile.BadZipFile
         found = (self.size, self.record, self.run, self.stamp)
         return archives.member(self.path, self.member or "", *found)
 
