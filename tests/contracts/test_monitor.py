@@ -23,7 +23,7 @@ from clinloom.errors import DataError, UsageError
 from clinloom.evaluate import alarms, asked, watch
 from clinloom.features import Feature
 from clinloom.learn.preparation import learn
-from clinloom.run import api, monitor, reference
+from clinloom.run import api, reference
 from clinloom.tables import FEATURES, PREDICTIONS, SEEN
 
 SEXES = {12: "demographics|GENDER//a|present|all", 13: "demographics|GENDER//b|present|all"}
@@ -163,7 +163,7 @@ def test_a_run_is_watched_from_the_command_line(finished, scored, tmp_path):
     )
     document = json.loads(kept.read_text())
     for one in (*document["features"], document["risk"]):
-        assert all(n == 0 or n >= monitor.watch.FEW for n in (*one["counts"], one["missing"]))
+        assert all(n == 0 or n >= watch.FEW for n in (*one["counts"], one["missing"]))
     moments = [*Path(f"{scored}.features", "moments").glob("*.parquet")]
     assert sum(pq.read_metadata(m).num_rows for m in moments) == pq.read_metadata(scored).num_rows
     command = ("monitor", finished / "bundle", "--predictions", scored, "--out", out, "--json")
