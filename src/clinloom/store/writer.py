@@ -48,7 +48,7 @@ class TableWriter:
     """Writes a file of a declared table at an address, whole or not at all; ``told``: metadata."""
 
     def __init__(self, file: Address, table: Table, told: Mapping[str, str] | None = None):
-        self.file, self.table, self.schema = file, table, coded(table).with_metadata(told)
+        self.file, self.table, self.schema, self._told = file, table, coded(table), told
         self.rows = self.bytes = 0
         self._open = ExitStack()
         self._path: Path  # where it is built, and the writer: both from entry on
@@ -62,6 +62,8 @@ class TableWriter:
         options: Any = {"compression": "zstd", "compression_level": quick, "store_schema": False}
         options |= {"use_dictionary": plain, "write_statistics": told}
         self._writer = pq.ParquetWriter(self._path, self.schema, **options)
+        if self._told:
+            self._writer.add_key_value_metadata(dict(self._told))
         return self
 
     def write(self, rows: pa.Table) -> None:
