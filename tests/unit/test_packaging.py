@@ -66,7 +66,7 @@ def test_each_lock_has_its_spark(lock: str, spark: str):
 def test_all_means_every_extra_of_use():
     [line] = PROJECT["optional-dependencies"]["all"]
     inside = set(re.fullmatch(r"clinloom\[(.+)\]", line)[1].split(","))
-    ours = {"all", "test", "browser", "docs", "bench", "build"}
+    ours = {"all", "test", "docs", "bench", "build"}
     assert inside == set(PROJECT["optional-dependencies"]) - ours
 
 
