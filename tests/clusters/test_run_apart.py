@@ -216,8 +216,8 @@ def test_whatever_dies_costs_no_row_and_no_whole_stage(bucket: Bucket, local: Pa
         done = running.ended()
     assert "train/decision_tree" not in done
     with bucket.run(bucket.address("killed"), SPECULATION) as running:
-        grows = "killed/.scratch/"  # a fold's tree
-        kill_executor(bucket, running, after="train/logistic_regression", wrote=grows)
+        before = "killed/models/"  # a tree that is learned writes nothing until it stands
+        kill_executor(bucket, running, after="train/logistic_regression", wrote=before)
         assert "train/decision_tree" not in running.ended()
         stages = running.finish()
     assert [stage["stage"] for stage in stages if stage["reused"]] == done
