@@ -73,7 +73,7 @@ def synth(args: argparse.Namespace) -> Any:
     if args.patients < 1:
         raise UsageError("--patients is at least 1")
     tasks.where(args)
-    note = _progress(args).note
+    note = tasks.progress(args).note
     with waiting.started(note) as spark:
         truth = synthesise(
             spark,
@@ -142,7 +142,7 @@ def run_(args: argparse.Namespace) -> Any:
     file, changes = tasks.where(args)
     study = run.read_study(args.study, overrides=changes)
     site = platforms.site(args.on, told=study.platform, file=file)
-    progress = _progress(args)
+    progress = tasks.progress(args)
     if site is None:
         return run.run(study, out=args.out, progress=progress).summary()
     out = files.address(args.out)
@@ -171,7 +171,7 @@ def score(args: argparse.Namespace) -> Any:
 
     file, changes = tasks.where(args)
     site = platforms.site(args.on, told={}, file=file)
-    progress = _progress(args)
+    progress = tasks.progress(args)
     if site is None:
         asked: dict[str, Any] = {"form": args.form, "options": args.option}
         asked |= {"overrides": changes, "watched": args.features, "reasons": args.reasons}
@@ -223,7 +223,7 @@ def demo(args: argparse.Namespace) -> Any:
 
     file, changes = tasks.where(args)
     site = platforms.site(args.on, told={}, file=file)
-    progress = _progress(args)
+    progress = tasks.progress(args)
     if site is None:
         asked = {"patients": args.patients, "seed": args.seed}
         return run.demo(args.out, **asked, overrides=changes, progress=progress).summary()
@@ -320,11 +320,6 @@ def parser() -> Parser:
     sending.arguments(made)
     watching.arguments(made)
     return top
-
-
-def _progress(args: argparse.Namespace) -> Progress:
-    form = "quiet" if getattr(args, "quiet", False) else "json" if args.json else "text"
-    return Progress(form=form)
 
 
 def _show(result: Any, *, as_json: bool) -> None:

@@ -155,17 +155,13 @@ class Parts(NamedTuple):
         return _stirred(self.head, self.end)
 
 
-def texts(array: pa.Array) -> Words:
-    """A 64-bit hash of each text (n,), dictionary-encoded or not; null is as the empty one.
+def parts(array: pa.Array) -> Parts:
+    """A 64-bit hash of each text (n,), whole and in part; dictionary-encoded or not, null is as the
+    empty one.
 
     That two texts share one is chance: 2^-64 for a pair, so n^2 / 2^65 for any pair of n texts
     (a million: 3e-8). It does not resist who looks for such a pair.
     """
-    return parts(array).whole
-
-
-def parts(array: pa.Array) -> Parts:
-    """The texts in parts; null is as the empty one."""
     array = array.cast(pa.string())
     array = array.fill_null("") if array.null_count else array  # nulls may have bytes
     offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset :][: len(array) + 1]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clinloom import tasks
-from clinloom.run.progress import Progress
 
 
 def send(args: argparse.Namespace) -> Any:
@@ -15,7 +14,7 @@ def send(args: argparse.Namespace) -> Any:
     from clinloom.deploy import sender
 
     tasks.where(args)
-    progress = Progress(form="quiet" if args.quiet else "json" if args.json else "text")
+    progress = tasks.progress(args)
     return sender.send(
         args.bundle,
         predictions=args.predictions,

@@ -17,9 +17,16 @@ from clinloom import files, platforms
 from clinloom.errors import UsageError
 from clinloom.files import Address
 from clinloom.platforms import Task
+from clinloom.run.progress import Progress
 from clinloom.study import PLACES, Model, Study, placed
 
 STUDY = "study.yaml"
+
+
+def progress(args: argparse.Namespace) -> Progress:
+    """How a command tells what it does: as text, as JSON, or not at all."""
+    form = "quiet" if getattr(args, "quiet", False) else "json" if args.json else "text"
+    return Progress(form=form)
 
 
 def where(args: argparse.Namespace) -> tuple[Mapping[str, Model], list[str]]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clinloom import tasks
-from clinloom.run.progress import Progress
 
 ALARM = 3  # the exit code of a command that raises an alarm
 PERIODS = ("week", "month")
@@ -29,7 +28,7 @@ def monitor(args: argparse.Namespace) -> Any:
         until=args.until,
         level=args.false_alarms,
         out=args.out,
-        progress=Progress(form="quiet" if args.quiet else "json" if args.json else "text"),
+        progress=tasks.progress(args),
     )
 
 
@@ -45,7 +44,7 @@ def recalibrate(args: argparse.Namespace) -> Any:
         features=args.features,
         until=args.until,
         out=args.out,
-        progress=Progress(form="quiet" if args.quiet else "json" if args.json else "text"),
+        progress=tasks.progress(args),
     )
 
 
@@ -62,7 +61,7 @@ def compare(args: argparse.Namespace) -> Any:
         outcomes=args.outcomes,
         until=args.until,
         out=args.out,
-        progress=Progress(form="quiet" if args.quiet else "json" if args.json else "text"),
+        progress=tasks.progress(args),
     )
 
 
@@ -83,7 +82,7 @@ def stream(args: argparse.Namespace) -> Any:
         most=args.most,
         options=dict(each.partition("=")[::2] for each in args.option),
         overrides=changes,
-        progress=Progress(form="quiet" if args.quiet else "json" if args.json else "text"),
+        progress=tasks.progress(args),
     )
 
 

@@ -9,7 +9,6 @@ card holds.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Sequence
 from threading import Lock
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from clinloom import files
+from clinloom.deploy import _feedback
 from clinloom.deploy._log import fault, warn
 from clinloom.errors import StoreError
 from clinloom.study.cds_hooks import Coding
@@ -67,13 +67,10 @@ class Answers:
         name = f"{now:%H%M%S%f}-{uuid.uuid4().hex}.jsonl"
         place = self.place / f"{now:%Y-%m-%d}" / name
         try:
-            files.folder(place.parent)
-            made = files.create(place, (json.dumps(line) + "\n").encode())
+            _feedback.create(place, [line])
         except OSError as error:
             told = error.strerror or type(error).__name__
             raise StoreError(f"cannot be written ({told})", where=str(place)) from None
-        if made is None:
-            raise StoreError("a file of this name is there already", where=str(place))
 
     def last(self) -> dict[str, dict[str, Any]]:
         """By card, the last answer: its outcome, reason (as it is read) and time.

@@ -18,6 +18,7 @@ import msgspec
 
 from clinloom import files
 from clinloom.errors import StoreError
+from clinloom.files import Address
 
 MOST = 1000  # outcomes in one call
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -73,14 +74,14 @@ class Kept:
         offered = [_coded(reason) for reason in card.get("overrideReasons", ())]
         line = {"time": _now(), "card": card["uuid"], "indicator": card["indicator"], **told}
         line |= {"suggestions": suggested, "reasons": offered}
-        self._create(f"cards/{card['uuid']}.json", [line])
+        create(self.place / f"cards/{card['uuid']}.json", [line])
 
     def take(self, told: Told, service: str, client: str) -> int:
         """Keep outcomes, all or none of them; how many. Raises Unknown or Malformed."""
         if not 0 < len(told.feedback) <= MOST:
             raise Malformed(f"`feedback` holds 1 to {MOST:,} outcomes")
         lines = [self._line(outcome, service, client) for outcome in told.feedback]
-        self._create(f"feedback/{_now().replace(':', '')}-{uuid.uuid4().hex}.jsonl", lines)
+        create(self.place / f"feedback/{_now().replace(':', '')}-{uuid.uuid4().hex}.jsonl", lines)
         return len(lines)
 
     def _line(self, outcome: _Outcome, service: str, client: str) -> dict[str, Any]:
@@ -109,12 +110,13 @@ class Kept:
             return None
         return found
 
-    def _create(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        place = self.place / name
-        files.folder(place.parent)
-        if files.create(place, data) is None:
-            raise StoreError("a file of this name is there already", where=str(place))
+
+def create(place: Address, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Keep lines of JSON as a new file. Raises OSError, and StoreError where one is there."""
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    files.folder(place.parent)
+    if files.create(place, data) is None:
+        raise StoreError("a file of this name is there already", where=str(place))
 
 
 def _coded(reason: Mapping[str, Any]) -> dict[str, str]:

@@ -51,11 +51,17 @@ def refusals(counts: Mapping[str, Mapping[str, int]], read: Mapping[str, int]) -
     out: dict[str, Any] = {}
     for source, found in counts.items():
         numbers = list(found.values())
-        whole = sum(numbers) > read.get(source, 0)
-        shown = parts(numbers) if whole else [number >= FEW for number in numbers]
-        cells = zip(found.items(), shown, strict=True)
-        out[source] = {reason: n if told else cell(n, told) for (reason, n), told in cells}
+        cells = zip(found.items(), of_source(numbers, read.get(source, 0)), strict=True)
+        out[source] = {
+            reason: n if seen and n >= FEW else cell(n, False) for (reason, n), seen in cells
+        }
     return out
+
+
+def of_source(numbers: Sequence[int], read: int) -> list[bool]:
+    """Which of a source's refusals are not hidden for their sum, which is told where more was
+    refused than ``read``."""
+    return parts(numbers) if sum(numbers) > read else [number > 0 for number in numbers]
 
 
 def cell(number: int, shown: bool) -> str:

@@ -250,9 +250,8 @@ def _rejected(rejected: Sequence[Record], sources: Sequence[Record]) -> list[dic
         of[entry.get("source") or ""].append(entry)
     shown: dict[int, bool] = {}
     for source, entries in of.items():
-        counts = [entry["count"] for entry in entries]
-        told = disclosure.parts(counts) if sum(counts) > read.get(source, 0) else counts
-        shown |= zip(map(id, entries), map(bool, told), strict=True)
+        told = disclosure.of_source([entry["count"] for entry in entries], read.get(source, 0))
+        shown |= zip(map(id, entries), told, strict=True)
     return [
         {
             "reason": sentence(rule(entry["reason"])),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from clinloom.learn.risks import Risks
 from clinloom.report.figures import interval, number
 from clinloom.run import moments
 from clinloom.run.moments import Given
+from clinloom.run.predict import keyed, regrouped
 from clinloom.run.progress import Progress
 from clinloom.spark import receipts, workers
 from clinloom.tables import LABELS, PREDICTIONS
@@ -77,19 +77,14 @@ def compare(
         moments.read(challenger_predictions, None, None),
     ]
     limit = moments.last_moment(until, one) if until is not None else None
-    with ExitStack() as held:
-        from clinloom.spark import waiting
-        from clinloom.spark.session import settled
-
-        note = (progress or Progress(form="quiet")).note
-        session = held.enter_context(waiting.started(note, spark))
-        held.enter_context(settled(session, note=note))
+    with moments.session(progress, spark) as session:
         frame, parts = _together(session, sides)
         known = moments.last_free(frame, limit)
         passed = partial(_passed, frame, known, parts)
-        first = passed(_grouped, {"groups": _regrouped, "counted": _added})
+        first = passed(_grouped, {"groups": regrouped, "counted": _added})
         counts = first["counted"].to_pylist()[0]
-        risks = [Risks.read(_of(first["groups"], at)).compact(rivals.GROUPS) for at in (0, 1)]
+        of = [first["groups"].filter(pc.field("model") == at) for at in (0, 1)]
+        risks = [Risks.read(groups).compact(rivals.GROUPS) for groups in of]
         _enough(risks[0])
         kernel = partial(_drawn, risks=risks, threshold=one.scorer.threshold, seed=seed)
         sums = passed(kernel, {"drawn": rivals.merged})["drawn"]
@@ -188,7 +183,7 @@ def _grouped(
     subject: Any, label: Any, risk: Floats, counted: dict[str, int]
 ) -> dict[str, pa.Table]:
     """The kernel of the first pass: each model's groups of equal risk."""
-    groups = [_keyed(at, Risks.of(label, risk[:, at]).compact()) for at in (0, 1)]
+    groups = [keyed(at, Risks.of(label, risk[:, at]).compact()) for at in (0, 1)]
     return {"groups": pa.concat_tables(groups), "counted": pa.Table.from_pylist([counted])}
 
 
@@ -199,21 +194,6 @@ def _drawn(
     drawn = Drawn(risks, threshold)
     drawn.add(subject, label, risk, seed=seed)
     return {"drawn": drawn.table()}
-
-
-def _keyed(model: int, risks: Risks) -> pa.Table:
-    table = risks.table()
-    return table.append_column("model", pa.array(np.full(table.num_rows, model)))
-
-
-def _of(groups: pa.Table, model: int) -> pa.Table:
-    return groups.filter(pc.field("model") == model)
-
-
-def _regrouped(tables: list[pa.Table]) -> pa.Table:
-    together = pa.concat_tables(tables)
-    parts = [Risks.merge([Risks.read(_of(together, at))]).compact() for at in (0, 1)]
-    return pa.concat_tables(_keyed(at, part) for at, part in enumerate(parts))
 
 
 def _added(tables: list[pa.Table]) -> pa.Table:

@@ -7,7 +7,8 @@ time, and sums come back (``evaluate.watch``).
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from clinloom.evaluate.watch import Rows
 from clinloom.events import column, numbers, times
 from clinloom.files import Address
 from clinloom.run import periods
+from clinloom.run.progress import Progress
 from clinloom.run.reference import Group, members
 from clinloom.run.score import BESIDE, CODES
 from clinloom.spark import receipts, workers
@@ -55,6 +57,18 @@ class Given(NamedTuple):
     outcomes: Stored | None
     features: Stored | None
     codes: pa.Table | None
+
+
+@contextmanager
+def session(progress: Progress | None, spark: SparkSession | None) -> Iterator[SparkSession]:
+    """The session, or one that is started, with the settings that it needs; the caller's own are
+    the caller's again afterwards."""
+    from clinloom.spark import waiting
+    from clinloom.spark.session import settled
+
+    note = (progress or Progress(form="quiet")).note
+    with waiting.started(note, spark) as started, settled(started, note=note):
+        yield started
 
 
 def read(predictions: str, outcomes: str | None, features: str | None) -> Given:

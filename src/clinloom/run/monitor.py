@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable
-from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -79,13 +78,7 @@ def monitor(
                 moments.feature_rows(rows, len(loaded.features))
     groups = subgroups(loaded.features)
     limit = moments.last_moment(until, loaded) if until is not None else None
-    with ExitStack() as held:
-        from clinloom.spark import waiting
-        from clinloom.spark.session import settled
-
-        note = (progress or Progress(form="quiet")).note
-        session = held.enter_context(waiting.started(note, spark))
-        held.enter_context(settled(session, note=note))
+    with moments.session(progress, spark) as session:
         frame = moments.together(session, given, len(loaded.features), groups)
         known = moments.last_free(frame, limit)
         cut, intercept = reference.risk.cells, reference.whole.intercept

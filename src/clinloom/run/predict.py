@@ -108,7 +108,7 @@ def scored(
         "predictions": pa.table(predicted, schema=PREDICTIONS.arrow),
         "risks": _risks(subject[test], label[test], risk),
         "groups": pa.concat_tables(
-            _of(number, Risks.of(label[test], risk[:, number]).compact())
+            keyed(number, Risks.of(label[test], risk[:, number]).compact())
             for number in range(len(scorers))
         ),
     }
@@ -122,19 +122,21 @@ def _risks(
     return pa.table([pa.array(subject), pa.array(label), lists], schema=RISKS.arrow)
 
 
-def _of(model: int, risks: Risks) -> pa.Table:
+def keyed(model: int, risks: Risks) -> pa.Table:
     """A model's groups, with its number."""
     table = risks.table()
     return table.append_column("model", pa.array(np.full(table.num_rows, model)))
 
 
-def _regrouped(tables: Sequence[pa.Table]) -> pa.Table:
+def regrouped(tables: Sequence[pa.Table]) -> pa.Table:
+    """The groups of each model, of rows that are apart."""
     together = pa.concat_tables(tables)
     models = pc.unique(together.column("model")).to_pylist()
-    return pa.concat_tables(
-        _of(model, Risks.read(groups.merged([together.filter(pc.field("model") == model)])))
+    merged = (
+        keyed(model, Risks.read(groups.merged([together.filter(pc.field("model") == model)])))
         for model in sorted(models)
     )
+    return pa.concat_tables([together.slice(0, 0), *merged])
 
 
 def _named(found: pa.Table | None, models: Sequence[str]) -> pa.Table:
@@ -207,7 +209,7 @@ def characteristics(features: Sequence[Feature]) -> list[int]:
 
 
 MERGES: dict[str, Merge] = {
-    "groups": _regrouped,
+    "groups": regrouped,
     "baseline": baseline.merged,
     "split": partial(_summed, by="split"),
     "outliers": partial(_summed, by="feature"),

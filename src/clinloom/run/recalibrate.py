@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -72,13 +71,7 @@ def recalibrate(
     given = moments.read(predictions, outcomes, features)
     groups = subgroups(loaded.features)
     limit = moments.last_moment(until, loaded) if until is not None else None
-    with ExitStack() as held:
-        from clinloom.spark import waiting
-        from clinloom.spark.session import settled
-
-        note = (progress or Progress(form="quiet")).note
-        session = held.enter_context(waiting.started(note, spark))
-        held.enter_context(settled(session, note=note))
+    with moments.session(progress, spark) as session:
         frame = moments.together(session, given, len(loaded.features), groups)
         known = moments.last_free(frame, limit)
         asked: dict[str, Any] = {"by": None, "known": known, "groups": len(groups)}

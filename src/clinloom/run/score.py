@@ -93,9 +93,9 @@ def score(
     if reasons < 0:
         raise UsageError("reasons are 0 or more", where="--reasons", mend="give 5, or leave it out")
     target = files.address(out)
-    files.use({**files.settings(), **_storage(overrides)})
+    files.use({**files.settings(), **storage(overrides)})
     loaded = Bundle.load(bundle)
-    study = _study(loaded.study, overrides)
+    study = study_of(loaded.study, overrides)
     folder = target.parent / attempt(".scoring")
     trail = target.parent / f"{target.name}.audit"
     store = Store(folder, note=progress.note if progress else None, trail=trail)
@@ -149,7 +149,7 @@ def _given(source: SourceModel) -> dict[str, Any]:
     return {key: told[key] for key in ("type", "table", *PLACES) if told.get(key)}
 
 
-def _storage(overrides: Sequence[str]) -> dict[str, files.Options]:
+def storage(overrides: Sequence[str]) -> dict[str, files.Options]:
     """How storages are opened: the bundle itself may need it, so it is read before the bundle."""
     document: dict[str, Any] = {}
     for change in overrides:
@@ -161,7 +161,8 @@ def _storage(overrides: Sequence[str]) -> dict[str, files.Options]:
     return files.checked(given)
 
 
-def _study(resolved: Mapping[str, Any], overrides: Sequence[str]) -> Study:
+def study_of(resolved: Mapping[str, Any], overrides: Sequence[str]) -> Study:
+    """A bundle's study with overrides; a source that is set to null is left out."""
     document = yaml.safe_load(yaml.safe_dump(dict(resolved)))
     dropped = [o.split("=", 1)[0].split(".")[1] for o in overrides if _drops(o)]
     for name in dropped:

@@ -98,9 +98,9 @@ def stream(
     moment can see is let go; ``most``: files of a step; ``options``: of Spark's Kafka and Delta
     readers. Answers how many steps and predictions there were.
     """
-    files.use({**files.settings(), **score._storage(overrides)})
+    files.use({**files.settings(), **score.storage(overrides)})
     loaded = Bundle.load(bundle)
-    study = score._study(loaded.study, overrides)
+    study = score.study_of(loaded.study, overrides)
     found = feeds.read(told, study.sources)
     lateness = None if late is None else _lateness(duration(late), study, loaded)
     target = files.address(out)
