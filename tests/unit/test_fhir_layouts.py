@@ -247,6 +247,13 @@ def test_an_answer_that_holds_more_than_itself_is_none(monkeypatch):
         assert quick == 392
 
 
+def test_of_two_faults_of_a_line_the_same_is_told(monkeypatch):
+    text = "\n".join(line(n, value="1e400" if n % 9 else "2") for n in range(400))
+    found, _ = same(text.encode().replace(b"loinc", b"\xffoinc", 40), monkeypatch)
+    reasons = [row["reason"] for row in found["rejected"]]
+    assert set(reasons) == {"malformed_json", "malformed_resource"}
+
+
 OBJECTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | JSON_TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(JSON_TEXTS, inner, max_size=3),

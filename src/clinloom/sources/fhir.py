@@ -216,9 +216,7 @@ class _Reader:
     def lines(self, data: bytes, position: int, file: str) -> None:
         """Read lines of a resource each; the first starts at byte ``position`` of the file."""
         for resource, line, start in self.plain.take(data, position, self.rows):
-            if resource is plain.INVALID:
-                self._invalid(line, start, file)
-            elif resource is not None and type(resource) is not Observation:
+            if resource is not None and type(resource) is not Observation:
                 self._found(resource, line, start, file)
             elif line and not line.isspace():
                 self.take(line, start, file)
@@ -268,7 +266,7 @@ class _Reader:
             at = r4.place(whole, data, at)
             start, at = position + at, at + len(data)
             resource = plain.decoded(data)
-            if resource is None or resource is plain.INVALID:
+            if resource is None:
                 self._decoded(data, start, file)  # tells what is wrong with it
                 continue
             if isinstance(resource, r4.Bundle):

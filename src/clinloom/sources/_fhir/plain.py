@@ -30,8 +30,7 @@ from clinloom.sources._fhir.versions import RANK, edition
 _kinds: Any = reduce(or_, [Observation if kind is r4.Observation else kind for kind in r4.KINDS])
 _decode = msgspec.json.Decoder(_kinds).decode
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-INVALID = r4.Record()  # stands for JSON that is no resource of a kind that is read
-# A resource (or INVALID; None: no JSON), its line, and where that starts.
+# A resource (None: who reads any resource tells what is wrong with it), its line, where that starts.
 Left = tuple[Any, bytes, int]
 
 
@@ -101,10 +100,8 @@ class Plain:
 
 
 def decoded(line: bytes) -> Any:
-    """The resource of a line; INVALID, or None where it is no JSON."""
+    """The resource of a line; None where it is no JSON, or no resource of a kind that is read."""
     try:
         return _decode(line)
-    except msgspec.ValidationError:
-        return INVALID
     except r4.MALFORMED:
         return None
