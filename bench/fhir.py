@@ -1,6 +1,5 @@
 """FHIR Observations to events, beside a mapping written by hand with orjson.
 
-    pip install orjson
     python bench/fhir.py --mb 1024 --folder /tmp/fhir
     python bench/fhir.py --whole
 

@@ -19,7 +19,7 @@ from clinloom.deploy import registry
 from clinloom.deploy.bundle import published
 from clinloom.errors import StoreError, UsageError
 
-mlflow = pytest.importorskip("mlflow", reason="no MLflow: pip install mlflow")
+mlflow = pytest.importorskip("mlflow", reason="without the extra 'bench'")
 PATIENCE = 600  # seconds
 
 

@@ -9,9 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.service import wards
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="no Playwright: pip install playwright"
-)
+playwright = pytest.importorskip("playwright.sync_api", reason="without the extra 'browser'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 

@@ -50,7 +50,7 @@ def test_no_address_no_path_no_option(lock: str):
 def test_everything_that_is_declared_is_locked(lock: str):
     extras = {"images", "dicom", "s3", "test", "build"}
     if lock == "requirements.lock":
-        extras |= {"connect", "azure", "gcs", "hdfs", "yarn", "docs", "bench"}
+        extras = set(PROJECT["optional-dependencies"]) - {"all"}
     declared = [*PROJECT["dependencies"]]
     for extra in extras:
         declared += PROJECT["optional-dependencies"][extra]
@@ -66,7 +66,7 @@ def test_each_lock_has_its_spark(lock: str, spark: str):
 def test_all_means_every_extra_of_use():
     [line] = PROJECT["optional-dependencies"]["all"]
     inside = set(re.fullmatch(r"clinloom\[(.+)\]", line)[1].split(","))
-    ours = {"all", "test", "docs", "bench", "build"}
+    ours = {"all", "test", "judges", "browser", "docs", "bench", "build"}
     assert inside == set(PROJECT["optional-dependencies"]) - ours
 
 

@@ -133,24 +133,27 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _signature(mlflow: Any) -> Any:
     """Events in, predictions out."""
-    column, schema = mlflow.types.ColSpec, mlflow.types.Schema
-    timed = mlflow.types.schema.AnyType()  # its own times have no zone
-    given = schema(
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    timed = AnyType()  # type: ignore[no-untyped-call]  # its own times have no zone
+
+    given = Schema(
         [
-            column("long", "subject_id"),
-            column(timed, "time", required=False),
-            column("string", "code"),
-            column("double", "numeric_value", required=False),
-            column("string", "text_value", required=False),
-            column("string", "unit", required=False),
+            ColSpec("long", "subject_id"),
+            ColSpec(timed, "time", required=False),
+            ColSpec("string", "code"),
+            ColSpec("double", "numeric_value", required=False),
+            ColSpec("string", "text_value", required=False),
+            ColSpec("string", "unit", required=False),
         ]
     )
-    answer = schema(
+    answer = Schema(
         [
-            column("long", "subject_id"),
-            column(timed, "prediction_time"),
-            column("boolean", "predicted_boolean_value"),
-            column("double", "predicted_boolean_probability"),
+            ColSpec("long", "subject_id"),
+            ColSpec(timed, "prediction_time"),
+            ColSpec("boolean", "predicted_boolean_value"),
+            ColSpec("double", "predicted_boolean_probability"),
         ]
     )
     return mlflow.models.ModelSignature(given, answer)
@@ -208,8 +211,7 @@ def _mlflow() -> Any:
             warnings.simplefilter("ignore", UserWarning)  # of its own types
             import mlflow
             import mlflow.pyfunc
-            import mlflow.types.schema
     except ImportError:
-        mend = "pip install mlflow-skinny"
+        mend = "pip install 'clinloom[mlflow]'"
         raise MissingDependency("MLflow is not installed", mend=mend) from None
     return mlflow
