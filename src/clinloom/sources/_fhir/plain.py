@@ -30,7 +30,7 @@ from clinloom.sources._fhir.versions import RANK, edition
 _kinds: Any = reduce(or_, [Observation if kind is r4.Observation else kind for kind in r4.KINDS])
 _decode = msgspec.json.Decoder(_kinds).decode
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-# A resource (None: who reads any resource tells what is wrong with it), its line, where that starts.
+# A resource (None: who reads any resource tells what is wrong), its line, and where that starts.
 Left = tuple[Any, bytes, int]
 
 
