@@ -180,13 +180,14 @@ def write_configuration(
         f"{queue}.root.default.capacity": "100",
         f"{queue}.maximum-am-resource-percent": "0.9",
     }
-    _write(conf_dir / "core-site.xml", {**core, **(more or {})})
-    _write(conf_dir / "hdfs-site.xml", {**hdfs, **(more or {})})
-    _write(conf_dir / "yarn-site.xml", {**yarn, **(more or {})})
-    _write(conf_dir / "capacity-scheduler.xml", capacity)
+    write_settings(conf_dir / "core-site.xml", {**core, **(more or {})})
+    write_settings(conf_dir / "hdfs-site.xml", {**hdfs, **(more or {})})
+    write_settings(conf_dir / "yarn-site.xml", {**yarn, **(more or {})})
+    write_settings(conf_dir / "capacity-scheduler.xml", capacity)
 
 
-def _write(file: Path, settings: Mapping[str, str]) -> None:
+def write_settings(file: Path, settings: Mapping[str, str]) -> None:
+    """A file of Hadoop's settings."""
     lines: Iterable[str] = (
         f"<property><name>{key}</name><value>{escape(value)}</value></property>\n"
         for key, value in settings.items()

@@ -1,4 +1,4 @@
-"""HDFS and YARN under Kerberos answer a keytab's owner; HDFS denies a stranger, and nobody."""
+"""HDFS and YARN under Kerberos, with encryption zones, answer a keytab's owner and nobody else."""
 
 from __future__ import annotations
 
@@ -69,6 +69,15 @@ def test_nobody_comes_in_without_a_ticket(kerberos: Kerberos):
     assert done.returncode and "asks for a Kerberos ticket" in done.stderr
 
 
+def test_what_lies_in_an_encryption_zone_is_no_text_on_a_disk(kerberos: Kerberos):
+    assert client(kerberos, OWNER).returncode == 0
+    blocks = [
+        file.read_bytes() for file in kerberos.daemons.folder.glob("data-*/current/*/*/**/blk_*")
+    ]
+    assert max(map(len, blocks)) >= 1_000_000
+    assert not any(b"01234567890123456789" in block for block in blocks)
+
+
 PUT = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -96,8 +105,8 @@ def test_a_study_on_yarn_with_a_ticket_is_the_one_on_this_machine(
     kerberos: Kerberos, hospital: Path, local: Path, tmp_path: Path
 ):
     """A ticket here is enough: on the cluster, driver and workers open HDFS by YARN's token, as
-    Java does, which saves and loads a model. The study file lies there, too. Who has no ticket is
-    told so before anything is submitted."""
+    Java does, which saves and loads a model; so they do the server of its encryption zone's keys.
+    The study file lies there, too. Who has no ticket is told so before anything is submitted."""
     java = f"-Djava.security.krb5.conf={kerberos.krb5}"
     site = options(tmp_path, "cluster", java_options=java, **HERE)
 
