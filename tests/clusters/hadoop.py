@@ -215,9 +215,12 @@ def _environment() -> dict[str, str]:
     return {**kept, "HADOOP_USER_NAME": USER}
 
 
-def options(folder: Path, mode: str, *, java_options: str = "", **more: object) -> Path:
-    """A file of the platform's options: the cores that the local run has, in containers."""
-    node = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost"}
+def options(
+    folder: Path, mode: str, *, java_options: str = "", env: Mapping[str, str] = {}, **more: object
+) -> Path:
+    """A file of the platform's options: the cores that the local run has, in containers, each with
+    more of an environment."""
+    node = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost", **env}
     if "python" in more:  # the nodes' own, which finds the tree under test
         node["PYTHONPATH"] = sparks.TREE
     conf = {"spark.yarn.jars": f"local:{sparks.HOME}/jars/*"}  # else each job uploads all of them

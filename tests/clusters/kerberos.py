@@ -28,7 +28,7 @@ OWNER = "keeper"  # the user who may read and write
 STRANGER = "stranger"  # has a ticket, and no right
 KEY_SERVER = "org.apache.hadoop.crypto.key.kms.server.KMSWebServer"
 ZONE_KEY = "records"
-ZONES = ("/patients", "/studies")  # encrypted at rest
+ZONES = ("/patients", "/encrypted")  # encrypted at rest
 MAKE_ZONES = """
 import java.util.EnumSet;
 import org.apache.hadoop.conf.Configuration;
