@@ -82,7 +82,7 @@ def test_a_second_run_keeps_every_stage_and_a_change_reruns_what_depends_on_it(h
 def test_killed_at_any_moment_it_goes_on_with_identical_results(hospital, finished, tmp_path):
     out = tmp_path / "out"
     run = ["run", STUDY, "--out", out, *sets(small(hospital))]
-    for stage in ("clean", "vocabulary"):
+    for stage in ("clean", "cohort"):
         killed(*run, after=stage)
     clinloom(*run)
     left, right = (json.loads((d / "metrics.json").read_text()) for d in (out, finished))
