@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +39,24 @@ def clinloom(*args, check=True, **environment) -> subprocess.CompletedProcess:
     assert not check or done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done
+
+
+def killed(*args, after: str, **environment) -> None:
+    """Begin a run in processes of its own, and end them all with -9 when a stage is done."""
+    env = {**os.environ, "CLINLOOM_SPARK_MASTER": "local[2]", **environment}
+    command = [sys.executable, "-m", "clinloom", *map(str, args), "--json"]
+    none, pipe = subprocess.DEVNULL, subprocess.PIPE
+    run = subprocess.Popen(command, env=env, stdout=none, stderr=pipe, start_new_session=True)
+    told = []
+    for line in run.stderr or ():
+        told.append(line.decode())
+        if f'"stage": "{after}"' in told[-1]:
+            break
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL, "".join(told)
+
+
+def progress(told: str) -> list[dict]:
+    """The stages that a run with ``--json`` told of, in their order."""
+    lines = (json.loads(line) for line in told.splitlines() if line[:1] == "{")
+    return [line for line in lines if "stage" in line]

@@ -180,13 +180,14 @@ def write_configuration(
         f"{queue}.root.default.capacity": "100",
         f"{queue}.maximum-am-resource-percent": "0.9",
     }
-    _write(conf_dir / "core-site.xml", {**core, **(more or {})})
-    _write(conf_dir / "hdfs-site.xml", {**hdfs, **(more or {})})
-    _write(conf_dir / "yarn-site.xml", {**yarn, **(more or {})})
-    _write(conf_dir / "capacity-scheduler.xml", capacity)
+    write_settings(conf_dir / "core-site.xml", {**core, **(more or {})})
+    write_settings(conf_dir / "hdfs-site.xml", {**hdfs, **(more or {})})
+    write_settings(conf_dir / "yarn-site.xml", {**yarn, **(more or {})})
+    write_settings(conf_dir / "capacity-scheduler.xml", capacity)
 
 
-def _write(file: Path, settings: Mapping[str, str]) -> None:
+def write_settings(file: Path, settings: Mapping[str, str]) -> None:
+    """A file of Hadoop's settings."""
     lines: Iterable[str] = (
         f"<property><name>{key}</name><value>{escape(value)}</value></property>\n"
         for key, value in settings.items()
@@ -214,9 +215,12 @@ def _environment() -> dict[str, str]:
     return {**kept, "HADOOP_USER_NAME": USER}
 
 
-def options(folder: Path, mode: str, *, java_options: str = "", **more: object) -> Path:
-    """A file of the platform's options: the cores that the local run has, in containers."""
-    node = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost"}
+def options(
+    folder: Path, mode: str, *, java_options: str = "", env: Mapping[str, str] = {}, **more: object
+) -> Path:
+    """A file of the platform's options: the cores that the local run has, in containers, each with
+    more of an environment."""
+    node = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "localhost", **env}
     if "python" in more:  # the nodes' own, which finds the tree under test
         node["PYTHONPATH"] = sparks.TREE
     conf = {"spark.yarn.jars": f"local:{sparks.HOME}/jars/*"}  # else each job uploads all of them

@@ -1,14 +1,24 @@
-"""HDFS and YARN under Kerberos: Hadoop's own KDC, keytabs, and what a client needs."""
+"""HDFS and YARN under Kerberos: Hadoop's own KDC and keys' server, and what a client needs."""
 
 from __future__ import annotations
 
 import ctypes
+import subprocess
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from urllib.error import HTTPError
 
 from tests.clusters import hadoop, parts, sparks
-from tests.clusters.daemons import JAVA_OPTIONS, Daemons, free_ports, own_environment, started
+from tests.clusters.daemons import (
+    JAVA_OPTIONS,
+    Daemons,
+    answer,
+    free_ports,
+    own_environment,
+    started,
+)
 
 REALM = "EXAMPLE.COM"
 GSSAPI = "libgssapi_krb5.so.2"
@@ -16,6 +26,36 @@ KDC = "org.apache.hadoop.minikdc.MiniKdc"
 SERVERS = tuple(f"{name}/localhost" for name in ("nn", "dn", "rm", "nm", "HTTP"))
 OWNER = "keeper"  # the user who may read and write
 STRANGER = "stranger"  # has a ticket, and no right
+KEY_SERVER = "org.apache.hadoop.crypto.key.kms.server.KMSWebServer"
+ZONE_KEY = "records"
+ZONES = ("/patients", "/encrypted")  # encrypted at rest
+MAKE_ZONES = """
+import java.util.EnumSet;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.crypto.key.*;
+import org.apache.hadoop.fs.*;
+import org.apache.hadoop.hdfs.HdfsConfiguration;
+import org.apache.hadoop.hdfs.client.*;
+import org.apache.hadoop.security.UserGroupInformation;
+
+public class Zones {
+    public static void main(String[] given) throws Exception {
+        Configuration conf = new HdfsConfiguration();
+        UserGroupInformation.setConfiguration(conf);
+        UserGroupInformation.loginUserFromKeytab(given[0], given[1]);
+        KeyProvider keys = KeyProviderFactory.getProviders(conf).get(0);
+        keys.createKey(given[2], KeyProvider.options(conf));
+        FileSystem files = FileSystem.get(conf);
+        HdfsAdmin admin = new HdfsAdmin(files.getUri(), conf);
+        for (int zone = 3; zone < given.length; zone++) {
+            Path path = new Path(given[zone]);
+            files.mkdirs(path);
+            admin.createEncryptionZone(
+                path, given[2], EnumSet.noneOf(CreateEncryptionZoneFlag.class));
+        }
+    }
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -60,9 +100,11 @@ def _start(daemons: Daemons) -> Kerberos:
             f"{GSSAPI} is not installed (apt-get install libgssapi-krb5-2)"
         ) from None
     krb5, keytab = _start_kdc(daemons)
-    ports, conf_dir = free_ports(hadoop.PORTS), folder / "conf"
+    *ports, keys_port = free_ports(hadoop.PORTS + 1)
+    conf_dir = folder / "conf"
     more = {
         "fs.defaultFS": f"hdfs://localhost:{ports[0]}",
+        "hadoop.security.key.provider.path": f"kms://http@localhost:{keys_port}/kms",
         "hadoop.security.authentication": "kerberos",
         "hadoop.security.authorization": "true",
         "hadoop.rpc.protection": "privacy",
@@ -88,11 +130,59 @@ def _start(daemons: Daemons) -> Kerberos:
     }
     hadoop.write_configuration(folder, conf_dir, ports, more=more)
     java = hadoop.java(folder, f"-Djava.security.krb5.conf={krb5}")
+    _start_keys(daemons, keys_port, krb5, keytab)
     hadoop.start_hdfs(daemons, java)
     hadoop.start_yarn(daemons, java)
     hadoop.await_hdfs(daemons, ports[1])
     hadoop.await_yarn(daemons, f"http://127.0.0.1:{ports[2]}")
-    return Kerberos(daemons, f"hdfs://localhost:{ports[0]}", conf_dir, krb5, keytab)
+    made = Kerberos(daemons, f"hdfs://localhost:{ports[0]}", conf_dir, krb5, keytab)
+    _make_zones(made, java)
+    return made
+
+
+def _start_keys(daemons: Daemons, port: int, krb5: Path, keytab: Path) -> None:
+    """Start the server that keeps the keys of encryption zones."""
+    conf_dir = daemons.folder / "keys"
+    conf_dir.mkdir()
+    given = "hadoop.kms.authentication"
+    settings = {
+        "hadoop.kms.http.port": str(port),
+        "hadoop.kms.key.provider.uri": f"jceks://file@{conf_dir}/keys.jceks",
+        f"{given}.type": "kerberos",
+        f"{given}.kerberos.keytab": str(keytab),
+        f"{given}.kerberos.principal": f"HTTP/localhost@{REALM}",
+        f"{given}.signer.secret.provider": "random",
+    }
+    hadoop.write_settings(conf_dir / "kms-site.xml", settings)
+    kinds = ("MANAGEMENT", "GENERATE_EEK", "DECRYPT_EEK", "READ")
+    rights = {f"default.key.acl.{kind}": "*" for kind in kinds}
+    hadoop.write_settings(conf_dir / "kms-acls.xml", rights)
+    secure = {"hadoop.security.authentication": "kerberos"}
+    hadoop.write_settings(conf_dir / "core-site.xml", secure)
+    places = [f"-Dkms.{kind}.dir={conf_dir}" for kind in ("config", "log", "temp")]
+    places.append("-Dlog4j.configuration=of-jar.properties")  # it asks for one; there is none
+    places.append("--add-opens=java.base/java.lang=ALL-UNNAMED")  # it is older than Java 17
+    java = [parts.java(), "-Xmx128m", *JAVA_OPTIONS, f"-Djava.security.krb5.conf={krb5}", *places]
+    daemons.start("keys", [*java, "-cp", f"{conf_dir}:{parts.KMS.class_path()}", KEY_SERVER])
+
+    def asks_for_a_ticket() -> bool:
+        try:
+            return bool(answer(f"http://localhost:{port}/kms/v1/keys/names"))
+        except HTTPError as refused:
+            return refused.code == HTTPStatus.UNAUTHORIZED
+
+    daemons.await_ready(asks_for_a_ticket, what="the server of keys")
+
+
+def _make_zones(made: Kerberos, java: list[str]) -> None:
+    """Make a key, and the folders in which each file is encrypted with one of its own."""
+    source = made.daemons.folder / "Zones.java"
+    source.write_text(MAKE_ZONES)
+    keytab = made.daemons.folder / f"{OWNER}.keytab"
+    command = [*java, source, OWNER, keytab, ZONE_KEY, *ZONES]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"no encryption zone could be made: {done.stderr[-2000:]}")
 
 
 def _start_kdc(daemons: Daemons) -> tuple[Path, Path]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HADOOP = "3.5.0"  # what pyspark 4.2 bundles; a client of this version reads these servers
+KEY_SERVER = "3.4.3"  # its last; it asks for a Hadoop of that version
 AWS_SDK = "2.35.4"
 AZURITE = "3.37.0"
 BROKER, CONNECTOR = "4.3.1", "4.2.0"  # Kafka's, and that of Spark 4.2
@@ -90,6 +91,7 @@ DAEMONS = Jars(
     ),
 )
 KDC = Jars("kdc", _hadoop("hadoop-minikdc"))
+KMS = Jars("kms", (f"org.apache.hadoop:hadoop-kms:{KEY_SERVER}",))
 S3A = Jars(
     "s3a",
     _hadoop("hadoop-aws")

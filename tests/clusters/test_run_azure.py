@@ -11,7 +11,7 @@ import pytest
 from tests.clusters.buckets import Azure
 from tests.clusters.daemons import own_environment
 from tests.clusters.sparks import TREE
-from tests.hospital import STUDY, clinloom, places, sets, small
+from tests.hospital import STUDY, clinloom, killed, places, progress, sets, small
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -46,14 +46,18 @@ def test_sources_output_and_bundle_on_azure(hospital: Path, local: Path, azure_s
             if file.is_file():
                 container.upload_blob(f"data/{file.relative_to(hospital)}", file.read_bytes())
         run = ["run", STUDY, "--out", f"{root}/out", *sets(small(f"{root}/data"))]
-        clinloom(*run, CLINLOOM_SPARK_MEMORY="1g", **azure_server.env)
+        env = {"CLINLOOM_SPARK_MEMORY": "1g", **azure_server.env}
+        killed(*run, after="clean", **env)  # and goes on as on a disk
+        done = clinloom(*run, "--json", **env)
+        assert [line["stage"] for line in progress(done.stderr) if line["reused"]][:2] == [
+            "acquire",
+            "clean",
+        ]
         metrics = json.loads(container.download_blob("out/metrics.json").readall())
         assert metrics == json.loads((local / "metrics.json").read_bytes())
 
         scores = ["score", f"{root}/out/bundle", "--out", f"{root}/scores/risk.parquet", "--json"]
-        scored = clinloom(
-            *scores, *sets(places(f"{root}/data")), CLINLOOM_SPARK_MEMORY="1g", **azure_server.env
-        )
+        scored = clinloom(*scores, *sets(places(f"{root}/data")), **env)
         assert json.loads(scored.stdout)["rows"] > 200
         scores, trail = sorted(b.name for b in container.list_blobs("scores/"))
         assert scores == "scores/risk.parquet" and trail.startswith(f"{scores}.audit/")

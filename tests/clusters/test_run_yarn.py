@@ -13,7 +13,7 @@ import pytest
 from tests import classes
 from tests.clusters import typed
 from tests.clusters.hadoop import HERE, USER, Hadoop, options
-from tests.hospital import STUDY, clinloom, sets, small
+from tests.hospital import STUDY, clinloom, killed, progress, sets, small
 
 from clinloom import files
 
@@ -44,25 +44,23 @@ def test_the_doctor_finds_nothing_missing(hadoop: Hadoop, tmp_path: Path):
     assert asked.returncode == 0, asked.stdout
 
 
-@pytest.mark.parametrize(
-    ("mode", "more"),
-    [("cluster", {}), ("client", {**HERE, "executors": 2, "cores": 1})],
-    ids=["cluster mode, its environment as an archive", "client mode, two containers"],
-)
-def test_a_study_on_yarn_is_the_local_one(
-    hadoop: Hadoop, there: str, local: Path, tmp_path: Path, monkeypatch, mode: str, more
+def test_a_study_on_yarn_that_was_killed_goes_on_to_be_the_local_one(
+    hadoop: Hadoop, there: str, local: Path, tmp_path: Path, monkeypatch
 ):
-    out = f"hdfs:///studies/{mode}"
-    site = ["--platform", str(options(tmp_path, mode, **more))]
+    """In client mode, two containers; in cluster mode: ``test_kerberos``."""
+    out = "hdfs:///studies/client"
+    site = ["--platform", str(options(tmp_path, "client", **HERE, executors=2, cores=1))]
+    more = [*site, *sets(small(there))]
+    killed("run", STUDY, "--out", out, *more, after="clean", **environment(hadoop))
     env = {**os.environ, **environment(hadoop)}
     named = {"study.yaml": str(STUDY), "hdfs:///studies/readmission": out}
     run = typed.shown("YARN", "clinloom run")
-    done = typed.typed(run, named, [*site, "--json", *sets(small(there))], env)
+    done = typed.typed(run, named, [*more, "--json"], env)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
     assert json.loads(done.stdout)["report"] == f"{out}/report.html"  # the result and no more
-    progress = [json.loads(line) for line in done.stderr.splitlines() if line[:1] == "{"]
-    stages = [line["stage"] for line in progress if "stage" in line]
-    assert stages[0] == "acquire" and stages[-1] == "report"
+    stages = progress(done.stderr)
+    assert [line["stage"] for line in stages if line["reused"]] == ["acquire", "clean"]
+    assert stages[-1]["stage"] == "report"
     for name, value in environment(hadoop).items():
         monkeypatch.setenv(name, value)
     found = json.loads(files.read(f"{out}/metrics.json"))

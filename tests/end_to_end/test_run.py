@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
-from tests.hospital import STUDY, clinloom, sets, small
+from tests.hospital import STUDY, clinloom, killed, progress, sets, small
 
 METRICS = (
     "auroc auprc accuracy precision recall specificity f1 brier calibration_slope"
@@ -79,29 +74,17 @@ def test_a_second_run_keeps_every_stage_and_a_change_reruns_what_depends_on_it(h
     before = (finished / "metrics.json").read_bytes()
     again = clinloom("run", STUDY, "--out", finished, "--json", *sets(small(hospital)))
     assert json.loads(again.stdout)["report"] == f"{finished}/report.html"  # the result alone
-    stages = [json.loads(x) for x in again.stderr.splitlines() if '"stage"' in x]
+    stages = progress(again.stderr)
     assert stages and all(s["reused"] for s in stages)
     assert (finished / "metrics.json").read_bytes() == before
 
 
 def test_killed_at_any_moment_it_goes_on_with_identical_results(hospital, finished, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "clinloom", "run", str(STUDY), "--out", str(out)]
-    command += sets(small(hospital))
-    env = {**os.environ, "CLINLOOM_SPARK_MASTER": "local[2]"}
-    for stage in ("clean", "vocabulary"):
-        process = subprocess.Popen(
-            command, env=env, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        manifest = out / "manifest.json"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if manifest.exists() and f'"{stage}"' in manifest.read_text():
-                break
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    clinloom("run", STUDY, "--out", out, *sets(small(hospital)))
+    run = ["run", STUDY, "--out", out, *sets(small(hospital))]
+    for stage in ("clean", "cohort"):
+        killed(*run, after=stage)
+    clinloom(*run)
     left, right = (json.loads((d / "metrics.json").read_text()) for d in (out, finished))
     assert left == right
 

@@ -58,6 +58,27 @@ def test_the_doctor_asks_as_the_keytabs_owner(tmp_path, monkeypatch, status: int
         assert refused is None and hadoop.own == {"KRB5CCNAME": f"FILE:{tmp_path / 'ticket'}"}
 
 
+@pytest.mark.parametrize("encrypts", [False, True])
+def test_the_keytab_goes_to_containers_where_a_server_of_keys_asks(
+    tmp_path, monkeypatch, encrypts: bool
+):
+    keys = {"hadoop.security.key.provider.path": "kms://http@host:9600/kms"} if encrypts else {}
+    site(tmp_path, **KERBEROS, **keys)
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    (keytab := tmp_path / "me.keytab").write_bytes(b"keys")
+    yarn = platforms.load("yarn")
+    options = yarn.Options(principal="me@REALM", keytab=str(keytab), python="/usr/bin/python3")
+    (folder := tmp_path / "sent").mkdir()
+    settings, _ = yarn._settings(options, folder, lambda text: None)
+    sent = folder / "client.keytab"
+    assert settings.get("spark.yarn.dist.files") == (sent.as_uri() if encrypts else None)
+    assert settings.get("spark.executorEnv.KRB5_CLIENT_KTNAME") == (
+        "client.keytab" if encrypts else None
+    )
+    if encrypts:
+        assert sent.read_bytes() == b"keys" and sent.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("mode", ["client", "cluster"])
 def test_a_sites_own_java_options_stay(tmp_path, monkeypatch, mode: str):
     """A krb5.conf that lies elsewhere is named by them."""

@@ -23,6 +23,7 @@ import clinloom
 from clinloom.errors import ClinloomError, MissingDependency
 
 OF_THE_CLUSTER = {"clinloom", "pyspark", "py4j"}
+OF_DEVELOPMENT = {"test", "judges", "browser", "docs", "bench", "build", "all"}  # extras
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -94,7 +95,7 @@ def distributions() -> Iterator[Distribution]:
         for line in found.requires or []:
             wanted, _, marker = line.partition(";")
             extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", marker)
-            if extra and (not own or extra[1] in ("test", "docs", "bench", "build", "all")):
+            if extra and (not own or extra[1] in OF_DEVELOPMENT):
                 continue
             match = NAME.match(wanted)
             key = re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""

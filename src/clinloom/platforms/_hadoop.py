@@ -63,6 +63,11 @@ class Hadoop:
         return self.get("hadoop.security.authentication") == "kerberos"
 
     @property
+    def encrypts(self) -> bool:
+        """Whether there is a server of the keys of encryption zones."""
+        return bool(self.get("hadoop.security.key.provider.path"))
+
+    @property
     def managers(self) -> list[str]:
         """The web addresses of the ResourceManager, or of each that stands by for it."""
         tls = self.get("yarn.http.policy") == "HTTPS_ONLY"

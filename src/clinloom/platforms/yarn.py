@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ Size = Annotated[str, Field(pattern=r"^\d+[kmgt]$", examples=["2g"])]
 DRIVER_JAVA = "spark.driver.extraJavaOptions"
 UNPACKED = "./environment/bin/python"
 HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
+KEYTAB_THERE = "client.keytab"  # in the folder of each container, where its owner alone reads it
 DRIVER = f"""import contextlib, io, json, sys, time
 from clinloom.cli import main
 
@@ -188,6 +190,13 @@ def _settings(
             "spark.kerberos.keytab": str(options.keytab),
         }
     there = {SUBMITTED: "1", "HADOOP_CONF_DIR": HADOOP_THERE, **THREADS}
+    if options.keytab and _hadoop.here().encrypts:
+        # Its clients of HDFS show the server of keys a ticket alone. Spark brings the keytab to the
+        # driver, and takes no file twice.
+        own = Path(shutil.copy(options.keytab, folder / KEYTAB_THERE))
+        own.chmod(0o600)
+        made["spark.yarn.dist.files"] = own.as_uri()
+        there |= {"KRB5_CLIENT_KTNAME": KEYTAB_THERE, "KRB5CCNAME": "FILE:tickets"}
     if options.python:
         python = options.python
     else:
