@@ -46,6 +46,7 @@ PREDICTIONS, REFUSED, CHECKPOINT, SPARK = "predictions", "rejected", "checkpoint
 STATE = "state"
 LANES = 4  # buckets a core, at first
 PATIENCE = 0.5  # seconds between two looks at the clock
+AGAIN = "start it again: the step is done anew, without a file that is gone by then"
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,8 @@ class Steps:
             yield
         except Exception as error:
             self._fault = error
+            if isinstance(error, ClinloomError):
+                error.mend = error.mend or AGAIN
             raise
 
     def _step(self, frame: DataFrame | None, batch: int) -> None:
