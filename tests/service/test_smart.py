@@ -97,7 +97,7 @@ def authority(hospital):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}/token"
+    found.url = f"http://127.0.0.1:{server.server_port}/token/?of=fhir"
     hospital.smart = {
         "token_endpoint": found.url,
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],

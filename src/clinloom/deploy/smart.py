@@ -121,7 +121,8 @@ class Tokens:
         found = outbound.get(url, where=url, until=until, most=MOST, headers=headers)
         told = _object(found)
         try:
-            place = secured(told["token_endpoint"])
+            place = str(told["token_endpoint"])  # to the letter: assertions are made for it
+            secured(place.split("?", 1)[0])
         except (KeyError, ValueError, TypeError, AttributeError):
             raise SourceError("it names no https `token_endpoint`", where=url) from None
         for name, ours in (
