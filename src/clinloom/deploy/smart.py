@@ -129,7 +129,7 @@ class Tokens:
             ("token_endpoint_auth_methods_supported", "private_key_jwt"),
             ("token_endpoint_auth_signing_alg_values_supported", self._key.algorithm),
         ):
-            if ours not in told.get(name, [ours]):
+            if isinstance(listed := told.get(name), list) and ours not in listed:
                 mend = "ask the site how its backend services prove themselves"
                 raise SourceError(f"it does not take {ours} ({name})", where=url, mend=mend)
         return place
@@ -137,8 +137,8 @@ class Tokens:
     def _given(self, place: str, until: float) -> tuple[str, float]:
         """A new token, and for how many seconds it holds."""
         now = int(time.time())
-        claims = {"iss": self._client, "sub": self._client, "aud": place, "jti": str(uuid.uuid4())}
-        claims |= {"iat": now, "exp": now + LIFETIME}
+        claims: dict[str, Any] = {"iat": now, "exp": now + LIFETIME, "jti": str(uuid.uuid4())}
+        claims |= {"iss": self._client, "sub": self._client, "aud": place}
         key = self._key
         signed = jwt.encode(claims, key.private, key.algorithm, headers={"kid": key.kid})
         asked = {"grant_type": "client_credentials", "scope": self._scope}
