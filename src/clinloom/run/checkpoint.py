@@ -26,15 +26,16 @@ def stands(spark: Address) -> tuple[int, int]:
 
 def brought(spark: Address, batch: int, feeds: Sequence[Feed]) -> list[tuple[str, str]]:
     """The files of a micro-batch, as names of feeds and URIs. Raises StoreError, OSError."""
-    found = []
+    found: list[tuple[str, str]] = []
+    folders = [(number, feed.name) for number, feed in enumerate(feeds) if feed.folder is not None]
+    if not folders:
+        return found
     try:
         before, now = _offsets(spark, batch - 1), _offsets(spark, batch)
-        for number, feed in enumerate(feeds):
-            if feed.folder is not None:
-                first = _reached(before[number]) + 1 if before else 0
-                for part in range(first, _reached(now[number]) + 1):
-                    noted = _noted(spark / f"sources/{number}", part)
-                    found += [(feed.name, uri) for uri in noted]
+        for number, name in folders:
+            first = _reached(before[number]) + 1 if before else 0
+            for part in range(first, _reached(now[number]) + 1):
+                found += [(name, uri) for uri in _noted(spark / f"sources/{number}", part)]
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         raise StoreError(
             "Spark's checkpoint does not tell which files a step brings",
