@@ -21,6 +21,10 @@ def send(args: argparse.Namespace) -> Any:
         to=args.to,
         by=args.by,
         token=args.token,
+        client=args.client,
+        key=args.key,
+        key_id=args.key_id,
+        scope=args.scope,
         at_once=args.at_once,
         patience=args.patience,
         note=progress.note,
@@ -50,6 +54,10 @@ def arguments(made: Mapping[str, argparse.ArgumentParser]) -> None:
         help="how it knows the patient: identifier, or reference: the records that were scored",
     )
     add("--token", metavar="REFERENCE", help="what it asks for: env:NAME or file:/PATH")
+    add("--client", metavar="ID", help="or ask for tokens as this SMART backend service")
+    add("--key", metavar="REFERENCE", help="its private key, PEM or JWK: env:NAME or file:/PATH")
+    add("--key-id", metavar="KID", help="the key's identifier, where it tells none")
+    add("--scope", metavar="SCOPES", help="what is asked for, where the usual is not what fits")
     add("--at-once", type=int, default=50, metavar="N", help="predictions in a transaction (50)")
     add("--patience", type=float, default=300, metavar="SECONDS", help="of tries of one (300)")
     add("--quiet", action="store_true", help="no progress")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,7 +71,14 @@ def stream(args: argparse.Namespace) -> Any:
     from clinloom.run import api as run
 
     _, changes = tasks.where(args)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the step at work is finished
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        """End after the step at work; told again, at once."""
+        stopped.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, stop)
     return run.stream(
         args.bundle,
         out=args.out,
@@ -82,6 +90,7 @@ def stream(args: argparse.Namespace) -> Any:
         most=args.most,
         options=dict(each.partition("=")[::2] for each in args.option),
         overrides=changes,
+        stopped=stopped.is_set,
         progress=tasks.progress(args),
     )
 

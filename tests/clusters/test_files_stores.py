@@ -189,6 +189,8 @@ def test_a_listing_is_whole_and_in_the_order_of_paths(store: Server, monkeypatch
     here = names(files.listed(tmp_path), str(tmp_path))
     assert names(files.listed(store.root), store.root) == here
     assert sorted(here) == sorted(local)
+    own = names(files.listed(store.root, deep=False), store.root)
+    assert own == [name for name in here if "/" not in name]
     assert names(files.listed(store.root / "many"), store.root) == [f"many/{n}" for n in range(5)]
     if store.wire:  # a bucket may hold a file and a folder of one name
         for name in ("a", "a/b"):

@@ -49,6 +49,7 @@ class Hospital:
         self.fails: Callable[[Resource], bool] = lambda _: False
         self.transactions: list[int] = []
         self.token: str | None = None
+        self.smart: Resource | None = None  # its .well-known/smart-configuration
 
     def of(self, kind: str) -> list[Resource]:
         """The resources of a type."""
@@ -156,6 +157,8 @@ def serving(hospital: Hospital) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             told = {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}
+            if self.path == "/fhir/.well-known/smart-configuration" and hospital.smart:
+                return self.tell(200, hospital.smart)
             self.tell(*((200, told) if self.path == "/fhir/metadata" else (404, {})))
 
         def do_POST(self) -> None:

@@ -65,7 +65,7 @@ def left(spark, given, published, tmp_path_factory):
                         scores, target.parent / name, outputs.settled(name, [])
                     )
                 assert not (place / name).exists()
-            options = outputs.settled("omop", ["first=7", "cohort=3"])
+            options = outputs.settled("omop", ["first=7", "notes=4", "cohort=3"])
             scores = replace(scores, known=None, table=PREDICTIONS)
             assert outputs.load("omop").write(scores, target.parent / "omop", options) == rows
         return rows
@@ -165,6 +165,27 @@ def test_omop_has_an_observation_a_prediction_and_a_cohort_of_those_above(left, 
     for row in cohort:
         assert row["cohort_start_date"] == above[row["subject_id"]]["prediction_time"].date()
         assert row["cohort_end_date"] - row["cohort_start_date"] == dt.timedelta(days=30)
+
+
+def test_omop_has_a_note_that_says_each_observation_in_words(left, bundle, rows):
+    observed = pq.read_table(left[0] / "omop" / "observation.parquet").to_pylist()
+    found = pq.read_table(left[0] / "omop" / "note.parquet").to_pylist()
+    assert [row["note_id"] for row in found] == list(range(4, 4 + len(rows)))
+    pairs = {"event_id": "observation_id", "datetime": "observation_datetime"}
+    for row, about in zip(found, observed, strict=True):
+        assert row["person_id"] == about["person_id"]
+        assert all(row[f"note_{one}"] == about[other] for one, other in pairs.items())
+        assert f"a risk of {about['value_as_number']:.1%}, " in row["note_text"]
+    required = {column.name: column.nullable for column in omop.NOTE.columns}
+    assert not [name for name, free in required.items() if not free and found[0][name] is None]
+    concepts = ("note_type", "encoding", "language", "note_event_field")
+    told = [found[0][f"{name}_concept_id"] for name in concepts]
+    assert told == [32880, 32678, 4180186, 1147165]
+    above = rows[0] | {ABOVE: True, "reasons": [{"text": "sodium low"}, {"text": "age 81"}]}
+    table = pa.Table.from_pylist([above])
+    [text] = omop.texts(table, fhir.Assessor.of(bundle))
+    assert "at or above the threshold of 40.0%, by gradient_boosting of study ward" in text
+    assert text.splitlines()[1:] == ["- sodium low", "- age 81"]
 
 
 def test_spells_of_a_cohort_do_not_overlap():

@@ -101,3 +101,23 @@ def test_a_time_of_an_answer_is_an_instant(tmp_path):
     (found,) = answers.last().values()
     assert found["reason"] == "Known, and acted on already"
     assert dt.datetime.now(dt.UTC) - found["time"] < dt.timedelta(minutes=5)
+
+
+def test_answers_that_have_grown_old_are_held_no_more(tmp_path):
+    answers = _answers.Answers(str(tmp_path), OVERRIDES)
+    answers.give("1", wards.TODAY, "acknowledged", None)
+    assert answers.last() and answers._read
+    today = dt.datetime.now(dt.UTC).date()
+    old = today - dt.timedelta(days=_answers.SINCE + 1)
+    (tmp_path / "feedback" / f"{today}").rename(tmp_path / "feedback" / f"{old}")
+    answers._day = today - dt.timedelta(days=1)  # as if read yesterday
+    assert not answers.last() and not answers._read
+
+
+def test_a_wards_answers_are_not_listed_with_its_lists(tmp_path, monkeypatch):
+    wards.write(tmp_path, {"M1": 0.3})
+    wards.write(tmp_path / "feedback" / "2026-03-09", {"M2": 0.3})
+    opened, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda place: opened.append(str(place)) or scandir(place))
+    assert len(_lists.Lists(str(tmp_path)).current().patients) == 1
+    assert opened == [str(tmp_path)]

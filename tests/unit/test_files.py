@@ -253,6 +253,9 @@ def test_a_local_listing_is_in_the_order_of_paths(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     found = [e.address.relative_to(str(tmp_path)) for e in files.listed(tmp_path)]
     assert found == sorted([*wanted, "b c.link"], key=lambda name: name.split("/"))
+    (tmp_path / "a" / "b").rename(tmp_path / "later")
+    own = [e.address.name for e in files.listed(tmp_path, deep=False)]
+    assert own == ["a.csv", "b c", "b c.link", "ü"]
 
 
 KEYS = st.sets(st.text("ab-./", min_size=1, max_size=6).filter(lambda k: k[-1] != "/"), max_size=40)

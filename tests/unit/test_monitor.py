@@ -183,6 +183,13 @@ def outcomes(positive: int, known: int) -> Seen:
     return Seen(known, 1.0, 0, known, 1.0, positive, risks, apart)
 
 
+def flagged(marked: int, unmarked: int, *, each: int) -> int:
+    """What is told of so many patients with and without a flag, all of whose rows are alike."""
+    rows = each * (marked + unmarked)
+    patients = Patients(marked=marked, unmarked=unmarked)
+    return reference._flagged(Seen(rows, flagged=each * marked, patients=patients))
+
+
 def test_a_subgroup_with_few_outcomes_hides_another_with_it():
     known = [
         (group("sex", "sex a"), outcomes(3, 60)),
@@ -192,7 +199,7 @@ def test_a_subgroup_with_few_outcomes_hides_another_with_it():
     ]
     assert [g.name for g, _ in reference._showable(known)] == ["site n", "site s"]
     assert reference._estimate(outcomes(3, 60), 1.0) == fitness.UNKNOWN
-    assert [reference._blurred(n, 100) for n in (0, 3, 50, 98, 100)] == [0, 2, 50, 98, 100]
+    assert [flagged(n, 100 - n, each=1) for n in (0, 3, 50, 98, 100)] == [0, 2, 50, 98, 100]
 
 
 @pytest.fixture

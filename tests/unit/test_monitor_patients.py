@@ -9,9 +9,10 @@ import pytest
 from tests.properties import test_alarms as hospital
 
 from clinloom import cli, files
-from clinloom.evaluate import alarms, watch
+from clinloom.evaluate import alarms, outcomes, watch
+from clinloom.evaluate.watch import Patients, Seen
 from clinloom.report import watched
-from clinloom.run import feedback
+from clinloom.run import feedback, reference
 
 
 def period(*, each: int, having: int):
@@ -34,6 +35,36 @@ def period(*, each: int, having: int):
 def test_outcomes_and_flags_are_told_of_five_patients_and_not_of_five_moments(each, having, shown):
     told = period(each=each, having=having)
     assert (told["observed"] is not None) == (told["flagged"] is not None) == bool(shown)
+
+
+def of(having: int, lacking: int, *, each: int) -> Seen:
+    known, positive = each * (having + lacking), each * having
+    patients = Patients(having=having, lacking=lacking)
+    return Seen(known, known=known, positive=positive, patients=patients)
+
+
+@pytest.mark.parametrize(("each", "having", "shown"), [(1, 4, False), (4, 4, False), (4, 5, True)])
+def test_a_bundle_keeps_subgroups_of_five_patients_and_not_of_five_moments(each, having, shown):
+    sexes = [reference.Group("sex", name, 0, 0.0, 1.0) for name in ("sex a", "sex b")]
+    known = [*zip(sexes, (of(having, 40, each=each), of(40, 40, each=each)), strict=True)]
+    assert bool(reference._showable(known)) == shown
+
+
+@pytest.mark.parametrize(("each", "marked", "kept"), [(1, 3, 2), (6, 3, 12), (6, 0, 0), (6, 5, 30)])
+def test_a_bundle_keeps_flags_of_few_patients_as_those_of_half_as_many(each, marked, kept):
+    for sides in ((marked, 90), (90, marked)):
+        patients = Patients(*sides)
+        seen = Seen(each * sum(sides), flagged=each * sides[0], patients=patients)
+        told = reference._flagged(seen)
+        assert kept == (told if sides[0] == marked else seen.rows - told)
+
+
+@pytest.mark.parametrize(("each", "rest", "hidden"), [(1, 4, True), (4, 4, True), (4, 5, False)])
+def test_subgroups_do_not_tell_of_few_patients_whom_they_leave_out(each, rest, hidden):
+    groups = [of(30, 60, each=each), of(20, 60, each=each)]
+    assert outcomes._few(groups, [of(50 + rest, 120, each=each)]) == hidden
+    assert outcomes._few(groups, [of(50, 120 + rest, each=each)]) == hidden
+    assert not outcomes._few(groups, [of(50, 120, each=each)])
 
 
 def test_a_card_counts_once_as_it_was_told_of_last(tmp_path):

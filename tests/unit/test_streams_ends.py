@@ -14,9 +14,9 @@ from clinloom import files
 from clinloom.deploy.bundle import Bundle
 from clinloom.errors import ClinloomError, StoreError, UsageError
 from clinloom.events import STATIC
-from clinloom.run import feeds, moments
+from clinloom.run import checkpoint, feeds, moments
 from clinloom.run.compare import compare
-from clinloom.run.feeds import Reading
+from clinloom.run.feeds import Feed, Reading
 from clinloom.run.stream import State, Steps
 from clinloom.tables import STREAMED
 
@@ -78,6 +78,30 @@ def test_what_spark_did_and_what_is_kept_are_of_one_stream(tmp_path, batch, begu
     else:
         with pytest.raises(StoreError, match="not of one stream"):
             Steps.begin(steps, files.address(tmp_path))
+
+
+def test_a_micro_batch_brings_the_files_that_spark_noted_for_it(tmp_path):
+    feeds_ = [Feed("ehr", "/in"), Feed("events", "delta:/lake"), Feed("lab", "/hdfs")]
+    offsets = [
+        ['{"logOffset":8}', "-", "-"],
+        ['{"logOffset":10}', '{"sourceVersion":1}', "-"],
+        ['{"logOffset":10}', '{"sourceVersion":2}', '{"logOffset":0}'],
+    ]
+    spark = files.address(tmp_path)
+    for batch, lines in enumerate(offsets, 4):
+        files.write(spark / f"offsets/{batch}", "\n".join(["v1", "{}", *lines]).encode())
+    for place, of in (("0/9.compact", [8, 9]), ("0/10", [10]), ("2/0", [0])):
+        named = [f'{{"path":"file:///in/a%20b%23{n}.json","batchId":{n}}}' for n in of]
+        files.write(spark / f"sources/{place}", "\n".join(["v1", *named]).encode())
+    found = {n: checkpoint.brought(spark, n, feeds_) for n in (5, 6)}
+    assert found[5] == [("ehr", f"file:///in/a%20b%23{n}.json") for n in (9, 10)]
+    assert found[6] == [("lab", "file:///in/a%20b%230.json")]
+    assert feeds._address(found[5][0][1], files.address("/in")) == "/in/a b#9.json"
+    for uri, root in (("hdfs://node:8020/in/x/a", "hdfs:///in"), ("s3a://b/in/x/a", "s3://b/in")):
+        assert feeds._address(uri, files.address(root)) == f"{root}/x/a"
+    files.remove(spark / "sources/0/10")
+    with pytest.raises(StoreError, match="does not tell which files"):
+        checkpoint.brought(spark, 5, feeds_)
 
 
 def test_after_a_fault_no_step_is_begun():

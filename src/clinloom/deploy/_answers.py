@@ -52,6 +52,7 @@ class Answers:
         self._lock = Lock()
         self._read: dict[str, str] = {}
         self._last: dict[str, dict[str, Any]] = {}
+        self._day = dt.date.min
 
     def give(self, subject: str, moment: dt.datetime, outcome: str, reason: str | None) -> None:
         """Keep an answer. Raises StoreError where it cannot be kept."""
@@ -80,6 +81,8 @@ class Answers:
         today = dt.datetime.now(dt.UTC).date()
         days = [f"{today - dt.timedelta(days=n)}" for n in range(SINCE, -1, -1)]
         with self._lock:
+            if self._day != today:  # what has grown too old is read no more
+                self._day, self._read, self._last = today, {}, {}
             for day in days:
                 for entry in files.listed(self.place / day):
                     name = entry.address.name  # a hidden one is on its way to its name

@@ -78,7 +78,7 @@ class Lists:
     def current(self) -> List:
         """The newest list. A file that is no list is left out, and logged. Raises OSError."""
         with self._lock:
-            found = [e for e in files.listed(self.place) if e.address.parent == self.place]
+            found = files.listed(self.place, deep=False)
             named = [e for e in found if e.address.name.endswith(".parquet")][-FILES:]
             told = repr([(e.address.name, e.stamp) for e in named])
             mark = hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -7,8 +7,10 @@ is loaded by :mod:`clinloom.deploy.flavour`, without a JVM.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -184,7 +186,10 @@ def version(reference: str) -> str:
 
 
 def local(reference: str) -> Address:
-    """Where a registered bundle lies on this machine, fetched once. Raises StoreError."""
+    """Where a registered bundle lies on this machine, fetched once and until this process ends.
+
+    Raises StoreError.
+    """
     name = reference.removeprefix(REGISTRY).partition("@")[0]
     number = version(reference)
     server = _mlflow().get_registry_uri()
@@ -195,14 +200,22 @@ def local(reference: str) -> Address:
 def _fetched(server: str, name: str, number: str) -> Address:
     mlflow = _mlflow()
     folder = tempfile.mkdtemp(prefix="clinloom-model-")
+    atexit.register(_removed, folder, os.getpid())
     try:
         at = mlflow.artifacts.download_artifacts(f"{REGISTRY}{name}/{number}", dst_path=folder)
     except (mlflow.MlflowException, OSError) as error:
+        _removed(folder, os.getpid())
         told = getattr(error, "error_code", type(error).__name__)
         raise StoreError(
             f"the model cannot be fetched ({told})", where=f"{REGISTRY}{name}/{number}"
         ) from None
     return files.address(Path(at) / "data" / BUNDLE)
+
+
+def _removed(folder: str, process: int) -> None:
+    """Take a fetched model away, in the process that fetched it and in none that it begot."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mlflow() -> Any:

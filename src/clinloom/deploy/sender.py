@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -24,12 +24,15 @@ from clinloom import files
 from clinloom.deploy import outbound, writeback
 from clinloom.deploy.bundle import Bundle
 from clinloom.deploy.writeback import BY, Unsendable
-from clinloom.errors import SourceError, UsageError, instead
+from clinloom.errors import MissingDependency, SourceError, UsageError, instead
 from clinloom.files import Address
 from clinloom.guard import audit
 from clinloom.store import TableWriter
 from clinloom.study.cds_hooks import secured
 from clinloom.tables import REJECTED
+
+if TYPE_CHECKING:
+    from clinloom.deploy.smart import Tokens
 
 FORMAT = "application/fhir+json"
 MOST = 64 << 20  # bytes of an answer
@@ -38,6 +41,7 @@ PIECE = 1 << 20  # bytes that are read at once
 SECONDS = 120.0  # in which a transaction is answered
 FIRST, LONGEST = 1.0, 60.0  # seconds between tries, where the server asks for none
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # a later try may fare better
+STRANGER = 401  # of a token that ended, or was taken back
 CONFLICT, CONFLICTS = 409, 3  # with what others write meanwhile: this often
 FAULT, FAULTS = 500, 3  # of a part of what got nothing else for as long as it was tried: this often
 NOWHERE = frozenset({404, 410})  # without an OperationOutcome: of no FHIR server
@@ -84,6 +88,10 @@ def send(
     to: str,
     by: str = "identifier",
     token: str | None = None,
+    client: str | None = None,
+    key: str | None = None,
+    key_id: str | None = None,
+    scope: str | None = None,
     at_once: int = 50,
     patience: float = 300.0,
     note: Callable[[str], None] = lambda _: None,
@@ -91,10 +99,12 @@ def send(
     """Send what ``score --as fhir`` left to the FHIR server ``to``, and say what came of it.
 
     ``at_once``: predictions in a transaction, at most; ``patience``: seconds for which tries of one
-    transaction go on; ``token``: ``env:NAME`` or ``file:/PATH`` of what the server asks for. What
-    was sent stands in ``<predictions>.sent``: the receipt, and the table ``rejected``. Raises
-    UsageError, StoreError, and SourceError where the server can no longer be reached or refuses
-    the sender: given again, the command goes on.
+    transaction go on; ``token``: ``env:NAME`` or ``file:/PATH`` of what the server asks for; or
+    ``client`` and ``key`` (with ``key_id`` and ``scope``), by which tokens are asked for as a SMART
+    backend service (:mod:`clinloom.deploy.smart`). What was sent stands in ``<predictions>.sent``:
+    the receipt, and the table ``rejected``. Raises UsageError, StoreError, MissingDependency, and
+    SourceError where the server can no longer be reached or refuses the sender: given again, the
+    command goes on.
     """
     if at_once < 1 or patience < 0:
         raise UsageError("--at-once is at least 1, and --patience is no less than 0")
@@ -102,6 +112,11 @@ def send(
         raise UsageError(f"patients are not known by '{by}'", where="--by", mend=instead(by, BY))
     loaded, source = Bundle.load(bundle), files.address(predictions)
     server = _Server(to, token, patience, note)
+    if client or key or key_id or scope:
+        if token is not None or not client or not key:
+            mend = "give --token alone, or --client with --key"
+            raise UsageError("that is not how a sender proves itself", where="--client", mend=mend)
+        server.tokens = _tokens(server.url, client, key, key_id, scope)
     server.look()
     sending = _Sending(loaded, source, server, by)
     try:
@@ -116,8 +131,19 @@ def send(
     return {"to": server.url, **told}
 
 
+def _tokens(url: str, client: str, key: str, key_id: str | None, scope: str | None) -> Tokens:
+    try:
+        from clinloom.deploy.smart import SCOPE, Key, Tokens
+    except ImportError as error:
+        mend = "pip install 'clinloom[serve]'"
+        raise MissingDependency(f"signing needs {error.name}", mend=mend) from None
+    return Tokens(url, client=client, key=Key.read(key, key_id), scope=scope or SCOPE)
+
+
 class _Server:
-    """The server, and how often it is asked."""
+    """The server, and how often it is asked. ``tokens``: where those are asked for."""
+
+    tokens: Tokens | None = None
 
     def __init__(self, to: str, token: str | None, patience: float, note: Callable[[str], None]):
         try:
@@ -133,10 +159,17 @@ class _Server:
             self._headers["Authorization"] = f"Bearer {found}"
         self._patience, self._note = patience, note
 
+    def _headed(self, until: float) -> dict[str, str]:
+        """The headers, with a token that holds. Raises SourceError."""
+        if self.tokens is None:
+            return self._headers
+        return {**self._headers, "Authorization": f"Bearer {self.tokens.token(until)}"}
+
     def look(self) -> None:
         """Raise SourceError where no FHIR R4 server is there."""
         url, until = f"{self.url}/metadata", time.monotonic() + SECONDS
-        found = outbound.get(url, where=self.url, until=until, most=MOST, headers=self._headers)
+        headers = self._headed(until)
+        found = outbound.get(url, where=self.url, until=until, most=MOST, headers=headers)
         try:
             told = msgspec.json.decode(found)
             version = told["fhirVersion"] if told["resourceType"] == "CapabilityStatement" else ""
@@ -154,12 +187,14 @@ class _Server:
         data, entries = msgspec.json.encode(told), len(told["entry"])
         end, wait = time.monotonic() + self._patience, FIRST
         conflicts = faults = 0
+        renewed = False
         while True:
             status, later, fault = "no answer", None, None
             with suppress(outbound.Unreachable):
                 until = time.monotonic() + SECONDS
+                headers = self._headed(until)
                 reply = outbound.post(
-                    self.url, data, where=self.url, until=until, most=MOST, headers=self._headers
+                    self.url, data, where=self.url, until=until, most=MOST, headers=headers
                 )
                 if reply.status in (200, 201):
                     self._check(reply.body, entries)
@@ -172,6 +207,10 @@ class _Server:
                     if reply.status in NOWHERE and issue is None:
                         raise self._lost(f"it answered {status}, as no FHIR server does")
                     return f"{status} {issue or UNKNOWN}"
+                if reply.status == STRANGER and self.tokens and not renewed:
+                    renewed = True
+                    self.tokens.forget()
+                    continue
                 if reply.status not in AGAIN:
                     raise self._lost(f"it answered {status}")
                 if reply.status == FAULT:

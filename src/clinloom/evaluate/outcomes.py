@@ -88,10 +88,21 @@ def _kind(group: str) -> str:
 
 
 def _few(groups: Sequence[Seen], periods: Sequence[Seen]) -> bool:
-    """Whether groups tell of few, by themselves or by what they differ from the periods."""
+    """Whether groups tell of few, by themselves or by what they differ from the periods.
+
+    Of whom they differ only the moments are known: they are counted as if each had as many as those
+    of the group or period whose patients have the most.
+    """
     having = sum(one.positive for one in groups) - sum(one.positive for one in periods)
     rows = sum(one.known for one in groups) - sum(one.known for one in periods)
-    apart = any(0 < abs(n) < FEW for n in (having, rows - having))
+    every = [*groups, *periods]
+    shares = (
+        [(one.patients.having, one.positive) for one in every],
+        [(one.patients.lacking, one.known - one.positive) for one in every],
+    )
+    least = [min((who / n for who, n in some if n), default=1.0) for some in shares]
+    who = [abs(n) * share for n, share in zip((having, rows - having), least, strict=True)]
+    apart = any(0 < patients < FEW for patients in who)
     return apart or not all(one.told for one in groups)
 
 

@@ -43,10 +43,9 @@ class Update:
         return calibration.apply(risk, self.slope, self.intercept)
 
 
-def update(risks: Risks, *, spread: float = 1.0, level: float = 0.05) -> Update:
-    """The least change of the calibration that these outcomes do not refute.
+def fullest(risks: Risks) -> Update:
+    """The change of level and spread that fits best, untested: what is left around it is chance.
 
-    ``spread``: how many times as far as independent rows' the sums of these vary (at least 1).
     Raises DataError where fewer than 20 moments have, or have not, the outcome.
     """
     having, lacking = int(risks.positives), int(risks.rows - risks.positives)
@@ -57,8 +56,19 @@ def update(risks: Risks, *, spread: float = 1.0, level: float = 0.05) -> Update:
             where="outcomes",
             mend="give predictions of a longer time, or wait until more outcomes are known",
         )
+    slope, intercept = calibration.learn(risks)
+    return Update("intercept and slope", intercept, slope, np.nan, np.nan)
+
+
+def update(risks: Risks, *, spread: float = 1.0, level: float = 0.05) -> Update:
+    """The least change of the calibration that these outcomes do not refute.
+
+    ``spread``: how many times as far as independent rows' the sums of these vary (at least 1)
+    around :func:`fullest`, whose DataError it raises.
+    """
+    full = fullest(risks)
+    slope, both = full.slope, full.intercept
     odds = calibration.logit(risks.score)
-    slope, both = calibration.learn(risks)
     once = risks.positive[None].astype(float), risks.total[None].astype(float)
     large = float(judging.fit(risks.score, *once)[0][2])
     most = _likelihood(risks, both + slope * odds)

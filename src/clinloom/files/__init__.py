@@ -152,14 +152,15 @@ def entry(a: Where) -> Entry:
     return store(at).entry(at)
 
 
-def listed(a: Where) -> Iterator[Entry]:
+def listed(a: Where, *, deep: bool = True) -> Iterator[Entry]:
     """Every file at and below the address, hidden ones too; none where there is nothing.
 
     In the order of path components on every storage, never all at once: an object store is read
-    page by page, a file system folder by folder.
+    page by page, a file system folder by folder. Not ``deep``: the folder's own files alone, for
+    which a file system opens no other folder.
     """
     at = address(a)
-    return store(at).listed(at)
+    return store(at).listed(at, deep)
 
 
 def remove(a: Where) -> None:

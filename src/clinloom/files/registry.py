@@ -51,8 +51,8 @@ class Store(Protocol):
     def entry(self, a: Address) -> Entry:
         """The file. Raises FileNotFoundError."""
 
-    def listed(self, a: Address) -> Iterator[Entry]:
-        """Every file at and below, by path components."""
+    def listed(self, a: Address, deep: bool = True) -> Iterator[Entry]:
+        """Every file at and below, by path components; not ``deep``: of this folder alone."""
 
     def remove(self, a: Address) -> None:
         """Remove the file or whole folder."""

@@ -1,15 +1,18 @@
-"""A folder with `observation.parquet` and `cohort.parquet`, in the columns of OMOP's CDM 5.4.
+"""A folder with `observation`, `note` and `cohort.parquet`, in the columns of OMOP's CDM 5.4.
 
 An observation a prediction: its number is the risk, its source value names study, model and bundle,
-its type is "Standard algorithm" (32880); no concept stands for a model, so the concept is 0. In the
-cohort is who was at or above the threshold, from that moment for as long as the risk is told;
-spells that touch are one, as a cohort's may not overlap. Days and times are UTC. `note` is left
-out: a number is no text. (OMOP CDM 5.4, observation, cohort)
+its type is "Standard algorithm" (32880); no concept stands for a model, so the concept is 0. A note
+says each in words, with the reasons where `--reasons` asks for some, and points to its observation.
+In the cohort is who was at or above the threshold, from that moment for as long as the risk is
+told; spells that touch are one, as a cohort's may not overlap. Days and times are UTC.
+(OMOP CDM 5.4, observation, note, cohort)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +21,20 @@ from pydantic import Field
 
 from clinloom import events as ev
 from clinloom import files
+from clinloom.deploy.assessment import Assessor
 from clinloom.errors import DataError
 from clinloom.files import Address
 from clinloom.outputs import AT_ONCE, Scores, writing
 from clinloom.store import TableWriter
 from clinloom.store.stored import stream
 from clinloom.study import Model
-from clinloom.tables import Column, Table
+from clinloom.tables import REASONS, Column, Table
 
 REQUIRES: str | None = None
 ALGORITHM = 32880  # the Type Concept "Standard algorithm"
-SOURCE = 50  # letters that a source value has at most
+UTF_8, ENGLISH = 32678, 4180186  # a text's encoding and language
+OBSERVATION_ID = 1147165  # the field observation.observation_id, as a concept
+SOURCE, TITLE = 50, 250  # letters that a source value, and a title, have at most
 NULLS = {
     "value_as_string": pa.string(),
     "value_as_concept_id": pa.int64(),
@@ -62,6 +68,28 @@ OBSERVATION = Table(
         *(Column(name, kind, "not told") for name, kind in LATER.items()),
     ),
 )
+NOTE = Table(
+    "note",
+    "the risks in words as OMOP's notes",
+    (
+        Column("note_id", pa.int64(), "in the order of the rows, from `notes` on"),
+        Column("person_id", pa.int64(), "the patient", False),
+        Column("note_date", pa.date32(), "the day of the prediction, UTC", False),
+        Column("note_datetime", pa.timestamp("us"), "the moment, UTC"),
+        Column("note_type_concept_id", pa.int64(), "Standard algorithm", False),
+        Column("note_class_concept_id", pa.int64(), "0: no class is a model's", False),
+        Column("note_title", pa.string(), "the study's title"),
+        Column("note_text", pa.string(), "risk and threshold, and what adds the most", False),
+        Column("encoding_concept_id", pa.int64(), "UTF-8", False),
+        Column("language_concept_id", pa.int64(), "English", False),
+        Column("provider_id", pa.int64(), "not told"),
+        Column("visit_occurrence_id", pa.int64(), "not told"),
+        Column("visit_detail_id", pa.int64(), "not told"),
+        Column("note_source_value", pa.string(), "study, model and bundle"),
+        Column("note_event_id", pa.int64(), "the observation_id of the same prediction"),
+        Column("note_event_field_concept_id", pa.int64(), "observation.observation_id"),
+    ),
+)
 COHORT = Table(
     "cohort",
     "spells of patients at or above the threshold",
@@ -78,37 +106,44 @@ class Options(Model):
     """The site's own numbers."""
 
     first: int = Field(default=1, ge=1, description="the observation_id of the first row")
+    notes: int = Field(default=1, ge=1, description="the note_id of the first row")
     cohort: int = Field(default=1, ge=1, description="the cohort_definition_id")
 
 
 def write(scores: Scores, target: Address, options: Options) -> int:
-    """Leave both tables. Raises DataError where a patient's identifier is no person_id."""
+    """Leave the tables. Raises DataError where a patient's identifier is no person_id."""
     study, scorer, version = scores.bundle.study, scores.bundle.scorer, scores.bundle.hash[:12]
     room = SOURCE - len(version) - 1
     made = scores.turned(
         rows,
-        [OBSERVATION, COHORT],
+        [OBSERVATION, NOTE, COHORT],
         source=f"{scorer.model}/{study['name']}"[:room] + f"@{version}",
-        within=scores.bundle.resolved.cohort.outcome.within,
+        assessor=Assessor.of(scores.bundle),
         cohort=options.cohort,
         named=scores.known is not None,
     )
-    count = options.first
+    numbers = {"observation_id": options.first, "note_id": options.notes}
+    numbers["note_event_id"] = options.first  # rows of both tables have one order
     with writing(target), ExitStack() as held:
         files.folder(target)
         open_ = {
             table.name: held.enter_context(TableWriter(target / f"{table.name}.parquet", table))
-            for table in (OBSERVATION, COHORT)
+            for table in (OBSERVATION, NOTE, COHORT)
         }
         for name, parts in made.items():
             for part in parts:
                 for some in stream(str(part), None, AT_ONCE, coded=False):
-                    if name == OBSERVATION.name:
-                        numbers = pa.array(np.arange(count, count + some.num_rows))
-                        some = some.set_column(0, "observation_id", numbers)
-                        count += some.num_rows
-                    open_[name].write(some)
-    return count - options.first
+                    open_[name].write(_numbered(some, open_[name].rows, numbers))
+    return open_[OBSERVATION.name].rows
+
+
+def _numbered(some: pa.Table, before: int, first: Mapping[str, int]) -> pa.Table:
+    """Rows, which come after others, with their numbers."""
+    counted = np.arange(before, before + some.num_rows)
+    for at, name in enumerate(some.column_names):
+        if name in first:
+            some = some.set_column(at, name, pa.array(counted + first[name]))
+    return some
 
 
 def rows(
@@ -117,38 +152,71 @@ def rows(
     known: pa.Table | None = None,
     *,
     source: str,
-    within: int,
+    assessor: Assessor,
     cohort: int,
     named: bool,
 ) -> dict[str, pa.Table]:
-    """The kernel: OBSERVATION (not numbered yet) and COHORT of whole patients.
+    """The kernel: OBSERVATION and NOTE (not numbered yet) and COHORT of whole patients.
 
     ``named``: person_id is the patient's own identifier, else the subject.
     """
     person = persons(predictions) if named else ev.subjects(predictions)
     moment = ev.times(ev.column(predictions, "prediction_time"))
-    count = predictions.num_rows
-    told = {
+    day, instant = _days(moment), pa.array(moment).cast(pa.timestamp("us"))
+    observed = {
         "person_id": pa.array(person),
-        "observation_date": _days(moment),
-        "observation_datetime": pa.array(moment).cast(pa.timestamp("us")),
+        "observation_date": day,
+        "observation_datetime": instant,
         "value_as_number": predictions.column("predicted_boolean_probability"),
-        "observation_source_value": pa.array([source] * count, pa.string()),
-        "observation_concept_id": pa.array(np.zeros(count, np.int64)),
-        "observation_type_concept_id": pa.array(np.full(count, ALGORITHM)),
-        "observation_source_concept_id": pa.array(np.zeros(count, np.int64)),
+        "observation_source_value": source,
+        "observation_concept_id": 0,
+        "observation_type_concept_id": ALGORITHM,
+        "observation_source_concept_id": 0,
     }
-    observed = [
-        told[column.name] if column.name in told else pa.nulls(count, column.type)
-        for column in OBSERVATION.columns
-    ]
+    noted = {
+        "person_id": pa.array(person),
+        "note_date": day,
+        "note_datetime": instant,
+        "note_type_concept_id": ALGORITHM,
+        "note_class_concept_id": 0,
+        "note_title": assessor.outcome[:TITLE],
+        "note_text": pa.array(texts(predictions, assessor), pa.string()),
+        "encoding_concept_id": UTF_8,
+        "language_concept_id": ENGLISH,
+        "note_source_value": source,
+        "note_event_field_concept_id": OBSERVATION_ID,
+    }
     above = predictions.column("predicted_boolean_value").to_numpy(zero_copy_only=False)
-    who, start, end = spells(person[above], moment[above], within)
+    who, start, end = spells(person[above], moment[above], assessor.within)
     member = [pa.array(np.full(len(who), cohort)), pa.array(who), _days(start), _days(end)]
     return {
-        OBSERVATION.name: pa.table(observed, schema=OBSERVATION.arrow),
+        OBSERVATION.name: _table(OBSERVATION, observed, predictions.num_rows),
+        NOTE.name: _table(NOTE, noted, predictions.num_rows),
         COHORT.name: pa.table(member, schema=COHORT.arrow),
     }
+
+
+def _table(table: Table, told: Mapping[str, Any], rows: int) -> pa.Table:
+    """A table of cells, or of one value in all rows; null where nothing is told."""
+    cells = [
+        cell
+        if isinstance(cell := told.get(column.name), (pa.Array, pa.ChunkedArray))
+        else pa.repeat(pa.scalar(cell, column.type), rows)
+        for column in table.columns
+    ]
+    return pa.table(cells, schema=table.arrow)
+
+
+def texts(predictions: pa.Table, assessor: Assessor) -> Iterator[str]:
+    """A risk in words a row, and what adds the most to it where that is told."""
+    names = ["predicted_boolean_probability", "predicted_boolean_value"]
+    names += [name for name in predictions.column_names if name == REASONS.name]
+    for row in predictions.select(names).to_pylist():
+        above = "at or above" if row["predicted_boolean_value"] else "below"
+        yield (
+            f"{assessor.outcome}: a risk of {row['predicted_boolean_probability']:.1%},"
+            f" {above} the threshold of {assessor.threshold:.1%}, by {assessor.method}."
+        ) + "".join(f"\n- {reason['text']}" for reason in row.get(REASONS.name) or ())
 
 
 def persons(predictions: pa.Table) -> ev.Ints:

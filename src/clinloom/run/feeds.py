@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -113,7 +114,8 @@ def opened(
 ) -> DataFrame:
     """The records of all feeds as they come, with the columns feed, place, position and value.
 
-    Of a folder only the files' places are told, with neither of the last two. Raises SourceError.
+    Of a folder Spark only finds the files, which its checkpoint tells: nobody reads these rows, in
+    which the last two are null. Raises SourceError.
 
     ``most``: files, or records of Kafka a thousandfold, of a step; ``options``: the readers' own.
     """
@@ -141,6 +143,7 @@ def _opened(spark: SparkSession, feed: Feed, most: int, options: Mapping[str, st
         files.folder(feed.folder)
         reader = spark.readStream.format("binaryFile").option("recursiveFileLookup", "true")
         reader = reader.option("maxFilesPerTrigger", most).option("maxFileAge", ALWAYS)
+        reader = reader.option("ignoreMissingFiles", "true")  # which the sources tell
         without = [F.lit(None).cast(kind).alias(column) for column, kind in REST]
         found = reader.schema(FILE).load(feed.folder.uri)
         return found.select(name, F.col("path").alias("place"), *without)
@@ -175,15 +178,22 @@ class Reading:
 
 
 def sliced(
-    frame: DataFrame, feeds: Sequence[Feed], reading: Reading, spool: Address, *, buckets: int
+    frame: DataFrame,
+    feeds: Sequence[Feed],
+    brought: Sequence[tuple[str, str]],
+    reading: Reading,
+    spool: Address,
+    *,
+    buckets: int,
 ) -> DataFrame | None:
-    """A batch of records, as they come, as slices of SLICED; None where it is empty."""
+    """A batch of records, as they come, as slices of SLICED; None where it is empty.
+
+    ``brought``: its files, as names of feeds and URIs.
+    """
     spark, parts = frame.sparkSession, []
     folders = {feed.name: feed.folder for feed in feeds if feed.folder is not None}
     if folders:
-        rows = frame.where("value IS NULL").select("feed", "place").collect()
-        found = sorted({(row["feed"], row["place"]) for row in rows})
-        units = Spool(spool / "units", _units(found, folders, reading.sources, cores(spark)))
+        units = Spool(spool / "units", _units(brought, folders, reading.sources, cores(spark)))
         if len(units):
             kernel = partial(_of_files, reading=reading)
             parts.append(shuffle.by_unit(spark, units, kernel, tables=SLICED, buckets=buckets))
@@ -202,7 +212,7 @@ def _units(
 ) -> Iterator[dict[str, Any]]:
     """New files as units of their sources, called as a run on the whole folder calls them."""
     for name, root in folders.items():
-        places = [_address(place, root) for feed, place in found if feed == name]
+        places = sorted(_address(uri, root) for feed, uri in found if feed == name)
         if name == EVENTS:
             yield from ({"source": name, "units": [str(place)]} for place in places)
             continue
@@ -211,11 +221,9 @@ def _units(
             yield {"source": name, "units": group}
 
 
-def _address(place: str, root: Address) -> Address:
-    """A file as Clinloom calls it, which Spark calls by its own scheme."""
-    plain = place.replace("file:///", "/").replace("file:/", "/")
-    base = root.uri.replace("file:///", "/").rstrip("/")
-    return root / plain.removeprefix(base).lstrip("/")
+def _address(uri: str, root: Address) -> Address:
+    """A file as Clinloom calls it, which Spark calls by its own scheme and name node."""
+    return root / unquote(urlsplit(uri).path).removeprefix(f"/{root.key}").lstrip("/")
 
 
 def _planned(name: str, at: Address, root: Address, options: SourceModel) -> Iterator[Piece]:

@@ -53,10 +53,17 @@ class News:
         self.latest = STATIC
         self.gone: dict[int, list[tuple[int, int]]] = {}
 
-    def take(self, frame: DataFrame, found: Sequence[Feed], reading: Reading, version: int) -> None:
+    def take(
+        self,
+        frame: DataFrame,
+        found: Sequence[Feed],
+        brought: Sequence[tuple[str, str]],
+        reading: Reading,
+        version: int,
+    ) -> None:
         """Read a micro-batch, find who is who, and cluster it by patient."""
         place = self.out.scratch("units")
-        slices = feeds.sliced(frame, found, reading, place, buckets=self.buckets)
+        slices = feeds.sliced(frame, found, brought, reading, place, buckets=self.buckets)
         if slices is None:
             return
         slices = slices.persist(shuffle.ON_DISK)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from clinloom import files
 from clinloom.deploy import bundle as bundles
@@ -18,8 +21,8 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.errors import UsageError
 from clinloom.evaluate import watch
 from clinloom.evaluate.cells import Cells
-from clinloom.evaluate.update import Update, update
-from clinloom.evaluate.watch import Rows
+from clinloom.evaluate.update import Update, fullest, update
+from clinloom.evaluate.watch import Rows, Seen
 from clinloom.run import moments
 from clinloom.run.progress import Progress
 from clinloom.run.reference import held_out, subgroups
@@ -76,16 +79,22 @@ def recalibrate(
         known = moments.last_free(frame, limit)
         asked: dict[str, Any] = {"by": None, "known": known, "groups": len(groups)}
         cut = reference.risk.cells
-        of, spread = watch.seen(moments.summed(frame, given, cut, 0.0, **asked))
-        found = update(of[0].risks, spread=spread, level=level)
+
+        def summed(change: Update | None) -> Mapping[str, pa.Table]:
+            if change is None:
+                return moments.summed(frame, given, cut, 0.0, **asked)
+            moved = partial(_changed, change=change, threshold=scorer.threshold)
+            return moments.summed(frame, given, _moved(cut, change), 0.0, **asked, changed=moved)
+
+        of, found, sums = decided(summed, level=level)
         told: dict[str, Any] = {
             "method": found.method,
             "intercept": found.intercept,
             "slope": found.slope,
             "any_change_p": found.any_change,
             "slope_change_p": found.slope_change,
-            "moments": of[0].known,
-            "outcomes": of[0].positive,
+            "moments": of.known,
+            "outcomes": of.positive,
         }
         if found.method == "none":
             return {"verdict": "the model fits as it is: no bundle is written", **told}
@@ -94,10 +103,7 @@ def recalibrate(
             slope=found.slope * scorer.slope,
             intercept=found.intercept + found.slope * scorer.intercept,
         )
-        moved = Cells(found.of(cut.edges.ravel()).reshape(cut.edges.shape))
-        again = partial(_changed, change=found, threshold=scorer.threshold)
-        sums = moments.summed(frame, given, moved, 0.0, **asked, changed=again)
-        seen = replace(reference, **held_out(moved, sums, groups))
+        seen = replace(reference, **held_out(_moved(cut, found), sums, groups))
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     link = {**told, "from": loaded.hash, "created": now}
     kept = {key: value for key, value in loaded.document.items() if key not in OWN}
@@ -112,6 +118,26 @@ def recalibrate(
         check=lambda: None,
     )
     return {"verdict": "recalibrated", **told, "bundle": str(target)}
+
+
+def decided(
+    summed: Callable[[Update | None], Mapping[str, pa.Table]], *, level: float
+) -> tuple[Seen, Update, Mapping[str, pa.Table]]:
+    """What is known, the change that it asks for, and the sums of the rows so changed.
+
+    ``summed``: the sums of all rows (``watch.sums``), as they are or changed. How much outcomes of
+    a patient go together is told around the risks that fit best: around those that do not fit,
+    whatever is wrong with the model would look like it, and be left as it is.
+    """
+    before = watch.seen(summed(None))[0][0]
+    full = fullest(before.risks)
+    sums = summed(full)
+    found = update(before.risks, spread=watch.seen(sums)[1], level=level)
+    return before, found, summed(found) if found.method == "intercept" else sums
+
+
+def _moved(cut: Cells, change: Update) -> Cells:
+    return Cells(change.of(cut.edges.ravel()).reshape(cut.edges.shape))
 
 
 def _changed(rows: Rows, *, change: Update, threshold: float) -> Rows:

@@ -208,7 +208,7 @@ def held_out(risk: Cells, found: Mapping[str, pa.Table], groups: Sequence[Group]
         "risk": Kept.of(risk, said[0][0], said[1][0]),
         "rows": whole.rows,
         "rows_apart": whole.apart,
-        "flagged": _blurred(whole.flagged, whole.rows),
+        "flagged": _flagged(whole),
         "whole": _estimate(whole, spread),
         "groups": {group.name: _estimate(one, spread) for group, one in _showable(known)},
     }
@@ -226,22 +226,24 @@ def _estimate(one: Seen, spread: float) -> Estimate:
 
 
 def _showable(known: Sequence[tuple[Group, Seen]]) -> list[tuple[Group, Seen]]:
-    """Subgroups of which neither those with nor those without the outcome need be hidden."""
+    """Subgroups of which neither patients with nor those without the outcome need be hidden."""
     out = []
     for kind in dict.fromkeys(group.kind for group, _ in known):
         some = [(group, one) for group, one in known if group.kind == kind]
-        having = disclosure.parts([one.positive for _, one in some])
-        lacking = disclosure.parts([one.known - one.positive for _, one in some])
+        having = disclosure.parts([one.patients.having for _, one in some])
+        lacking = disclosure.parts([one.patients.lacking for _, one in some])
         out += [pair for pair, a, b in zip(some, having, lacking, strict=True) if a and b]
     return out
 
 
-def _blurred(count: int, of: int) -> int:
-    """A count of which neither side is of few: some are half of few, to a half of all."""
-    few = FEW // 2
-    if disclosure.small(count):
-        return few
-    return of - few if disclosure.small(of - count) else count
+def _flagged(one: Seen) -> int:
+    """How many rows are flagged; where few patients are, or all but few, what half of few have."""
+    marked, unmarked = one.patients.marked, one.patients.unmarked
+    if disclosure.small(marked):
+        return round(FEW // 2 * one.flagged / marked)
+    if disclosure.small(unmarked):
+        return one.rows - round(FEW // 2 * (one.rows - one.flagged) / unmarked)
+    return one.flagged
 
 
 def _zero(value: float) -> float:

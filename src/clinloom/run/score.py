@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
-EXPLAINED = ("parquet", "fhir")  # the forms that hold reasons
+EXPLAINED = ("parquet", "fhir", "omop")  # the forms that hold reasons
 BESIDE, MOMENTS, CODES = ".features", "moments", "codes.parquet"  # of watched scores
 RESOURCE = r"(^|/)Patient[/?]"  # a FHIR record or reference, not a number
 
@@ -78,7 +78,7 @@ def score(
     the folder ``<out>.features``, for ``clinloom monitor``; it holds a row a moment, as the scores.
 
     ``reasons``: how many of the features that add the most to each risk are told beside it, in
-    clinical words, for a worklist (Parquet's column ``reasons``, FHIR's rationale).
+    clinical words, for a worklist (Parquet's column ``reasons``, FHIR's rationale, OMOP's note).
 
     Who scored what by which bundle, and when, is kept in the folder ``<out>.audit``, a file each
     time, also where it fails.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from clinloom.errors import ClinloomError, StoreError, UsageError
 from clinloom.events import NEVER, STATIC
 from clinloom.files import Address
 from clinloom.outputs import AT_ONCE
+from clinloom.run import checkpoint as sparks
 from clinloom.run import feeds, score
 from clinloom.run.feeds import Feed, Reading
 from clinloom.run.kept import Asked
@@ -45,6 +46,7 @@ PREDICTIONS, REFUSED, CHECKPOINT, SPARK = "predictions", "rejected", "checkpoint
 STATE = "state"
 LANES = 4  # buckets a core, at first
 PATIENCE = 0.5  # seconds between two looks at the clock
+AGAIN = "start it again: the step is done anew, without a file that is gone by then"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def stream(
     most: int = 1000,
     options: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
+    stopped: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
     spark: SparkSession | None = None,
 ) -> dict[str, Any]:
@@ -96,7 +99,8 @@ def stream(
     the state is kept, ``<out>/checkpoint`` unless told; ``every``: how often it is looked for what
     is new; ``late``: events that are so much older than the latest are refused, and what no later
     moment can see is let go; ``most``: files of a step; ``options``: of Spark's Kafka and Delta
-    readers. Answers how many steps and predictions there were.
+    readers; ``stopped``: asked now and then whether to end after the step at work. Answers how many
+    steps and predictions there were.
     """
     files.use({**files.settings(), **score.storage(overrides)})
     loaded = Bundle.load(bundle)
@@ -117,7 +121,7 @@ def stream(
         writer = frame.writeStream.foreachBatch(steps.take).trigger(**trigger)
         writer = writer.option("checkpointLocation", (place / SPARK).uri)
         steps.begin(place / SPARK)
-        steps.follow(writer.start(), once=once)
+        steps.follow(writer.start(), once=once, stopped=stopped)
     finally:
         work.close()
     return {"predictions": str(target / PREDICTIONS), **steps.counts, "model": loaded.scorer.model}
@@ -208,10 +212,8 @@ class Steps:
     def begin(self, spark: Address) -> None:
         """Take away what killed steps left. Raises StoreError where Spark's part is of another."""
         self.work.store.sweep()
-        begun, done = (
-            max((int(name) for name in _names(room) if name.isdigit()), default=-1)
-            for room in (spark / "offsets", spark / "commits")
-        )
+        self.spark = spark
+        begun, done = sparks.stands(spark)
         if not self.state.batch - 1 <= done <= self.state.batch <= begun:
             raise StoreError(
                 "Spark's checkpoint and what is kept of patients are not of one stream",
@@ -219,11 +221,15 @@ class Steps:
                 mend="bring both back as they were, or take another --out",
             )
 
-    def follow(self, query: Any, *, once: bool) -> None:
+    def follow(
+        self, query: Any, *, once: bool, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         """Until the query ends; meanwhile, what becomes due by time alone is a step of its own."""
         try:
             while query.isActive:
                 time.sleep(PATIENCE)  # here, and in no call of Spark's, a signal mostly comes
+                if stopped():
+                    return self._stop(query)
                 self.tick()
             query.awaitTermination()
             if once:
@@ -262,6 +268,8 @@ class Steps:
             yield
         except Exception as error:
             self._fault = error
+            if isinstance(error, ClinloomError):
+                error.mend = error.mend or AGAIN
             raise
 
     def _step(self, frame: DataFrame | None, batch: int) -> None:
@@ -275,7 +283,9 @@ class Steps:
             spark = self.work.spark if frame is None else frame.sparkSession
             news = News(spark, out, self.parts, buckets=self.state.buckets)
             if frame is not None:
-                news.take(frame, self.feeds, Reading(self.study.sources, since, now), version)
+                reading = Reading(self.study.sources, since, now)
+                brought = sparks.brought(self.spark, batch, self.feeds)
+                news.take(frame, self.feeds, brought, reading, version)
             asked = Asked(
                 str(self.bundle.place),
                 self.bundle.mark,
@@ -330,7 +340,3 @@ def _file(room: str, version: int) -> str:
 
 def _present() -> int:
     return time.time_ns() // 1000
-
-
-def _names(room: Address) -> Iterator[str]:
-    return (entry.address.name for entry in files.listed(room))

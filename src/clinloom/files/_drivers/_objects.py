@@ -126,7 +126,7 @@ class Objects(ABC):
             raise told(a, 404)
         return Entry(a, head.size, head.version)
 
-    def listed(self, a: Address) -> Iterator[Entry]:
+    def listed(self, a: Address, deep: bool = True) -> Iterator[Entry]:
         """The object, and those below it page by page."""
         root = f"{a.scheme}://{a.authority}/"
         head = self._head(a)
@@ -134,7 +134,8 @@ class Objects(ABC):
             yield Entry(a, head.size, head.version)
         try:
             for found in ordered(_folder(a), partial(self._found, a)):
-                yield Entry(Address(root + found.key), found.size, found.stamp)
+                if deep or "/" not in found.key[len(_folder(a)) :]:
+                    yield Entry(Address(root + found.key), found.size, found.stamp)
         except FileNotFoundError:  # no such bucket
             return
 

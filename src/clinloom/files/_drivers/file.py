@@ -111,12 +111,12 @@ class Local:
             raise IsADirectoryError(21, "it is a folder", str(a))
         return Entry(a, found.st_size, str(found.st_mtime_ns))
 
-    def listed(self, a: Address) -> Iterator[Entry]:
+    def listed(self, a: Address, deep: bool = True) -> Iterator[Entry]:
         """Every file, by path components; a link to a file counts, one to a folder does not."""
         if os.path.isfile(a):
             yield self.entry(a)
         elif os.path.isdir(a):
-            yield from _below(str(a).rstrip("/"))
+            yield from _below(str(a).rstrip("/"), deep)
 
     def remove(self, a: Address) -> None:
         """The file, link or whole folder."""
@@ -160,7 +160,7 @@ class Local:
         return temporary
 
 
-def _below(folder: str) -> Iterator[Entry]:
+def _below(folder: str, deep: bool) -> Iterator[Entry]:
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda e: e.name)
@@ -168,8 +168,8 @@ def _below(folder: str) -> Iterator[Entry]:
         return
     for e in entries:
         if e.is_dir():
-            if not e.is_symlink():
-                yield from _below(e.path)
+            if deep and not e.is_symlink():
+                yield from _below(e.path, deep)
         elif e.is_file():
             try:
                 stat = e.stat()

@@ -133,20 +133,21 @@ class Hdfs:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(a))
         return Entry(a, found.length, _stamp(found))
 
-    def listed(self, a: Address) -> Iterator[Entry]:
+    def listed(self, a: Address, deep: bool = True) -> Iterator[Entry]:
         """Folder by folder; each is held and sorted, as the name node orders by signed bytes."""
         found = self._status(a)
         if found is not None and found.isdir:
-            yield from self._below(a, _path(a))
+            yield from self._below(a, _path(a), deep)
         elif found is not None:
             yield Entry(a, found.length, _stamp(found))
 
-    def _below(self, a: Address, folder: str) -> Iterator[Entry]:
+    def _below(self, a: Address, folder: str, deep: bool) -> Iterator[Entry]:
         listed = self._ask(a, lambda: list(self._client.list_status(folder)))
         for found in sorted(listed, key=lambda f: f.path.rsplit("/", 1)[-1]):
             path = re.sub(r"^hdfs://[^/]*", "", found.path)
             if found.isdir:
-                yield from self._below(a, path)
+                if deep:
+                    yield from self._below(a, path, deep)
             else:
                 place = Address(f"hdfs://{a.authority}{path}")
                 yield Entry(place, found.length, _stamp(found))
