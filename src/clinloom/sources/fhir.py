@@ -8,7 +8,6 @@ the study says that they are of that system.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -18,8 +17,8 @@ import msgspec
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from clinloom.files import FileUnit, json_lines
-from clinloom.sources._fhir import plain, statuses
+from clinloom.files import FileUnit
+from clinloom.sources._fhir import documents, plain, statuses
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.concepts import Observation
 from clinloom.sources._fhir.event import Event, Refused, Rows
@@ -32,7 +31,7 @@ from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._fhir.versions import edition, of_refusal, versions
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
-from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
+from clinloom.sources._parcel import Refusals, links, whole, word
 from clinloom.sources._time import ASSUMED, assumed, dated, instants, unzoned
 from clinloom.study import MICROSECONDS, Codes, Duration, Zone
 from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
@@ -40,7 +39,6 @@ from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
 PARCEL = 1 << 17  # events that are handed on at once
-SAID = re.compile(rb"[^\xef\xbb\xbf \t\r\n]")  # what is no blank
 
 
 class Options(FileSource):
@@ -159,7 +157,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
         data = whole(piece, reader.refused)
         if data is None:
             continue
-        for part, position, lines in _parts(piece, data, reader.refused):
+        for part, position, lines in documents.parts(piece, data, reader.refused):
             (reader.lines if lines else reader.take)(part, position, piece.name)
             reader.rows.settle()
             if len(reader.rows) >= PARCEL:
@@ -167,33 +165,6 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     reader.end()
     if left := reader.parcel(last=True):
         yield left
-
-
-def _of(piece: FileUnit, refused: Refusals) -> Iterator[r4.Found]:
-    """The resources of a file."""
-    data = whole(piece, refused)
-    for part, position, lines in _parts(piece, data, refused) if data is not None else ():
-        yield from r4.lines(part, position) if lines else ((part, position),)
-
-
-def _parts(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[tuple[bytes, int, bool]]:
-    """A file's resources one by one, or its lines (True) many at a time."""
-    if piece.start is None and not SAID.search(data):
-        refused.add("empty_file", file=piece.name)
-        return
-    skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    data = data[skip:] if skip else data
-    if piece.start is not None or json_lines(piece.name, data):
-        for lines, start in r4.blocks(data, first_byte(piece) + skip):
-            yield lines, start, True
-    elif data.lstrip().startswith(b"["):
-        try:
-            for element, start in r4.elements(data):
-                yield element, start, False
-        except (msgspec.DecodeError, RecursionError):
-            refused.add("malformed_json", file=piece.name, position=0)
-    else:
-        yield data, skip, False
 
 
 class _Reader:
@@ -205,7 +176,7 @@ class _Reader:
         every, displays = options.codings == "all", self.refused.displays
         self.names = Names(options.prefer, options.systems, displays, every=every)
         self.facts = statuses.Facts(options.statuses)
-        self.medicines = Medicines(options, lambda piece: _of(piece, Refusals(source)))
+        self.medicines = Medicines(options, lambda piece: documents.found(piece, Refusals(source)))
         self.zone = options.zone or ASSUMED
         self.rows = Rows()
         self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
