@@ -26,12 +26,13 @@ from clinloom.sources._fhir.happenings import happenings, person
 from clinloom.sources._fhir.identities import Whose
 from clinloom.sources._fhir.medicines import Medicines, Waiting
 from clinloom.sources._fhir.names import Names
-from clinloom.sources._fhir.release import known
+from clinloom.sources._fhir.release import counted, known
 from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._fhir.versions import edition, of_refusal, versions
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
 from clinloom.sources._parcel import Refusals, links, whole, word
+from clinloom.sources._rows.cells import measured
 from clinloom.sources._time import ASSUMED, assumed, dated, instants, unzoned
 from clinloom.study import MICROSECONDS, Codes, Duration, Zone
 from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
@@ -81,6 +82,9 @@ class Options(FileSource):
         default={},
         description="by resource type, the statuses that tell a fact, in place of the usual ones;"
         " `Condition: [confirmed, provisional]` also takes provisional diagnoses",
+    )
+    decimal: Literal[".", ","] = Field(
+        default=".", description="the decimal mark of numbers that are written as texts"
     )
     zone: Zone | None = Field(
         default=None,
@@ -174,7 +178,9 @@ class _Reader:
         self.options, self.source = options, source
         self.refused = Refusals(source)
         every, displays = options.codings == "all", self.refused.displays
-        self.names = Names(options.prefer, options.systems, displays, every=every)
+        self.names = Names(
+            options.prefer, options.systems, displays, every=every, decimal=options.decimal
+        )
         self.facts = statuses.Facts(options.statuses)
         self.medicines = Medicines(options, lambda piece: documents.found(piece, Refusals(source)))
         self.zone = options.zone or ASSUMED
@@ -347,6 +353,10 @@ class _Reader:
             delays=self.options.delays,
         )
         ledger += [self._counted(*row) for row in found.told]
+        like = measured(text, decimal=self.options.decimal).like
+        if like is not None:
+            told = counted(coded, like, "text_like_number", "kept_as_text")
+            ledger += [self._counted(*row) for row in told]
         cells = {
             "patient": patient.dictionary_encode(),
             "time": found.time,

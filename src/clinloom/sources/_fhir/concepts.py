@@ -67,7 +67,7 @@ class Concepts:
 
     def __init__(self, names: Names, whose: Whose):
         self.names, self._whose = names, whose
-        self.answer = names.answer
+        self.answer, self.decimal = names.answer, names.decimal
         self.called: dict[bytes, Called] = _Once(self._read_code)
         self.patients: dict[str | None, str | None] = _Once(self._read_patient)
         self.said: dict[tuple[str, str], Value | None] = _Once(self._read_value)
