@@ -63,6 +63,7 @@ RULES = {
     "answer": "answer that belongs to the code",
     "before_birth": "fact before the birth",
     "beyond_extent": "patient seen long after all others: not what the data reach to",
+    "by_reference": "medicine, which is a fact only where a prescription points to it",
     "date_format": "date in another form than declared, read all the same",
     "decoder_crashed": "image that ends its decoder",
     "decoder_hung": "image that its decoder does not finish",

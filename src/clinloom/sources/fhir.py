@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from clinloom.files import FileUnit
 from clinloom.sources._fhir import documents, plain, statuses
 from clinloom.sources._fhir import resources as r4
-from clinloom.sources._fhir.concepts import Observation
+from clinloom.sources._fhir.concepts import PANEL, UNREAD, Observation
 from clinloom.sources._fhir.event import Event, Refused, Rows
 from clinloom.sources._fhir.happenings import happenings, person
 from clinloom.sources._fhir.identities import Whose
@@ -153,7 +153,8 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     ``no_time``, ``unreadable_file``, ``empty_file``, or the status, intent or verification that
     tells no fact (``planned``, ``proposal``, ``refuted`` …, see ``statuses``). ``position`` is the
     byte at which the line or resource starts, ``version`` tells the last of several versions of a
-    record. Resource types, fields and codings that are not read are counted in the ledger.
+    record. Resource types, fields and codings that are not read are counted in the ledger,
+    and so are Medications, which give no event of their own.
     """
     reader = _Reader(options, source)
     for piece in handed(units, options, lines=True):
@@ -186,9 +187,9 @@ class _Reader:
         self.zone = options.zone or ASSUMED
         self.rows = Rows()
         self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
-        self.unread: Counter[str] = Counter()
+        self.unread = Counter(dict.fromkeys((*UNREAD.values(), PANEL), 0))  # in one order
         self.whose = Whose(options.identifiers, options.server)
-        self.plain = plain.Plain(self.names, self.facts, self.whose)
+        self.plain = plain.Plain(self.names, self.facts, self.whose, self.unread)
 
     def lines(self, data: bytes, position: int, file: str) -> None:
         """Read lines of a resource each; the first starts at byte ``position`` of the file."""
@@ -292,7 +293,9 @@ class _Reader:
                 version = of_refusal(resource, reason, self.zone)
                 raise Refused(reason)
             medicine = partial(self.medicines.concept, pointed=pointed)
-            self._told(resource, happenings(resource, record_id, patient, self.names, medicine))
+            events = happenings(resource, record_id, patient, self.names, medicine)
+            self._told(resource, events)
+            self.unread[PANEL] += not events
         except Waiting:
             self.waiting.append((resource, position, file, pointed))
         except Refused as refused:
@@ -330,7 +333,8 @@ class _Reader:
         if last:
             told = (("not_read", self.unread), ("other_coding", self.names.left_out))
             for rule, counts in told:
-                ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items()]
+                ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items() if n]
+            ledger += [self._counted(*row) for row in self.medicines.counts()]
             ledger += [self._counted(*row) for row in self.whose.counts()]
             ledger += self.refused.counts()
         if ledger:

@@ -31,6 +31,9 @@ class Observation(r4.Observed, tag_field="resourceType", tag="Observation"):
 
 
 VALUES = {f.name: msgspec.json.Decoder(f.type).decode for f in msgspec.structs.fields(r4.Valued)}
+# Of Observations, what is counted and not read, as the ledger calls it; a panel of members alone.
+UNREAD = {name: f"Observation.{name}" for name in r4.LEFT_OUT[r4.Observation]}
+PANEL = "Observation.hasMember"
 _concept = msgspec.json.Decoder(r4.Concept | None).decode
 
 
