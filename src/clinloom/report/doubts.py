@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clinloom.report.words import RULES
-from clinloom.tables import ASSUMED_ZONE
+from clinloom.tables import ASSUMED_ZONE, CONTESTED
 
 MOVED = ("timed_by_sample", "timed_by_onset")  # the ledger's actions: a time that was not told
 
@@ -55,7 +55,13 @@ def zoneless(name: str, count: int, *, extent: str = "") -> Iterator[str]:
 
 
 def of_ledger(sources: Iterable[str], ledger: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines on zones of the sources whose ledger this is."""
+    """The lines on records of several patients and on zones of the sources whose ledger this is."""
+    ledger = list(ledger)
+    if count := sum(row["count"] for row in ledger if row["rule"] == CONTESTED):
+        yield (
+            f"{count:,} records tell of several patients, more than corrections can be: all were"
+            " kept; where a source holds files of several servers, make it a source for each"
+        )
     rows = [row for row in ledger if row["rule"] == ASSUMED_ZONE]
     for name in sources:
         yield from zoneless(name, sum(row["count"] for row in rows if row["source"] == name))

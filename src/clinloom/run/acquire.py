@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Unit
-from clinloom.identity import crosswalk, names, sharing
+from clinloom.identity import corrections, crosswalk, names, sharing
+from clinloom.identity.records import RECORDS, claims
 from clinloom.report import doubts
 from clinloom.run.sums import MEASURED, added, counted, measured, summed
 from clinloom.run.work import Tables, Work
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REFUSED} | {
-    table.name: table for table in (LINKS, LEDGER)
+    table.name: table for table in (LINKS, LEDGER, RECORDS)
 }
 CLUSTERED = {
     "events": ("acquired", ACQUIRED),
@@ -50,7 +51,8 @@ CLUSTERED = {
     "rejected": ("acquisition_rejected", REFUSED),
     "crosswalk": ("crosswalk", CROSSWALK),
 }
-ALONE = {**{k: t for k, t in PACKED.items() if k != "links"}, "crosswalk": CROSSWALK}
+ALONE = {k: t for k, t in PACKED.items() if k not in ("links", "records")}
+ALONE |= {"crosswalk": CROSSWALK}
 BUCKET = 48 << 20  # bytes of input a bucket: flat memory, and work for every core
 MOST_BUCKETS = 1024
 FEW = 100_000  # rows of the ledger that the driver adds up by itself
@@ -169,13 +171,17 @@ def _linked(
         who = crosswalk.resolve(
             spark, slices, links, out, buckets=buckets, parts=lanes, before=before
         )
+        told, doubt = corrections.found(
+            slices, rows.get("records", 0), buckets=buckets, moved=who.moved
+        )
+        taken_back = shuffle.held(spark, told, REFUSED, buckets=buckets) if told.num_rows else None
         kinds = ", ".join(f"'{kind}'" for kind in CLUSTERED)
         made = shuffle.cluster(
             slices.where(f"kind in ({kinds})"),
             out=out,
             tables=CLUSTERED,
             buckets=buckets,
-            known=who.known,
+            known=who.known if taken_back is None else who.known.union(taken_back),
             moved=who.moved,
             counting=(counted, added),
         )
@@ -185,7 +191,7 @@ def _linked(
         {"rule": "two_identifiers", "action": "merged", "count": who.merged},
         {"rule": "shared_identifier", "action": "not_linked", "count": who.shared},
     ]
-    return {**made, "ledger": pa.concat_tables([ledger, _some(extra)])}
+    return {**made, "ledger": pa.concat_tables([ledger, doubt, _some(extra)])}
 
 
 def _some(counts: Iterable[dict[str, Any]]) -> pa.Table:
@@ -210,7 +216,7 @@ def _slices(
     alone: bool,
 ) -> DataFrame:
     """Everything that the kernels give: of units, which workers open, and of Spark's own tables."""
-    kernel = partial(read, sources=dict(sources), alone=alone)
+    kernel = partial(read, sources=dict(sources), alone=alone, versioned=not alone)
     parts = []
     if len(units):
         parts.append(shuffle.by_unit(spark, units, kernel, tables=tables, buckets=buckets))
@@ -242,11 +248,16 @@ ON_THEIR_WAY = (EVENTS_OF, IMAGES_OF, TOLD_BY, UNIT_OF, CALLED)
 
 
 def read(
-    unit: Mapping[str, Any], *, sources: Mapping[str, SourceModel], alone: bool = False
+    unit: Mapping[str, Any],
+    *,
+    sources: Mapping[str, SourceModel],
+    alone: bool = False,
+    versioned: bool = False,
 ) -> Iterator[dict[str, pa.Table]]:
     """Run a source's kernel on a group of units, each patient as the subject of an identifier.
 
     ``alone``: each identifier stands for itself; the crosswalk's rows take the links' place.
+    ``versioned``: of whom records tell that have versions (RECORDS) is told, too.
     """
     name = unit["source"]
     options = sources[name]
@@ -267,7 +278,7 @@ def read(
             reasons += tally(made["rejected"].column("reason"))
         if alone and "links" in made:
             yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
-        yield made
+        yield {**made, "records": claims(made)} if versioned else made
     rows = [
         {"source": name, "rule": rule, "action": "", "count": n}
         for rule, n in ((EVENTS_OF, count), (IMAGES_OF, images))
