@@ -27,8 +27,8 @@ class Options(RuleModel):
 
 
 def apply(sheet: Sheet, options: Options) -> None:
-    """Refuse earlier versions as `superseded`, those of what was withdrawn as `withdrawn`, and those
-    of what is another patient's now as `reassigned`.
+    """Refuse earlier versions as `superseded`, those of what was withdrawn as `withdrawn`, and what
+    is another patient's now as `reassigned`.
 
     What was withdrawn stands among what the source refused (``sheet.refused``), with its version.
     """
