@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinloom import events as ev
 from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Unit
@@ -32,6 +34,7 @@ from clinloom.tables import (
     CROSSWALK,
     DISPLAYS,
     IMAGES,
+    KNOWN_AT_END,
     LEDGER,
     LINKS,
     REFUSED,
@@ -55,6 +58,7 @@ ALONE = {k: t for k, t in PACKED.items() if k not in ("links", "records")}
 ALONE |= {"crosswalk": CROSSWALK}
 BUCKET = 48 << 20  # bytes of input a bucket: flat memory, and work for every core
 MOST_BUCKETS = 1024
+SECOND = 1_000_000  # microseconds
 FEW = 100_000  # rows of the ledger that the driver adds up by itself
 
 
@@ -262,7 +266,7 @@ def read(
     name = unit["source"]
     options = sources[name]
     naming = _namings(sources)[name]
-    count = images = 0
+    count = images = hourless = 0
     reasons: Counter[str] = Counter()
     units: Counter[tuple[str, str]] = Counter()
     systems: dict[str, None] = {}
@@ -271,6 +275,7 @@ def read(
         made = names.named(parcel, naming)
         if "events" in made:
             count += made["events"].num_rows
+            hourless += _hourless(made["events"])
             units += measured(made["events"])
         if "images" in made:
             images += made["images"].num_rows
@@ -287,6 +292,9 @@ def read(
         {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
         for reason, n in reasons.items()
     ]
+    if hourless:
+        told = {"source": name, "rule": "no_hour", "action": KNOWN_AT_END}
+        rows.append({**told, "count": hourless})
     rows += [
         {"source": name, "code": system, "rule": TOLD_BY, "action": "", "count": 1}
         for system in systems
@@ -296,6 +304,14 @@ def read(
         for (code, unit), n in units.most_common(MOST_UNITS)
     ]
     yield {"ledger": LEDGER.rows(rows)}
+
+
+def _hourless(events: pa.Table) -> int:
+    """How many events are known at the last microsecond of a day, a month or a year."""
+    if "earlier" not in events.column_names:
+        return 0
+    known = ev.times(ev.column(events, "time").filter(ev.column(events, "earlier").is_valid()))
+    return int(np.count_nonzero((known + 1) % SECOND == 0))
 
 
 def _measured(ledger: pa.Table) -> pa.Table:
