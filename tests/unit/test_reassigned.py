@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from tests.unit.test_fhir_source import observation
 
 from clinloom.clean import clean
+from clinloom.deploy.door import Door
 from clinloom.files import Given
 from clinloom.identity import names, records
 from clinloom.sources import fhir
@@ -97,10 +99,23 @@ def test_a_panel_goes_with_all_its_parts():
     assert left == {"b": [2.0]} and gone == [("a", "reassigned")] * 2
 
 
+def test_a_request_of_several_patients_goes_by_the_same_rule():
+    sources = {"ehr": fhir.Options(path="/x")}
+    nothing = SimpleNamespace(importance=np.zeros)
+    bundle = SimpleNamespace(scorer=nothing, features=[], resolved=SimpleNamespace(sources=sources))
+    given = [version(1, "a"), version(2, "b"), version(3, "c", record="o2")]
+    given.append(version(3, "c", "entered-in-error", record="o1"))
+    facts = Door(bundle).fhir(given, several=True)
+    left = clean(facts.events, {}, facts.refused)["events"].column("subject_id").to_pylist()
+    assert left == [subject("c")]
+    assert len(records.refusals(facts.refused)) == 1
+
+
 def test_what_another_version_takes_back_is_no_refusal_of_the_source():
-    events, refused = told(version(1, "a"), version(2, "b"), version(3, "c", "cancelled"))
+    nobody = {**version(1, "a"), "subject": None}
+    events, refused = told(version(1, "a"), version(2, "b"), version(3, "c", "cancelled"), nobody)
     both = records.corrected(events, refused)
-    assert both.num_rows == 3 and records.refusals(both).equals(refused)
+    assert both.num_rows == 4 and records.refusals(both).equals(refused)
 
 
 def test_records_are_known_again_by_their_hashes_however_they_are_cut():

@@ -48,7 +48,8 @@ def claims(parcel: Mapping[str, pa.Table]) -> pa.Table:
             continue
         if rows.column("version").null_count == rows.num_rows:
             continue
-        rows = _whole(rows).filter(pc.is_valid(rows.column("version")))
+        rows = _whole(rows)
+        rows = rows.filter(pc.is_valid(rows.column("version")))
         record, patient = _keys(rows), rows.column("subject_id").to_numpy()
         if len(record):
             other = (record[1:] != record[:-1]) | (patient[1:] != patient[:-1])
