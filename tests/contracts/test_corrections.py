@@ -23,6 +23,7 @@ def facts(tables):
 @pytest.mark.parametrize("few", [corrections.FEW, 0])
 def test_a_corrected_mix_up_takes_the_fact_from_who_had_it(spark, tmp_path, monkeypatch, few):
     monkeypatch.setattr(corrections, "FEW", few)
+    monkeypatch.setattr(corrections, "LEAST", 2)  # of which those who are one are none
     (tmp_path / "fhir").mkdir()
     days = {
         "1": [version(1, "a"), version(1, "a", record="o2"), version(1, "m", record="o3")],

@@ -40,16 +40,16 @@ def found(
     if not claims:
         return REFUSED.empty, LEDGER.empty
     if claims <= FEW:
-        several = contested(shuffle.gathered(slices, RECORDS))
+        several = contested(_true(shuffle.gathered(slices, RECORDS), moved))
     else:
-        most = 4 * FEW // buckets + LEAST
-        answer = shuffle.together(slices, RECORDS, partial(_contested, most=most), parts=buckets)
+        kernel = partial(_contested, moved=moved, most=4 * FEW // buckets + LEAST)
+        answer = shuffle.together(slices, RECORDS, kernel, parts=buckets)
         several = answer.column("record").to_numpy() if answer is not None else np.zeros(0)
     if not len(several):
         return REFUSED.empty, LEDGER.empty
     if len(several) > max(LEAST, min(FEW, claims // SHARE)):
-        told = {"rule": CONTESTED, "action": "kept", "count": len(several)}
-        return REFUSED.empty, LEDGER.rows([told])
+        row = {"rule": CONTESTED, "action": "kept", "count": len(several)}
+        return REFUSED.empty, LEDGER.rows([row])
     parts = [
         shuffle.unpacked(slices, table, partial(versions, among=several, fact=fact), COLUMNS)
         for table, fact in ((EVENTS, True), (REFUSED, False))
@@ -59,9 +59,19 @@ def found(
     return taken_back(blocks.renamed(told, shuffle.movements(moved))), LEDGER.empty
 
 
-def _contested(claimed: list[pa.Table], *, most: int) -> pa.Table:
+def _contested(claimed: list[pa.Table], *, moved: Sequence[Address], most: int) -> pa.Table:
     """So many of a bucket's records that tell of several patients, at most."""
-    return pa.table([contested(claimed)[:most]], schema=SEVERAL)
+    return pa.table([contested(_true(claimed, moved))[:most]], schema=SEVERAL)
+
+
+def _true(claimed: list[pa.Table], moved: Sequence[Address]) -> list[pa.Table]:
+    """The claims, of patients as they truly are."""
+    if not moved:
+        return claimed
+    rows = pa.concat_tables(claimed)
+    who = rows.select(["whose"]).rename_columns(["subject_id"])
+    true = blocks.renamed(who, shuffle.movements(moved)).column("subject_id")
+    return [rows.set_column(1, "whose", true)]
 
 
 def _joined(parts: Iterable[pa.Table]) -> pa.Table:

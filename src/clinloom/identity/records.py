@@ -129,4 +129,5 @@ def _keys(rows: pa.Table) -> np.ndarray:
     record = rows.column("record_id").cast(pa.string())
     found = [hashed(part) for part in record.chunks]
     source = pc.fill_null(subjects(rows.column("source")), 0).to_numpy()
-    return np.concatenate([np.zeros(0, np.int64), *found]) ^ source
+    keys: np.ndarray = np.concatenate([np.zeros(0, np.int64), *found]) ^ source
+    return keys
