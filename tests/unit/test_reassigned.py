@@ -128,3 +128,15 @@ def test_records_are_known_again_by_their_hashes_however_they_are_cut():
     assert len(several) == 5
     assert np.array_equal(several, records.contested(cut))
     assert not records.claims({"events": told(observation(issued="2024"))[0]}).num_rows
+
+
+def test_names_of_every_length_have_hashes_of_their_own():
+    names_of = [f"{kind}/{'x' * n}{n}" for kind in ("Observation", "Condition") for n in range(90)]
+    names_of += ["", *"abc", "Observation/1", "Observation/01", "Bbservation/1", "\0", "\0\0"]
+    table = pa.table({"record_id": names_of, "source": ["ehr"] * len(names_of)})
+    found = records._keys(table)
+    assert len(set(found.tolist())) == len(names_of) and (found >= 0).all()
+    for cut in (1, 7):
+        assert np.array_equal(records._keys(table.slice(cut)), found[cut:])
+    other = table.set_column(1, "source", pa.array(["lab"] * len(names_of)))
+    assert not (records._keys(other) == found).any()

@@ -21,7 +21,8 @@ from clinloom.tables import ACQUIRED, CONTESTED, LEDGER, REFUSED, Table
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-FEW = 200_000  # claims that the driver compares by itself, and records that it corrects
+FEW = 2_000_000  # claims, of 16 bytes each, that the driver compares by itself
+MOST = 200_000  # records that are corrected
 SHARE, LEAST = 10, 1000  # a tenth of the records, and so many, are more than corrections can be
 EVENTS = Table("events", ACQUIRED.why, ACQUIRED.columns)
 COLUMNS = "subject_id long, source string, record_id string, version long, fact boolean"
@@ -42,12 +43,12 @@ def found(
     if claims <= FEW:
         several = contested(_true(shuffle.gathered(slices, RECORDS), moved))
     else:
-        kernel = partial(_contested, moved=moved, most=4 * FEW // buckets + LEAST)
+        kernel = partial(_contested, moved=moved, most=4 * MOST // buckets + LEAST)
         answer = shuffle.together(slices, RECORDS, kernel, parts=buckets)
         several = answer.column("record").to_numpy() if answer is not None else np.zeros(0)
     if not len(several):
         return REFUSED.empty, LEDGER.empty
-    if len(several) > max(LEAST, min(FEW, claims // SHARE)):
+    if len(several) > max(LEAST, min(MOST, claims // SHARE)):
         row = {"rule": CONTESTED, "action": "kept", "count": len(several)}
         return REFUSED.empty, LEDGER.rows([row])
     parts = [

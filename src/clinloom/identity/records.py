@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.identity.subjects import hashed, subjects
+from clinloom.identity.subjects import MASK, subjects
 from clinloom.tables import REASSIGNED, REFUSED, TAKEN_BACK, Column, Table
 
+TAIL = 128  # bytes of a record's name
+MIXING = np.uint64(0x9E3779B97F4A7C15)  # an odd number, whose multiples are all different
 RECORDS = Table(
     "records",
     "of whom the versions of each record tell",
@@ -127,7 +129,27 @@ def _whole(rows: pa.Table) -> pa.Table:
 def _keys(rows: pa.Table) -> np.ndarray:
     """The hash of each row's record (n,), which is one of its source; int64, not negative."""
     record = rows.column("record_id").cast(pa.string())
-    found = [hashed(part) for part in record.chunks]
+    found = [_mixed(part) for part in record.chunks]
     source = pc.fill_null(subjects(rows.column("source")), 0).to_numpy()
     keys: np.ndarray = np.concatenate([np.zeros(0, np.int64), *found]) ^ source
     return keys
+
+
+def _mixed(texts: pa.Array) -> np.ndarray:
+    """A number for each text (n,), of its last ``TAIL`` bytes: a tenth of what ``hashed`` takes.
+
+    Two that share one cost a look at their names, no more.
+    """
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset :][: len(texts) + 1]
+    held = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
+    held = np.concatenate([np.zeros(8, np.uint8), held])
+    at_each_byte = np.ndarray((len(held) - 7,), "<u8", held, strides=(1,))
+    lengths, ends = np.diff(offsets), offsets[1:]
+    mixed = lengths.astype(np.uint64)
+    for behind in range(0, min(int(lengths.max(initial=0)), TAIL), 8):
+        left = np.clip(lengths - behind, 0, 8)
+        words = at_each_byte[np.maximum(ends - behind, 0)]
+        words = np.where(left == 0, 0, words >> (8 * np.minimum(8 - left, 7)).astype(np.uint64))
+        mixed = (mixed ^ words) * MIXING
+        mixed ^= mixed >> np.uint64(32)
+    return (mixed & MASK).view(np.int64)
