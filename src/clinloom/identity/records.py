@@ -149,7 +149,7 @@ def _mixed(texts: pa.Array) -> np.ndarray:
     for behind in range(0, min(int(lengths.max(initial=0)), TAIL), 8):
         left = np.clip(lengths - behind, 0, 8)
         words = at_each_byte[np.maximum(ends - behind, 0)]
-        words = np.where(left == 0, 0, words >> (8 * np.minimum(8 - left, 7)).astype(np.uint64))
-        mixed = (mixed ^ words) * MIXING
-        mixed ^= mixed >> np.uint64(32)
+        words = words >> (8 * np.minimum(8 - left, 7)).astype(np.uint64)
+        more = (mixed ^ words) * MIXING
+        mixed = np.where(left > 0, more ^ (more >> np.uint64(32)), mixed)
     return (mixed & MASK).view(np.int64)
