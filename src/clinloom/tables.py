@@ -192,6 +192,10 @@ UNITS = Table(
     ),
 )
 ASSUMED_ZONE = "assumed_zone"  # the ledger's rule that counts times of which nobody tells the zone
+REASSIGNED = "reassigned"  # the reason of what a later version tells of another patient
+TAKEN_BACK = "identity"  # the stage of a refusal that says so to cleaning, and is no record itself
+KNOWN_AT_END = "known_at_end"  # the ledger's action on a time of which no hour is told
+CONTESTED = "contested_record"  # the ledger's rule that counts records of several patients
 DISPLAYS = Table(
     "displays",
     "what the sources call codes, where enough patients bear witness: for the report",

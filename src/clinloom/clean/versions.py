@@ -1,7 +1,8 @@
 """Several versions of one record: the last one counts, and what is withdrawn is gone.
 
 A record is one of its source and its patient: the same ``source``, ``record_id`` and subject.
-Versions that tell no order stay beside each other.
+Versions that tell no order stay beside each other. What a version under another patient takes back
+is told among what the source refused (see ``identity.records``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from clinloom import events
 from clinloom.clean._sheet import Sheet
 from clinloom.events import Ints
 from clinloom.study import RuleModel
+from clinloom.tables import REASSIGNED
 
 REQUIRES: str | None = None
 ORDER = 5
@@ -25,7 +27,8 @@ class Options(RuleModel):
 
 
 def apply(sheet: Sheet, options: Options) -> None:
-    """Refuse earlier versions as `superseded`, and those of what was withdrawn as `withdrawn`.
+    """Refuse earlier versions as `superseded`, those of what was withdrawn as `withdrawn`, and what
+    is another patient's now as `reassigned`.
 
     What was withdrawn stands among what the source refused (``sheet.refused``), with its version.
     """
@@ -52,14 +55,18 @@ def apply(sheet: Sheet, options: Options) -> None:
     _, key = np.unique(key, return_inverse=True)
     _, key = np.unique(key * len(key) + whose, return_inverse=True)
     last = np.full(int(key.max(initial=-1)) + 1, np.iinfo(np.int64).min)
-    ended = last.copy()
+    ended, left = last.copy(), last.copy()
+    elsewhere = pc.equal(events.column(refused, "reason"), REASSIGNED).to_numpy(False)
     np.maximum.at(last, key[: len(rows)], mine)
-    np.maximum.at(ended, key[len(rows) :], theirs)
+    np.maximum.at(ended, key[len(rows) :][~elsewhere], theirs[~elsewhere])
+    np.maximum.at(left, key[len(rows) :][elsewhere], theirs[elsewhere])
     known = position[: len(rows)] >= 0
     key = key[: len(rows)]
     withdrawn = known & (mine < ended[key])
-    superseded = known & (mine < last[key]) & ~withdrawn
+    reassigned = known & (mine < left[key]) & ~withdrawn
+    superseded = known & (mine < last[key]) & ~withdrawn & ~reassigned
     sheet.reject(rows[withdrawn], "withdrawn")
+    sheet.reject(rows[reassigned], REASSIGNED)
     sheet.reject(rows[superseded], "superseded")
 
 

@@ -37,7 +37,7 @@ from clinloom.deploy.bundle import Bundle, acquired
 from clinloom.errors import ClinloomError, DataError
 from clinloom.features import Feature
 from clinloom.files import Given
-from clinloom.identity import names
+from clinloom.identity import names, records
 from clinloom.identity.subjects import hashed
 from clinloom.tables import ACQUIRED, BIRTH, DEATH, FLOW, INDEX, REFUSED, conform, tally
 
@@ -210,7 +210,7 @@ class Door:
         told = REFUSED.empty
         if refused is not None:
             told = conform(_whose.moved(refused, moved), REFUSED)
-        return Facts(events, told, patients)
+        return Facts(events, records.corrected(events, told), patients)
 
     def events(self, events: Any) -> Facts:
         """Take events as :meth:`Bundle.predict` does, of one patient or many. Raises Refusal."""
@@ -230,7 +230,7 @@ class Door:
         """
         if at is not None and at.tzinfo is None:
             raise Refusal("malformed_moment")
-        refused = tally(facts.refused.column("reason"))
+        refused = tally(records.refusals(facts.refused).column("reason"))
         made = self.bundle.clean(facts.events, facts.refused)
         refused += tally(made["rejected"].column("reason"))
         unscored = self._unreadable(facts, made["rejected"])

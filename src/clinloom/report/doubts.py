@@ -7,9 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clinloom.report.words import RULES
-from clinloom.tables import ASSUMED_ZONE
+from clinloom.tables import ASSUMED_ZONE, CONTESTED, KNOWN_AT_END
 
-MOVED = ("timed_by_sample", "timed_by_onset")  # the ledger's actions: a time that was not told
+# What the ledger calls times that were not told, and how those events are said.
+MOVED = {
+    ("timed_by_sample", "timed_by_onset"): "do not tell when they were known, or tell a time before"
+    " they happened: they count from when they happened, {mostly}",
+    (KNOWN_AT_END,): "tell a day, a month or a year and no hour: they count from its end",
+}
 
 
 def refused(name: str, read: int, reasons: Mapping[str, int], *, extent: str = "") -> Iterator[str]:
@@ -32,17 +37,16 @@ def mostly(reasons: Mapping[str, int]) -> str:
 
 
 def moved(name: str, read: int, ledger: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """A line where most events of a source are timed by when they happened, not were known."""
+    """A line for each way in which most events of a source got another time than was told."""
     found: Counter[str] = Counter()
     for row in ledger:
-        if row["source"] == name and row["action"] in MOVED:
+        if row["source"] == name:
             found[row["action"]] += row["count"]
-    if 2 * found.total() > read:
-        yield (
-            f"sources.{name}: most events ({found.total():,}) do not tell when they were known, or"
-            " tell a time before they happened: they count from when they happened,"
-            f" {mostly(found)}"
-        )
+    for actions, told in MOVED.items():
+        some = Counter({action: found[action] for action in actions})
+        if 2 * some.total() > read:
+            said = told.format(mostly=mostly(some))
+            yield f"sources.{name}: most events ({some.total():,}) {said}"
 
 
 def zoneless(name: str, count: int, *, extent: str = "") -> Iterator[str]:
@@ -55,7 +59,13 @@ def zoneless(name: str, count: int, *, extent: str = "") -> Iterator[str]:
 
 
 def of_ledger(sources: Iterable[str], ledger: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines on zones of the sources whose ledger this is."""
+    """The lines on records of several patients and on zones of the sources whose ledger this is."""
+    ledger = list(ledger)
+    if count := sum(row["count"] for row in ledger if row["rule"] == CONTESTED):
+        yield (
+            f"{count:,} records tell of several patients, more than corrections can be: all were"
+            " kept; where a source holds files of several servers, make it a source for each"
+        )
     rows = [row for row in ledger if row["rule"] == ASSUMED_ZONE]
     for name in sources:
         yield from zoneless(name, sum(row["count"] for row in rows if row["source"] == name))

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinloom import events as ev
 from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Unit
-from clinloom.identity import crosswalk, names, sharing
+from clinloom.identity import corrections, crosswalk, names, sharing
+from clinloom.identity.records import RECORDS, claims
 from clinloom.report import doubts
 from clinloom.run.sums import MEASURED, added, counted, measured, summed
 from clinloom.run.work import Tables, Work
@@ -31,6 +34,7 @@ from clinloom.tables import (
     CROSSWALK,
     DISPLAYS,
     IMAGES,
+    KNOWN_AT_END,
     LEDGER,
     LINKS,
     REFUSED,
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 PACKED = {"events": ACQUIRED, "images": IMAGES, "rejected": REFUSED} | {
-    table.name: table for table in (LINKS, LEDGER)
+    table.name: table for table in (LINKS, LEDGER, RECORDS)
 }
 CLUSTERED = {
     "events": ("acquired", ACQUIRED),
@@ -50,9 +54,11 @@ CLUSTERED = {
     "rejected": ("acquisition_rejected", REFUSED),
     "crosswalk": ("crosswalk", CROSSWALK),
 }
-ALONE = {**{k: t for k, t in PACKED.items() if k != "links"}, "crosswalk": CROSSWALK}
+ALONE = {k: t for k, t in PACKED.items() if k not in ("links", "records")}
+ALONE |= {"crosswalk": CROSSWALK}
 BUCKET = 48 << 20  # bytes of input a bucket: flat memory, and work for every core
 MOST_BUCKETS = 1024
+SECOND = 1_000_000  # microseconds
 FEW = 100_000  # rows of the ledger that the driver adds up by itself
 
 
@@ -169,13 +175,17 @@ def _linked(
         who = crosswalk.resolve(
             spark, slices, links, out, buckets=buckets, parts=lanes, before=before
         )
+        told, doubt = corrections.found(
+            slices, rows.get("records", 0), buckets=buckets, moved=who.moved
+        )
+        taken_back = shuffle.held(spark, told, REFUSED, buckets=buckets) if told.num_rows else None
         kinds = ", ".join(f"'{kind}'" for kind in CLUSTERED)
         made = shuffle.cluster(
             slices.where(f"kind in ({kinds})"),
             out=out,
             tables=CLUSTERED,
             buckets=buckets,
-            known=who.known,
+            known=who.known if taken_back is None else who.known.union(taken_back),
             moved=who.moved,
             counting=(counted, added),
         )
@@ -185,7 +195,7 @@ def _linked(
         {"rule": "two_identifiers", "action": "merged", "count": who.merged},
         {"rule": "shared_identifier", "action": "not_linked", "count": who.shared},
     ]
-    return {**made, "ledger": pa.concat_tables([ledger, _some(extra)])}
+    return {**made, "ledger": pa.concat_tables([ledger, doubt, _some(extra)])}
 
 
 def _some(counts: Iterable[dict[str, Any]]) -> pa.Table:
@@ -210,7 +220,7 @@ def _slices(
     alone: bool,
 ) -> DataFrame:
     """Everything that the kernels give: of units, which workers open, and of Spark's own tables."""
-    kernel = partial(read, sources=dict(sources), alone=alone)
+    kernel = partial(read, sources=dict(sources), alone=alone, versioned=not alone)
     parts = []
     if len(units):
         parts.append(shuffle.by_unit(spark, units, kernel, tables=tables, buckets=buckets))
@@ -242,16 +252,21 @@ ON_THEIR_WAY = (EVENTS_OF, IMAGES_OF, TOLD_BY, UNIT_OF, CALLED)
 
 
 def read(
-    unit: Mapping[str, Any], *, sources: Mapping[str, SourceModel], alone: bool = False
+    unit: Mapping[str, Any],
+    *,
+    sources: Mapping[str, SourceModel],
+    alone: bool = False,
+    versioned: bool = False,
 ) -> Iterator[dict[str, pa.Table]]:
     """Run a source's kernel on a group of units, each patient as the subject of an identifier.
 
     ``alone``: each identifier stands for itself; the crosswalk's rows take the links' place.
+    ``versioned``: of whom records tell that have versions (RECORDS) is told, too.
     """
     name = unit["source"]
     options = sources[name]
     naming = _namings(sources)[name]
-    count = images = 0
+    count = images = hourless = 0
     reasons: Counter[str] = Counter()
     units: Counter[tuple[str, str]] = Counter()
     systems: dict[str, None] = {}
@@ -260,6 +275,7 @@ def read(
         made = names.named(parcel, naming)
         if "events" in made:
             count += made["events"].num_rows
+            hourless += _hourless(made["events"])
             units += measured(made["events"])
         if "images" in made:
             images += made["images"].num_rows
@@ -267,7 +283,7 @@ def read(
             reasons += tally(made["rejected"].column("reason"))
         if alone and "links" in made:
             yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
-        yield made
+        yield {**made, "records": claims(made)} if versioned else made
     rows = [
         {"source": name, "rule": rule, "action": "", "count": n}
         for rule, n in ((EVENTS_OF, count), (IMAGES_OF, images))
@@ -276,6 +292,9 @@ def read(
         {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
         for reason, n in reasons.items()
     ]
+    if hourless:
+        told = {"source": name, "rule": "no_hour", "action": KNOWN_AT_END}
+        rows.append({**told, "count": hourless})
     rows += [
         {"source": name, "code": system, "rule": TOLD_BY, "action": "", "count": 1}
         for system in systems
@@ -285,6 +304,14 @@ def read(
         for (code, unit), n in units.most_common(MOST_UNITS)
     ]
     yield {"ledger": LEDGER.rows(rows)}
+
+
+def _hourless(events: pa.Table) -> int:
+    """How many events are known at the last microsecond of a day, a month or a year."""
+    if "earlier" not in events.column_names:
+        return 0
+    known = ev.times(ev.column(events, "time").filter(ev.column(events, "earlier").is_valid()))
+    return int(np.count_nonzero((known + 1) % SECOND == 0))
 
 
 def _measured(ledger: pa.Table) -> pa.Table:

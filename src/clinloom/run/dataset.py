@@ -16,7 +16,7 @@ from clinloom import features, files
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
-from clinloom.identity import linkage
+from clinloom.identity import linkage, records
 from clinloom.run.look import named
 from clinloom.run.record import uncleaned
 from clinloom.run.sums import (
@@ -124,7 +124,7 @@ def cleaned(
 ) -> dict[str, pa.Table]:
     """The cleaning kernel for whole patients, and what their sources had refused already."""
     made = cleaning.clean(acquired, options, refused, learned)
-    before = refused.select(REJECTED.arrow.names).cast(REJECTED.arrow)
+    before = records.refusals(refused).select(REJECTED.arrow.names).cast(REJECTED.arrow)
     rejected = [made["rejected"], before]
     out = {**made, "rejected": pa.concat_tables(rejected)}
     out["linkage"] = linkage.contradictions(made["events"])

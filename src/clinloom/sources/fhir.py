@@ -8,7 +8,6 @@ the study says that they are of that system.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -18,21 +17,22 @@ import msgspec
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from clinloom.files import FileUnit, json_lines
-from clinloom.sources._fhir import plain, statuses
+from clinloom.files import FileUnit
+from clinloom.sources._fhir import documents, plain, statuses
 from clinloom.sources._fhir import resources as r4
-from clinloom.sources._fhir.concepts import Observation
+from clinloom.sources._fhir.concepts import PANEL, UNREAD, Observation
 from clinloom.sources._fhir.event import Event, Refused, Rows
 from clinloom.sources._fhir.happenings import happenings, person
 from clinloom.sources._fhir.identities import Whose
 from clinloom.sources._fhir.medicines import Medicines, Waiting
 from clinloom.sources._fhir.names import Names
-from clinloom.sources._fhir.release import known
+from clinloom.sources._fhir.release import counted, known
 from clinloom.sources._fhir.systems import KNOWN
 from clinloom.sources._fhir.versions import edition, of_refusal, versions
 from clinloom.sources._frames import State
 from clinloom.sources._given import FileSource, handed, opened, planned
-from clinloom.sources._parcel import Refusals, first_byte, links, whole, word
+from clinloom.sources._parcel import Refusals, links, whole, word
+from clinloom.sources._rows.cells import measured
 from clinloom.sources._time import ASSUMED, assumed, dated, instants, unzoned
 from clinloom.study import MICROSECONDS, Codes, Duration, Zone
 from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
@@ -40,7 +40,6 @@ from clinloom.tables import DEATH, LEDGER, PARCEL_EVENTS
 REQUIRES: str | None = None
 LINKS = True  # whether it tells which identifiers belong together
 PARCEL = 1 << 17  # events that are handed on at once
-SAID = re.compile(rb"[^\xef\xbb\xbf \t\r\n]")  # what is no blank
 
 
 class Options(FileSource):
@@ -83,6 +82,9 @@ class Options(FileSource):
         default={},
         description="by resource type, the statuses that tell a fact, in place of the usual ones;"
         " `Condition: [confirmed, provisional]` also takes provisional diagnoses",
+    )
+    decimal: Literal[".", ","] = Field(
+        default=".", description="the decimal mark of numbers that are written as texts"
     )
     zone: Zone | None = Field(
         default=None,
@@ -151,7 +153,8 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
     ``no_time``, ``unreadable_file``, ``empty_file``, or the status, intent or verification that
     tells no fact (``planned``, ``proposal``, ``refuted`` …, see ``statuses``). ``position`` is the
     byte at which the line or resource starts, ``version`` tells the last of several versions of a
-    record. Resource types, fields and codings that are not read are counted in the ledger.
+    record. Resource types, fields and codings that are not read are counted in the ledger,
+    and so are Medications, which give no event of their own.
     """
     reader = _Reader(options, source)
     for piece in handed(units, options, lines=True):
@@ -159,7 +162,7 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
         data = whole(piece, reader.refused)
         if data is None:
             continue
-        for part, position, lines in _parts(piece, data, reader.refused):
+        for part, position, lines in documents.parts(piece, data, reader.refused):
             (reader.lines if lines else reader.take)(part, position, piece.name)
             reader.rows.settle()
             if len(reader.rows) >= PARCEL:
@@ -169,33 +172,6 @@ def read(units: Iterable[FileUnit], options: Options, source: str) -> Iterator[d
         yield left
 
 
-def _of(piece: FileUnit, refused: Refusals) -> Iterator[r4.Found]:
-    """The resources of a file."""
-    data = whole(piece, refused)
-    for part, position, lines in _parts(piece, data, refused) if data is not None else ():
-        yield from r4.lines(part, position) if lines else ((part, position),)
-
-
-def _parts(piece: FileUnit, data: bytes, refused: Refusals) -> Iterator[tuple[bytes, int, bool]]:
-    """A file's resources one by one, or its lines (True) many at a time."""
-    if piece.start is None and not SAID.search(data):
-        refused.add("empty_file", file=piece.name)
-        return
-    skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    data = data[skip:] if skip else data
-    if piece.start is not None or json_lines(piece.name, data):
-        for lines, start in r4.blocks(data, first_byte(piece) + skip):
-            yield lines, start, True
-    elif data.lstrip().startswith(b"["):
-        try:
-            for element, start in r4.elements(data):
-                yield element, start, False
-        except (msgspec.DecodeError, RecursionError):
-            refused.add("malformed_json", file=piece.name, position=0)
-    else:
-        yield data, skip, False
-
-
 class _Reader:
     """What a group of files gave so far."""
 
@@ -203,15 +179,17 @@ class _Reader:
         self.options, self.source = options, source
         self.refused = Refusals(source)
         every, displays = options.codings == "all", self.refused.displays
-        self.names = Names(options.prefer, options.systems, displays, every=every)
+        self.names = Names(
+            options.prefer, options.systems, displays, every=every, decimal=options.decimal
+        )
         self.facts = statuses.Facts(options.statuses)
-        self.medicines = Medicines(options, lambda piece: _of(piece, Refusals(source)))
+        self.medicines = Medicines(options, lambda piece: documents.found(piece, Refusals(source)))
         self.zone = options.zone or ASSUMED
         self.rows = Rows()
         self.waiting: list[tuple[Any, int, str, dict[str, Any]]] = []
-        self.unread: Counter[str] = Counter()
+        self.unread = Counter(dict.fromkeys((*UNREAD.values(), PANEL), 0))  # in one order
         self.whose = Whose(options.identifiers, options.server)
-        self.plain = plain.Plain(self.names, self.facts, self.whose)
+        self.plain = plain.Plain(self.names, self.facts, self.whose, self.unread)
 
     def lines(self, data: bytes, position: int, file: str) -> None:
         """Read lines of a resource each; the first starts at byte ``position`` of the file."""
@@ -315,7 +293,9 @@ class _Reader:
                 version = of_refusal(resource, reason, self.zone)
                 raise Refused(reason)
             medicine = partial(self.medicines.concept, pointed=pointed)
-            self._told(resource, happenings(resource, record_id, patient, self.names, medicine))
+            events = happenings(resource, record_id, patient, self.names, medicine)
+            self._told(resource, events)
+            self.unread[PANEL] += not events
         except Waiting:
             self.waiting.append((resource, position, file, pointed))
         except Refused as refused:
@@ -353,7 +333,8 @@ class _Reader:
         if last:
             told = (("not_read", self.unread), ("other_coding", self.names.left_out))
             for rule, counts in told:
-                ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items()]
+                ledger += [self._counted(k, rule, "left_out", n) for k, n in counts.items() if n]
+            ledger += [self._counted(*row) for row in self.medicines.counts()]
             ledger += [self._counted(*row) for row in self.whose.counts()]
             ledger += self.refused.counts()
         if ledger:
@@ -376,6 +357,10 @@ class _Reader:
             delays=self.options.delays,
         )
         ledger += [self._counted(*row) for row in found.told]
+        like = measured(text, decimal=self.options.decimal).like
+        if like is not None:
+            told = counted(coded, like, "text_like_number", "kept_as_text")
+            ledger += [self._counted(*row) for row in told]
         cells = {
             "patient": patient.dictionary_encode(),
             "time": found.time,

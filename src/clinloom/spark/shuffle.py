@@ -134,6 +134,27 @@ def gathered(frame: DataFrame, table: Table) -> list[pa.Table]:
     return [blocks.opened(bytes(row["block"]), coded(table)) for row in rows]
 
 
+def together(
+    frame: DataFrame, table: Table, kernel: Callable[[list[pa.Table]], pa.Table], *, parts: int
+) -> pa.Table | None:
+    """A small answer about a table's slices: ``kernel`` is handed each bucket's, all of them.
+
+    None where there is no slice.
+    """
+    schema = coded(table)
+
+    def work(batches: Batches) -> Batches:
+        held: dict[int, list[pa.Table]] = {}
+        for _, bucket, *_, block in receipts.of_slices(batches):
+            held.setdefault(bucket, []).append(blocks.opened(block, schema))
+        for some in held.values():
+            yield receipts.receipt(table.name, None, sums.packed(kernel(some)))
+
+    met = frame.where(f"kind = '{table.name}'").repartition(parts, "place")
+    made = workers.through(met, work, RECEIPT)
+    return workers.settled(made, None, {table.name: pa.concat_tables}, parts=parts).get(table.name)
+
+
 def packed(frame: DataFrame, table: Table, *, buckets: int) -> DataFrame:
     """A frame's rows as slices of a table."""
     spots, schema = placing.keys(buckets), coded(table)
@@ -199,7 +220,7 @@ def cluster(
 
     def renamed(batches: Batches) -> Batches:
         def true(rows: pa.Table) -> pa.Table:
-            return blocks.renamed(rows, _moved(moved))
+            return blocks.renamed(rows, movements(moved))
 
         cutters = {kind: blocks.Cutter(schemas[kind], buckets, true) for kind in tables}
         for kind, *_, block in receipts.of_slices(batches):
@@ -262,7 +283,8 @@ def _merged(
         yield receipts.receipt("counts", None, sums.packed(counting[1](counted)))
 
 
-def _moved(places: Sequence[Address]) -> Iterator[tuple[Any, Any]]:
+def movements(places: Sequence[Address]) -> Iterator[tuple[Any, Any]]:
+    """Subjects that turned out to be others (own, true), as :func:`cluster` is told of them."""
     for place in places:
         for part in stream(str(place), ["own", "true"], blocks.HELD, coded=False):
             yield part.column("own").to_numpy(), part.column("true").to_numpy()

@@ -31,6 +31,9 @@ class Observation(r4.Observed, tag_field="resourceType", tag="Observation"):
 
 
 VALUES = {f.name: msgspec.json.Decoder(f.type).decode for f in msgspec.structs.fields(r4.Valued)}
+# Of Observations, what is counted and not read, as the ledger calls it; a panel of members alone.
+UNREAD = {name: f"Observation.{name}" for name in r4.LEFT_OUT[r4.Observation]}
+PANEL = "Observation.hasMember"
 _concept = msgspec.json.Decoder(r4.Concept | None).decode
 
 
@@ -67,7 +70,7 @@ class Concepts:
 
     def __init__(self, names: Names, whose: Whose):
         self.names, self._whose = names, whose
-        self.answer = names.answer
+        self.answer, self.decimal = names.answer, names.decimal
         self.called: dict[bytes, Called] = _Once(self._read_code)
         self.patients: dict[str | None, str | None] = _Once(self._read_patient)
         self.said: dict[tuple[str, str], Value | None] = _Once(self._read_value)

@@ -146,7 +146,7 @@ def _medicated(
         amount = dose(m) if dose is not None else None
         said = NONE  # that it was given is a fact without a dose, too
         if amount is not None and amount.value is not None:
-            said = quantity(amount)
+            said = quantity(amount, names.decimal)
         return _each(patient, _due(*time(m)), codes, record_id, said)
 
     return handler

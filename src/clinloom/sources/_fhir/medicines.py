@@ -7,7 +7,7 @@ A bulk export writes Medication into files of its own, named after the type (Bul
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -35,13 +35,21 @@ class Medicines:
         self._options, self._found = options, found
         self._seen: Codes = {}
         self._others: Codes | None = None
+        self._noted = 0
         self.reading: FileUnit | None = None
         self.all_read = False
 
     def note(self, medication: r4.Medication) -> None:
         """A Medication of its own, to which any prescription may point."""
+        self._noted += 1
         if medication.id:
             self._seen[medication.id] = medication.code
+
+    def counts(self) -> Iterator[tuple[str, str, str, int]]:
+        """What the ledger tells (code, rule, action, count): nobody here knows whether a
+        prescription that another worker reads points to one."""
+        if self._noted:
+            yield "Medication", "by_reference", "no_event", self._noted
 
     def concept(self, resource: Any, pointed: Mapping[str, Any]) -> r4.Concept | None:
         """The medicine of a resource that names it by reference; ``pointed``: in its Bundle.

@@ -13,7 +13,12 @@ from clinloom.sources._fhir.systems import short
 
 
 class Naming(Protocol):
-    """What names the codes of Observations, in whatever form these hold their concepts."""
+    """What names the codes of Observations, in whatever form these hold their concepts.
+
+    ``decimal``: the decimal mark of numbers that are written as texts.
+    """
+
+    decimal: str
 
     def codes(self, concept: Any) -> tuple[str, ...]:
         """The codes, none where there are none."""
@@ -51,7 +56,9 @@ class Names:
         displays: Displays,
         *,
         every: bool,
+        decimal: str = ".",
     ):
+        self.decimal = decimal
         self._rank = {name: at for at, name in reversed(list(enumerate(preferred)))}
         self._systems, self._every = systems, every
         self._known: dict[tuple[str | None, str], _Coding] = {}

@@ -6,7 +6,7 @@ reads any resource, in its turn.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from clinloom.sources._fhir import resources as r4
-from clinloom.sources._fhir.concepts import Concepts, Observation
+from clinloom.sources._fhir.concepts import PANEL, UNREAD, Concepts, Observation
 from clinloom.sources._fhir.event import Refused, Rows
 from clinloom.sources._fhir.happenings import observation
 from clinloom.sources._fhir.identities import Whose
@@ -35,12 +35,13 @@ Left = tuple[Any, bytes, int]
 
 
 class Plain:
-    """Reads one source's Observations."""
+    """Reads one source's Observations. ``unread``: counts what else they hold."""
 
-    def __init__(self, names: Names, facts: Facts, whose: Whose):
+    def __init__(self, names: Names, facts: Facts, whose: Whose, unread: Counter[str]):
         self._names, self._whose, self._concepts = names, whose, Concepts(names, whose)
         self._told = facts.told(r4.Observation) - RANK.keys() | {None}
-        self._usual = Usual(self._concepts, self._told, decoded)
+        self._usual = Usual(self._concepts, self._told, decoded, unread)
+        self._unread = unread
 
     def take(self, data: bytes, start: int, rows: Rows) -> Iterator[Left]:
         """Add the Observations' events to ``rows``; yield what is left, each in its turn.
@@ -96,6 +97,11 @@ class Plain:
         except Refused:
             return False
         rows.add(events, o.meta, edition(o))
+        for name, called_so in UNREAD.items():
+            if getattr(o, name) is not r4.UNREAD:
+                self._unread[called_so] += 1
+        if not events:
+            self._unread[PANEL] += 1
         return True
 
 

@@ -61,8 +61,8 @@ def known(
         happened = pc.coalesce(begun, happened)
         if names.late is not None:
             late = pc.greater(waited, late_after).fill_null(False)
-            told += _counts(code, late, names.late, "timed_by_release")
-        told += _counts(code, early, names.early, names.by)
+            told += counted(code, late, names.late, "timed_by_release")
+        told += counted(code, early, names.early, names.by)
         untold = pc.equal(texts, "").fill_null(False)
         if pc.any(untold).as_py():
             delay = _delays(code, delays)
@@ -70,8 +70,8 @@ def known(
             later = pc.add(time.cast(pa.int64()), pc.fill_null(delay, 0)).cast(time.type)
             happened = pc.if_else(waits, pc.coalesce(happened, time), happened)
             time = pc.if_else(waits, later, time)
-            told += _counts(code, waits, names.untold, "timed_by_delay")
-            told += _counts(code, pc.and_not(untold, waits), names.untold, names.by)
+            told += counted(code, waits, names.untold, "timed_by_delay")
+            told += counted(code, pc.and_not(untold, waits), names.untold, names.by)
     earlier = pc.subtract(time.cast(pa.int64()), happened.cast(pa.int64()))
     if earlier.null_count < len(earlier):
         earlier = pc.if_else(pc.greater(earlier, 0), earlier, pa.scalar(None, pa.int64()))
@@ -98,6 +98,7 @@ def _delays(code: pa.DictionaryArray, delays: Mapping[str, int]) -> pa.Array:
     return pa.array(found, pa.int64()).take(code.indices)
 
 
-def _counts(code: pa.DictionaryArray, rows: pa.Array, rule: str, action: str) -> Iterator[Told]:
+def counted(code: pa.DictionaryArray, rows: pa.Array, rule: str, action: str) -> Iterator[Told]:
+    """How many of some rows each code has."""
     for found in code.filter(rows).value_counts().to_pylist():
         yield found["values"], rule, action, found["counts"]

@@ -145,6 +145,7 @@ class Encounter(Resource, tag="Encounter"):
     period: Period | None = None
     type: msgspec.Raw = UNREAD
     reasonCode: msgspec.Raw = UNREAD
+    hospitalization: msgspec.Raw = UNREAD  # from where, and to where: dischargeDisposition
 
 
 class Condition(Resource, tag="Condition"):
@@ -175,6 +176,7 @@ class Observed(Valued):
     effectivePeriod: Period | None = None
     effectiveInstant: str | None = None
     hasMember: list[Reference] | None = None
+    interpretation: msgspec.Raw = UNREAD
 
 
 class Observation(Observed, tag_field="resourceType", tag="Observation"):
@@ -207,6 +209,7 @@ class MedicationRequest(Medicated, tag="MedicationRequest"):
     intent: str | None = None
     authoredOn: str | None = None
     doNotPerform: bool | None = None
+    dosageInstruction: msgspec.Raw = UNREAD
 
 
 class MedicationAdministration(Medicated, tag="MedicationAdministration"):
@@ -222,6 +225,7 @@ class MedicationDispense(Medicated, tag="MedicationDispense"):
 
     whenHandedOver: str | None = None
     whenPrepared: str | None = None
+    dosageInstruction: msgspec.Raw = UNREAD
 
 
 class MedicationStatement(Medicated, tag="MedicationStatement"):
@@ -230,6 +234,7 @@ class MedicationStatement(Medicated, tag="MedicationStatement"):
     dateAsserted: str | None = None
     effectiveDateTime: str | None = None
     effectivePeriod: Period | None = None
+    dosage: msgspec.Raw = UNREAD
 
 
 class Medication(Resource, tag="Medication"):
@@ -269,6 +274,7 @@ class DiagnosticReport(Resource, tag="DiagnosticReport"):
     issued: str | None = None
     effectiveDateTime: str | None = None
     effectivePeriod: Period | None = None
+    conclusionCode: msgspec.Raw = UNREAD
 
 
 class Series(Record):

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.sources._fhir.concepts import VALUES, Called, Concepts, Observation
+from clinloom.sources._fhir import resources as r4
+from clinloom.sources._fhir.concepts import UNREAD, VALUES, Called, Concepts, Observation
 from clinloom.sources._fhir.event import TEXT
 from clinloom.sources._fhir.layouts import (
     LEAST,
@@ -68,17 +69,30 @@ class Found(NamedTuple):
     noted: list[Noted]  # ascending
 
 
+class Learned(NamedTuple):
+    """A layout, and what all of its lines hold that is counted and not read."""
+
+    layout: Layout
+    unread: list[str]
+
+
 class Usual:
     """Reads what it can of blocks of lines.
 
-    ``told``: the statuses that tell a fact; ``decode``: gives a line's resource.
+    ``told``: the statuses that tell a fact; ``decode``: gives a line's resource; ``unread``: counts
+    what else is in the lines that are read.
     """
 
     def __init__(
-        self, concepts: Concepts, told: frozenset[str | None], decode: Callable[[bytes], Any]
+        self,
+        concepts: Concepts,
+        told: frozenset[str | None],
+        decode: Callable[[bytes], Any],
+        unread: Counter[str],
     ):
         self._concepts, self._told, self._decode = concepts, told, decode
-        self._layouts: list[Layout] = []
+        self._unread = unread
+        self._layouts: list[Learned] = []
         self._lessons = LESSONS
 
     def read(self, lines: Lines) -> Found | None:
@@ -108,18 +122,19 @@ class Usual:
                 vain[quotes] += 1
         return _together(found) if found else None
 
-    def _by(self, layout: Layout, lines: Lines) -> Found | None:
+    def _by(self, learned: Learned, lines: Lines) -> Found | None:
         """What a layout reads of a block; it is kept where that pays."""
-        rows, read = layout.read(lines)
+        rows, read = learned.layout.read(lines)
         if not len(rows):
             return None
         found = self._columns(rows, read)
         lines.take(found.rows)
+        self._unread.update(dict.fromkeys(learned.unread, len(found.rows)))
         if len(found.rows) >= LEAST:
-            self._layouts.append(layout)
+            self._layouts.append(learned)
         return found
 
-    def _learned(self, line: bytes) -> Layout | None:
+    def _learned(self, line: bytes) -> Learned | None:
         """The layout of a usual Observation; None where that is none, or of no layout."""
         o, found = self._decode(line), values(line)
         if not found or type(o) is not Observation or o.status not in self._told:
@@ -140,7 +155,8 @@ class Usual:
         if len(said) > 1 or not told >= DUE or not told & {"issued", "happened"}:
             return None
         try:
-            return Layout(line, parts)
+            unread = [told for name, told in UNREAD.items() if getattr(o, name) is not r4.UNREAD]
+            return Learned(Layout(line, parts), unread)
         except ValueError:
             return None
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any
+
+import pyarrow as pa
 
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.names import Naming
-from clinloom.sources._rows import cells
+from clinloom.sources._rows.cells import measured
 
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-COMPARED = re.compile(cells.COMPARED)
-SIGNS = {"≤": "<=", "≥": ">="}
+BEGIN = re.compile(r"\s*(?:[<>≤≥+.,\d-]|nan|$)", re.IGNORECASE)  # of all texts that are no words
 Value = tuple[float | None, str | None, str | None]
 NONE: Value = (None, None, None)
 MISSING: Value = (None, "", None)  # a value that was due
@@ -23,14 +24,14 @@ FALSE: Value = (0.0, "false", None)
 def value(said: Any, names: Naming) -> Value:
     """Number, text and unit of an Observation's or component's value[x]."""
     if said.valueQuantity is not None:
-        return quantity(said.valueQuantity)
+        return quantity(said.valueQuantity, names.decimal)
     if said.valueCodeableConcept is not None:
         concept = said.valueCodeableConcept
         return None, names.answer(concept) or concept.text or "", None
     if said.valueString is not None:
-        return parsed(said.valueString)
+        return parsed(said.valueString, names.decimal)
     if said.valueInteger is not None:
-        return parsed(said.valueInteger)
+        return parsed(said.valueInteger, names.decimal)
     if said.valueBoolean is not None:
         return TRUE if said.valueBoolean else FALSE
     if said.valueRatio is not None:
@@ -46,33 +47,37 @@ def value(said: Any, names: Naming) -> Value:
     return None, said.valueDateTime or said.valueTime or "", None
 
 
-def quantity(given: r4.Quantity) -> Value:
-    """A Quantity; with a comparator, as in "<0.1", the text says so beside the number."""
+def quantity(given: r4.Quantity, decimal: str = ".") -> Value:
+    """A Quantity; with a comparator, as in "<0.1", the text says so beside the number.
+
+    ``decimal``: the decimal mark of numbers that are written as texts.
+    """
     unit = given.code or given.unit or None
     if given.value is None:
         return None, "", unit
     if type(given.value) is float and not given.comparator:
         return given.value, None, unit
-    number, text, _ = parsed(given.value)
+    number, text, _ = parsed(given.value, decimal)
     if given.comparator and number is not None:
         text = f"{given.comparator}{given.value}"
     return number, text, unit
 
 
-def parsed(given: float | str) -> Value:
-    """A number where the text is one, else the text."""
-    if not isinstance(given, str):
-        try:
-            return float(given), None, None
-        except OverflowError:  # a whole number beyond every float, as 1e400 is
-            return (math.inf if given > 0 else -math.inf), None, None
-    if NUMBER.fullmatch(given):
+def parsed(given: float | str, decimal: str = ".") -> Value:
+    """A number where the text is one, as in a cell of a table, else the text."""
+    if isinstance(given, str):
+        return _read(given, decimal) if BEGIN.match(given) else (None, given.strip(), None)
+    try:
         return float(given), None, None
-    found = COMPARED.match(given.strip())
-    if found and NUMBER.fullmatch(found["rest"]):
-        mark = SIGNS.get(found["mark"], found["mark"])
-        return float(found["rest"]), f"{mark}{found['rest']}", None
-    return None, given.strip(), None
+    except OverflowError:  # a whole number beyond every float, as 1e400 is
+        return (math.inf if given > 0 else -math.inf), None, None
+
+
+@lru_cache(maxsize=1 << 12)
+def _read(given: str, decimal: str) -> Value:
+    """What a text says that may be a number, by the one rule of all sources."""
+    number, text, _ = measured(pa.array([given], pa.string()), decimal=decimal)
+    return number[0].as_py(), text[0].as_py(), None
 
 
 def _between(one: r4.Quantity | None, mark: str, other: r4.Quantity | None) -> str:
