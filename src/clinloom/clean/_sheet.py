@@ -44,7 +44,7 @@ class Sheet:
         self._acquired = acquired
         self._columns: dict[str, pa.Array] = {}
         self._changed: set[str] = set()
-        self._refused: list[tuple[Ints, str]] = []
+        self._refused: list[tuple[Ints, str, str | None]] = []
         self._notes: list[tuple[Ints, str, str]] = []
         self._order: Ints | None = None
         self._ties: tuple[Ints, Flags]  # of the order: see `simultaneous`
@@ -160,20 +160,23 @@ class Sheet:
         if len(rows):
             self._notes.append((rows, rule, action))
 
-    def reject(self, rows: Ints, reason: str) -> None:
-        """Refuse ``rows``: they leave the events, are kept in `rejected` and counted."""
+    def reject(self, rows: Ints, reason: str, field: str | None = None) -> None:
+        """Refuse ``rows``: they leave the events, are kept in `rejected` and counted.
+
+        ``field``: their column that is at fault, where it is one.
+        """
         rows = rows[self.kept[rows]]
         if len(rows):
             self.kept[rows] = False
-            self._refused.append((rows, reason))
+            self._refused.append((rows, reason, field))
             self.note(rows, rule=reason, action="rejected")
 
-    def reject_numbers(self, rows: Ints, reason: str) -> None:
+    def reject_numbers(self, rows: Ints, reason: str, field: str) -> None:
         """Refuse the numbers of ``rows`` alone: the facts stay, without them."""
         rows = rows[self.kept[rows]]
         if len(rows):
             self.set_value(rows, np.full(len(rows), np.nan))
-            self._refused.append((rows, reason))
+            self._refused.append((rows, reason, field))
             self.note(rows, rule=reason, action="rejected")
 
     def remove(self, rows: Ints, *, rule: str) -> None:
@@ -310,17 +313,18 @@ class Sheet:
     def _rejected(self) -> pa.Table:
         if not self._refused:
             return REJECTED.empty
-        rows = np.concatenate([rows for rows, _ in self._refused])
-        reason = np.repeat(np.arange(len(self._refused)), [len(rows) for rows, _ in self._refused])
+        refused, *told = zip(*self._refused, strict=True)
+        rows = np.concatenate(refused)
+        which = np.repeat(np.arange(len(refused)), [len(some) for some in refused])
         order = np.argsort(rows, kind="stable")
-        at = pa.array(rows[order])
+        at, which = pa.array(rows[order]), pa.array(which[order])
         made: dict[str, Any] = {
             name: self.column(name).take(at).cast(REJECTED.arrow.field(name).type)
             for name in ("subject_id", "source", "record_id", "code")
         }
         made["stage"] = pa.repeat(STAGE, len(at))
-        reasons = pa.array([reason for _, reason in self._refused], pa.string())
-        made["reason"] = reasons.take(pa.array(reason[order]))
+        for name, words in zip(("reason", "field"), told, strict=True):
+            made[name] = pa.array(words, pa.string()).take(which)
         for name in ("file", "position"):
             made[name] = pa.nulls(len(at), REJECTED.arrow.field(name).type)
         return pa.table([made[f.name] for f in REJECTED.arrow], schema=REJECTED.arrow)

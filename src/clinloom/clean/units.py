@@ -114,8 +114,8 @@ def apply(sheet: Sheet, options: Options) -> None:
     for what, reason in REFUSALS:
         if what in rows_of:
             number_alone = learned[which[pair[done == what]]]
-            sheet.reject(rows_of[what][~number_alone], reason)
-            sheet.reject_numbers(rows_of[what][number_alone], reason)
+            sheet.reject(rows_of[what][~number_alone], reason, "unit")
+            sheet.reject_numbers(rows_of[what][number_alone], reason, "unit")
     renamed = slice(None) if action.max() < UNKNOWN else done < UNKNOWN
     if len(rows[renamed]):
         sheet.set_unit(rows[renamed], which[pair[renamed]], [q.unit for q in found])

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clinloom.report.words import RULES
-from clinloom.tables import ASSUMED_ZONE
+from clinloom.tables import ASSUMED_ZONE, Fault
 
+FIELDS = 3  # that are named of a reason
 MOVED = ("timed_by_sample", "timed_by_onset")  # the ledger's actions: a time that was not told
 
 
-def refused(name: str, read: int, reasons: Mapping[str, int], *, extent: str = "") -> Iterator[str]:
-    """A line where a source had more refused than read; ``reasons``: how many, by reason.
+def refused(
+    name: str, read: int, reasons: Mapping[Fault, int], *, extent: str = ""
+) -> Iterator[str]:
+    """A line where a source had more refused than read; ``reasons``: how many, by reason and field.
 
     ``read``: its images where it has any, else its events; ``extent``: of which records.
     """
@@ -25,18 +28,24 @@ def refused(name: str, read: int, reasons: Mapping[str, int], *, extent: str = "
         )
 
 
-def mostly(reasons: Mapping[str, int]) -> str:
-    """The commonest reason, with what it means."""
-    top = max(sorted(reasons), key=lambda reason: reasons[reason])
-    return f"mostly as {top}" + (f" ({RULES[top]})" if top in RULES else "")
+def mostly(reasons: Mapping[Fault, int]) -> str:
+    """The commonest reason, with the fields that were at fault most often and what it means."""
+    counts: Counter[str] = Counter()
+    for (reason, _), count in reasons.items():
+        counts[reason] += count
+    top = max(sorted(counts), key=lambda reason: counts[reason])
+    told = {field: n for (reason, field), n in reasons.items() if reason == top and field}
+    fields = sorted(told, key=lambda field: (-told[field], field))[:FIELDS]
+    where = f" in {', '.join(fields)}" if fields else ""
+    return f"mostly as {top}{where}" + (f" ({RULES[top]})" if top in RULES else "")
 
 
 def moved(name: str, read: int, ledger: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """A line where most events of a source are timed by when they happened, not were known."""
-    found: Counter[str] = Counter()
+    found: Counter[Fault] = Counter()
     for row in ledger:
         if row["source"] == name and row["action"] in MOVED:
-            found[row["action"]] += row["count"]
+            found[row["action"], None] += row["count"]
     if 2 * found.total() > read:
         yield (
             f"sources.{name}: most events ({found.total():,}) do not tell when they were known, or"

@@ -34,8 +34,9 @@ from clinloom.tables import (
     LEDGER,
     LINKS,
     REFUSED,
+    Fault,
     Table,
-    tally,
+    faults,
 )
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def read(
     options = sources[name]
     naming = _namings(sources)[name]
     count = images = 0
-    reasons: Counter[str] = Counter()
+    refused: Counter[Fault] = Counter()
     units: Counter[tuple[str, str]] = Counter()
     systems: dict[str, None] = {}
     for parcel in load(options.type).read(unit["units"], options, name):
@@ -264,7 +265,7 @@ def read(
         if "images" in made:
             images += made["images"].num_rows
         if "rejected" in made:
-            reasons += tally(made["rejected"].column("reason"))
+            refused += faults(made["rejected"])
         if alone and "links" in made:
             yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
         yield made
@@ -273,8 +274,8 @@ def read(
         for rule, n in ((EVENTS_OF, count), (IMAGES_OF, images))
     ]
     rows += [
-        {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
-        for reason, n in reasons.items()
+        {"source": name, "code": field, "rule": EVENTS_OF, "action": reason, "count": n}
+        for (reason, field), n in refused.items()
     ]
     rows += [
         {"source": name, "code": system, "rule": TOLD_BY, "action": "", "count": 1}
@@ -354,11 +355,11 @@ def mostly_moved(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
         yield from doubts.moved(name, _counts(name, ledger)[0], ledger.to_pylist())
 
 
-def _counts(name: str, ledger: pa.Table, *, of: str = EVENTS_OF) -> tuple[int, dict[str, int]]:
-    """How many events a source gave, and how many records it refused, by reason."""
+def _counts(name: str, ledger: pa.Table, *, of: str = EVENTS_OF) -> tuple[int, dict[Fault, int]]:
+    """How many events a source gave, and how many records it refused, by reason and field."""
     rows = [row for row in ledger.to_pylist() if row["rule"] == of and row["source"] == name]
-    found = {row["action"]: row["count"] for row in rows}
-    return found.pop("", 0), found
+    found = {(row["action"], row["code"]): row["count"] for row in rows}
+    return found.pop(("", None), 0), found
 
 
 def _tell_empty(sources: Iterable[str], ledger: pa.Table) -> None:
