@@ -75,7 +75,8 @@ class _Patients:
 
     def reached(self) -> tuple[Ints, Ints]:
         """Between what times each patient's facts lie (p,); NEVER and STATIC where none has one."""
-        known = np.where(self._time == events.STATIC, NEVER, self._time)
+        static = self._time == events.STATIC
+        known = np.where(static, NEVER, self._time) if static.any() else self._time
         begins = self._starts[:-1]
         return np.minimum.reduceat(known, begins), np.maximum.reduceat(self._time, begins)
 
