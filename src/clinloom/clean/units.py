@@ -142,6 +142,7 @@ def _rounded(value: np.ndarray) -> np.ndarray:
         sound = (places >= 0) & (places < len(POWERS))
         if sound.all():
             scale = POWERS[places.astype(np.int64)]
-            return np.round(value * scale) / scale
+            found: np.ndarray = np.round(value * scale) / scale
+            return found
         scale = POWERS[np.where(sound, places, 0).astype(np.int64)]
         return np.where(sound, np.round(value * scale) / scale, value)

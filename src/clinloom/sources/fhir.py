@@ -249,9 +249,10 @@ class _Reader:
         if kind.resourceType is None:
             self.refused.add("not_a_resource", file=file, position=position)
         elif kind.resourceType in r4.NAMES:
-            told = {"record_id": f"{kind.resourceType}/{kind.id}" if kind.id else None}
-            told |= {"file": file, "field": field}
-            self.refused.add("malformed_resource", position=position, **told)
+            told = f"{kind.resourceType}/{kind.id}" if kind.id else None
+            self.refused.add(
+                "malformed_resource", file=file, position=position, record_id=told, field=field
+            )
         else:
             self.unread[kind.resourceType] += 1
 
