@@ -85,6 +85,8 @@ def coded(array: pa.Array) -> tuple[npt.NDArray[np.int32], list[str]]:
         ).dictionary_encode()
     indices = array.indices
     indices = indices if indices.type == pa.int32() else indices.cast(pa.int32())
+    if indices.null_count == len(indices):
+        return np.full(len(indices), -1, np.int32), array.dictionary.to_pylist()
     present = valid(indices)
     plain = _plain(indices, np.int32)
     return (plain if present is None else np.where(present, plain, np.int32(-1))), (

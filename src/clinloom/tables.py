@@ -19,6 +19,7 @@ from clinloom.errors import DataError
 
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"  # codes of MEDS
 TIME = pa.timestamp("us", tz="UTC")
+Fault = tuple[str, str | None]  # the reason of a refusal, and the field that was at fault
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class Table:
 def tally(column: pa.ChunkedArray | pa.Array) -> Counter[str]:
     """How often each text of a column is there."""
     return Counter({each["values"]: each["counts"] for each in column.value_counts().to_pylist()})
+
+
+def faults(refused: pa.Table) -> Counter[Fault]:
+    """How often each reason is among refusals, and of it each field that was at fault."""
+    found = refused.group_by(["reason", "field"]).aggregate([([], "count_all")]).to_pylist()
+    return Counter({(each["reason"], each["field"]): each["count_all"] for each in found})
 
 
 def conform(table: pa.Table, declared: Table) -> pa.Table:
@@ -137,6 +144,12 @@ _refusal = (
     Column("code", _string, "the event's code"),
     Column("stage", _string, "which stage refused it"),
     Column("reason", _string, "why: a short name, never a value"),
+    Column(
+        "field",
+        _string,
+        "what of it was at fault: a table's column, a resource's element, at cleaning a column of"
+        " `acquired`; null: all of it, or not known",
+    ),
     Column("file", _string, "where the original lies"),
     Column("position", _long, "line number or byte offset in that file"),
 )
@@ -248,6 +261,7 @@ COUNTS = Table(
         Column("source", _string, "the source's name in the study"),
         Column("stage", _string, "which stage refused"),
         Column("reason", _string, "why"),
+        Column("field", _string, "what was at fault"),
         Column("rows", _long, "how many", False),
     ),
 )

@@ -111,6 +111,13 @@ def test_what_cannot_be_scored_safely_is_refused(door, given, reason):
     assert "p0" not in str(found) and "furlong" not in str(found)
 
 
+def test_a_fact_that_cannot_be_read_names_what_is_at_fault(door):
+    died = refusal(door, changed(Patient=lambda r: r.update(deceasedBoolean=True)))
+    assert died.where == "MEDS_DEATH: no_time in deceased[x]"
+    unit = changed(Observation=lambda r: r["valueQuantity"].update(unit="furlong"))
+    assert refusal(door, unit).where.endswith(": unknown_unit in unit")
+
+
 def test_a_patient_of_whom_nothing_is_known_is_refused(door):
     alone = {"resourceType": "Patient", "id": "p"}
     assert refusal(door, alone).reason in ("all_refused", "no_patient", "nothing_known")

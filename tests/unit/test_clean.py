@@ -360,7 +360,7 @@ def test_refusals_hold_no_value_and_name_their_source():
     (row,) = made["rejected"].to_pylist()
     assert row == {
         "subject_id": 7, "source": "lab", "record_id": "r1", "code": "LOINC//2345-7",
-        "stage": "clean", "reason": "unknown_unit", "file": None, "position": None,
+        "stage": "clean", "reason": "unknown_unit", "field": "unit", "file": None, "position": None,
     }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def test_codes_are_counted_with_their_numbers_and_units(study):
         {"code": "LAB//crea", "events": 60, "numbers": 40, "units": ["mg/dL", "umol/L"]},
         {"code": "LAB//in", "events": 20, "numbers": 0, "units": []},
     ]
-    assert seen.refused == {"no_code": 20}
+    assert seen.refused == {("no_code", "test"): 20}
 
 
 def test_every_kind_of_file_is_looked_at(study):

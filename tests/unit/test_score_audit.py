@@ -77,6 +77,7 @@ class Told:
 
 def test_a_scoring_that_ends_well_tells_its_rows_and_refusals(tmp_path, bundle, monkeypatch):
     refusal = {"table": "rejected", "source": "lab", "stage": "clean", "reason": "no_time"}
+    refusal["field"] = "time"
     counts = COUNTS.rows([{**refusal, "rows": 3}, {"table": "events", "source": "lab", "rows": 9}])
     monkeypatch.setattr(scoring, "acquire", lambda *_: {})
     monkeypatch.setattr(scoring.dataset, "clean", lambda *_: {"counts": Told(counts)})
@@ -85,7 +86,8 @@ def test_a_scoring_that_ends_well_tells_its_rows_and_refusals(tmp_path, bundle, 
     told = scoring.score(str(bundle), out=str(tmp_path / "risk.parquet"))
     [[began, refused, ended]] = trails(tmp_path)
     assert told["audit"] == str(tmp_path / "risk.parquet.audit") and began["action"] == "score"
-    assert (refused["rows"], refused["reasons"][0]["reason"]) == (3, "no_time")
+    [told_of] = refused["reasons"]
+    assert (refused["rows"], told_of["reason"], told_of["field"]) == (3, "no_time", "time")
     assert (ended["action"], ended["rows"]) == ("scored", 7)
 
 

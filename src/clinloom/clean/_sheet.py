@@ -44,10 +44,10 @@ class Sheet:
         self._acquired = acquired
         self._columns: dict[str, pa.Array] = {}
         self._changed: set[str] = set()
-        self._refused: list[tuple[Ints, str]] = []
+        self._refused: list[tuple[Ints, str, str | None]] = []
         self._notes: list[tuple[Ints, str, str]] = []
         self._order: Ints | None = None
-        self._ties: tuple[Ints, Flags]  # of the order: see `simultaneous`
+        self._ties: tuple[Flags, Flags]  # of the order: see `simultaneous`
         self._moved = False  # whether the order is another than the acquired one
 
     def column(self, name: str) -> pa.Array:
@@ -160,20 +160,23 @@ class Sheet:
         if len(rows):
             self._notes.append((rows, rule, action))
 
-    def reject(self, rows: Ints, reason: str) -> None:
-        """Refuse ``rows``: they leave the events, are kept in `rejected` and counted."""
+    def reject(self, rows: Ints, reason: str, field: str | None = None) -> None:
+        """Refuse ``rows``: they leave the events, are kept in `rejected` and counted.
+
+        ``field``: their column that is at fault, where it is one.
+        """
         rows = rows[self.kept[rows]]
         if len(rows):
             self.kept[rows] = False
-            self._refused.append((rows, reason))
+            self._refused.append((rows, reason, field))
             self.note(rows, rule=reason, action="rejected")
 
-    def reject_numbers(self, rows: Ints, reason: str) -> None:
+    def reject_numbers(self, rows: Ints, reason: str, field: str) -> None:
         """Refuse the numbers of ``rows`` alone: the facts stay, without them."""
         rows = rows[self.kept[rows]]
         if len(rows):
             self.set_value(rows, np.full(len(rows), np.nan))
-            self._refused.append((rows, reason))
+            self._refused.append((rows, reason, field))
             self.note(rows, rule=reason, action="rejected")
 
     def remove(self, rows: Ints, *, rule: str) -> None:
@@ -186,16 +189,26 @@ class Sheet:
         if self._order is None:
             self._order = self._sorted(np.flatnonzero(self.kept))
         elif len(self._order) > np.count_nonzero(self.kept):
-            self._order = self._order[self.kept[self._order]]
-            self._ties = self._tied(self._order)
+            left = np.flatnonzero(self._of(self._order, self.kept))
+            self._order = self._order[left]
+            near, same = self._ties
+            self._ties = _between(near, left), _between(same, left)
         return self._order
 
     @property
-    def simultaneous(self) -> tuple[Ints, Flags]:
-        """The places in :meth:`ordered` whose next row is of the same subject and time (k,), and
-        which of these are of the same code, too (k,)."""
+    def simultaneous(self) -> tuple[Flags, Flags]:
+        """At which places in :meth:`ordered` the next row is of the same subject and time, and at
+        which it is of the same code, too (n - 1,)."""
         self.ordered()
         return self._ties
+
+    def placed(self, array: np.ndarray) -> np.ndarray:
+        """What rows of the sheet have (n,), in the order of :meth:`ordered`."""
+        return self._of(self.ordered(), array)
+
+    def _of(self, rows: Ints, array: np.ndarray) -> np.ndarray:
+        """What rows have, without a copy where they are all in their places."""
+        return array if len(rows) == self.rows and not self._moved else array[rows]
 
     def _sorted(self, rows: Ints) -> Ints:
         self._moved = False
@@ -204,41 +217,35 @@ class Sheet:
             keys = (self._rank[self.code[0][rows]], self.time[rows], self.subject[rows])
             rows, self._moved = rows[np.lexsort(keys)], True
             self._ties = self._tied(rows)
-        near = self._ties[0][self._ties[1]]
-        low, high = self.value[rows[near]], self.value[rows[near + 1]]
-        told = not self._moved and not self._changed & {"time", "numeric_value"}
-        if told and not ((low > high) | (np.isnan(high) & ~np.isnan(low))).any():
-            return rows
+        near = np.flatnonzero(self._ties[1])
+        if not self._moved and not self._changed & {"time", "numeric_value"}:
+            value = self._of(rows, self.value)
+            low, high = value[near], value[near + 1]
+            if not ((low > high) | (np.isnan(high) & ~np.isnan(low))).any():
+                return rows
         placed = arranged(rows, near, partial(self._later, rows))
         self._moved |= placed is not rows
         return placed
 
-    def _keys(self, rows: Ints) -> tuple[Ints, Ints, np.ndarray]:
-        """Subject, time and code of rows, without a copy where they are all in their places."""
-        keys = self.subject, self.time, self.code[0]
-        whole = len(rows) == self.rows and not self._moved
-        return keys if whole else (keys[0][rows], keys[1][rows], keys[2][rows])
-
-    def _tied(self, rows: Ints) -> tuple[Ints, Flags]:
-        subject, time, code = self._keys(rows)
-        near = np.flatnonzero((time[1:] == time[:-1]) & (subject[1:] == subject[:-1]))
-        return near, (code[1:] == code[:-1])[near]
+    def _tied(self, rows: Ints) -> tuple[Flags, Flags]:
+        subject, time, code = (self._of(rows, a) for a in (self.subject, self.time, self.code[0]))
+        near = (time[1:] == time[:-1]) & (subject[1:] == subject[:-1])
+        return near, near & (code[1:] == code[:-1])
 
     def _ascending(self, rows: Ints) -> bool:
         """Whether rows, of which ``_ties`` tell the simultaneous, ascend by subject, time, code."""
-        subject, time, code = self._keys(rows)
+        subject, time, code = (self._of(rows, a) for a in (self.subject, self.time, self.code[0]))
         earlier = (time[1:] < time[:-1]) & (subject[1:] == subject[:-1])
         if earlier.any() or (subject[1:] < subject[:-1]).any():
             return False
-        near = self._ties[0]
         rank = self._rank[code]
-        return not (rank[1:] < rank[:-1])[near].any()
+        return not ((rank[1:] < rank[:-1]) & self._ties[0]).any()
 
     @cached_property
-    def _rank(self) -> Ints:
+    def _rank(self) -> np.ndarray:
         """Each code's place among the sorted ones."""
         codes = self.code[1]
-        rank = np.empty(len(codes), np.int64)
+        rank = np.empty(len(codes), np.int32)
         rank[sorted(range(len(codes)), key=codes.__getitem__)] = np.arange(len(codes))
         return rank
 
@@ -285,7 +292,13 @@ class Sheet:
         """What is left of the table, in the order of ``rows``."""
         if self._moved:
             return table.take(pa.array(rows))
-        return table if len(rows) == self.rows else table.filter(pa.array(self.kept))
+        if len(rows) == self.rows:
+            return table
+        same = [n for n in table.column_names if _constant(events.column(table, n))]
+        rest = table.drop(same).filter(pa.array(self.kept))
+        columns = {n: table.column(n).slice(0, len(rows)) for n in same}
+        columns |= {n: rest.column(n) for n in rest.column_names}
+        return pa.table({name: columns[name] for name in table.column_names})
 
     def _current(self, name: str) -> pa.Array:
         """A column as the rules left it; dictionary-encoded strings stay so."""
@@ -310,17 +323,18 @@ class Sheet:
     def _rejected(self) -> pa.Table:
         if not self._refused:
             return REJECTED.empty
-        rows = np.concatenate([rows for rows, _ in self._refused])
-        reason = np.repeat(np.arange(len(self._refused)), [len(rows) for rows, _ in self._refused])
+        refused, *told = zip(*self._refused, strict=True)
+        rows = np.concatenate(refused)
+        which = np.repeat(np.arange(len(refused)), [len(some) for some in refused])
         order = np.argsort(rows, kind="stable")
-        at = pa.array(rows[order])
+        at, which = pa.array(rows[order]), pa.array(which[order])
         made: dict[str, Any] = {
             name: self.column(name).take(at).cast(REJECTED.arrow.field(name).type)
             for name in ("subject_id", "source", "record_id", "code")
         }
         made["stage"] = pa.repeat(STAGE, len(at))
-        reasons = pa.array([reason for _, reason in self._refused], pa.string())
-        made["reason"] = reasons.take(pa.array(reason[order]))
+        for name, words in zip(("reason", "field"), told, strict=True):
+            made[name] = pa.array(words, pa.string()).take(which)
         for name in ("file", "position"):
             made[name] = pa.nulls(len(at), REJECTED.arrow.field(name).type)
         return pa.table([made[f.name] for f in REJECTED.arrow], schema=REJECTED.arrow)
@@ -345,12 +359,30 @@ class Sheet:
         )
 
 
+def _between(ties: Flags, left: Ints) -> Flags:
+    """Which places tie with the next one, where these are left of those before: all between do."""
+    found = ties[left[:-1]]
+    gaps = np.flatnonzero(np.diff(left) > 1)
+    if len(gaps):
+        edges = np.stack([left[gaps], left[gaps + 1]], axis=1).ravel()
+        found[gaps] = np.logical_and.reduceat(np.append(ties, True), edges)[::2]
+    return found
+
+
 def _alike(column: pa.Array, some: pa.Array, others: pa.Array) -> bool:
     """Whether a column of few words is the same at the places ``some`` and ``others``."""
-    if column.null_count == len(column):
+    if _constant(column):
         return True
     words = isinstance(column, pa.DictionaryArray)
     return words and bool(column.take(some).equals(column.take(others)))
+
+
+def _constant(column: pa.Array) -> bool:
+    """Whether it is plain that all its rows are the same."""
+    if column.null_count == len(column):
+        return True
+    words = isinstance(column, pa.DictionaryArray)
+    return words and not column.null_count and len(column.dictionary) == 1
 
 
 def _spliced(column: pa.ChunkedArray, at: Ints, cells: pa.ChunkedArray) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom import hashing
-from clinloom.clean._ties import arranged, spread
+from clinloom.clean._ties import arranged
 from clinloom.events import Flags, Ints
 from clinloom.hashing import Parts, Words
 
@@ -31,39 +31,50 @@ def in_order(sheet: Sheet, rows: Ints) -> Ints:
     The record that tells more codes by numbers at that moment comes later; of those that tell as
     many, the later by its name (lab.csv@90 before lab.csv@100) and source; within it the greater.
     """
-    near, alike = sheet.simultaneous
-    code, value = sheet.code[0], sheet.value
-    alike = alike & ~np.isnan(value[rows[near]])  # nulls come first: the next is a number, too
-    if not alike.any():
+    near, same = sheet.simultaneous
+    alike = np.flatnonzero(same)
+    if not len(alike):
         return rows
-    first = np.flatnonzero(np.diff(near, prepend=-2) > 1)  # of each moment
-    asked = np.flatnonzero(np.logical_or.reduceat(alike, first))
-    size = np.diff(first, append=len(near))[asked] + 1
-    moment, which = spread(size)
-    members = near[first[asked]][moment] + which
+    number = ~np.isnan(sheet.placed(sheet.value))
+    alike = alike[number[alike]]  # nulls come first: the next is a number, too
+    if not len(alike):
+        return rows
+    moment = np.cumsum(np.concatenate([[False], ~near]))
+    asked = np.zeros(int(moment[-1]) + 1, bool)
+    asked[moment[alike]] = True
+    members: Ints | slice = slice(None)
+    if not (asked.all() and number.all()):
+        members = np.flatnonzero(asked[moment] & number)
+        moment = moment[members]
+        near = moment[1:] == moment[:-1]
+        code = sheet.code[0][rows[members]]
+        same = near & (code[1:] == code[:-1])
     told = rows[members]
     names = hashing.parts(sheet.texts("record_id", told))
-    record = names.whole ^ (sheet.source[0][told].astype(np.uint64) * hashing.P1)
-    null = np.flatnonzero(np.isnan(value[told]))
-    record[null] = hashing.words(null)  # which tell nothing
-    breadth = _breadth(moment, record, code[told])
-    place = None
-    if len(members) < len(rows):
-        place = np.zeros(len(rows), np.int64)
-        place[members] = np.arange(len(members))
+    position, sources = sheet.source
+    record = names.whole
+    if len(sources) > 1 or position.min() < 0:
+        record ^= position[told].astype(np.uint64) * hashing.P1
+    breadth = _breadth(record, moment, near, same)
 
     def later(one: Ints, other: Ints) -> Flags:
-        a, b = (one, other) if place is None else (place[one], place[other])
-        found, open_ = _named_later(names, a, b)
+        found, open_ = _named_later(names, one, other)
         if breadth is not None:
-            low, high = breadth[a], breadth[b]
+            low, high = breadth[one], breadth[other]
             found, open_ = np.where(low == high, found, low > high), open_ & (low == high)
         left = np.flatnonzero(open_)
         if len(left):
-            found[left] = _spelled_later(sheet, rows, one[left], other[left])
+            found[left] = _spelled_later(sheet, told, one[left], other[left])
         return found
 
-    return arranged(rows, near[np.flatnonzero(alike)], later)
+    placed = arranged(told, np.flatnonzero(same), later)
+    if placed is told:
+        return rows
+    if len(placed) == len(rows):
+        return placed
+    out = rows.copy()
+    out[members] = placed
+    return out
 
 
 def _named_later(names: Parts, one: Ints, other: Ints) -> tuple[Flags, Flags]:
@@ -110,11 +121,36 @@ def _spelled_later(sheet: Sheet, rows: Ints, one: Ints, other: Ints) -> Flags:
     return found
 
 
-def _breadth(moment: Ints, record: Words, code: Ints) -> Ints | None:
+def _breadth(record: Words, moment: Ints, near: Flags, same: Flags) -> Ints | None:
     """How many codes each row's record tells by numbers at its moment (n,); None: all as many.
 
-    Rows ascend by moment, then by code. Of m moments two records of one are taken for the same with
-    a chance of m / 2^63 at most: then both count as one that tells the codes of both.
+    Rows ascend by moment, then by code; ``near`` and ``same``: whether the next is of the same
+    moment, and code. Where the records of each code of a moment add up to the same, they are the
+    same, and each of them tells all its codes: only other moments are looked at. Of m moments two
+    records of one are taken for the same with a chance of m / 2^63 at most: then both count as one
+    that tells the codes of both.
+    """
+    last = np.flatnonzero(~same)  # of each code but the last
+    sums = np.add.reduceat(record, np.concatenate([[0], last + 1]))
+    uneven = last[near[last] & (sums[1:] != sums[:-1])]
+    if not len(uneven):
+        return None
+    some = np.zeros(int(moment[-1]) + 1, bool)
+    some[moment[uneven]] = True
+    rows = np.flatnonzero(some[moment])
+    code = np.cumsum(np.concatenate([[False], ~same]))[rows]
+    told = _told(record[rows], moment[rows], code)
+    if told is None:
+        return None
+    out = np.zeros(len(record), np.int64)
+    out[rows] = told
+    return out
+
+
+def _told(record: Words, moment: Ints, code: Ints) -> Ints | None:
+    """How many codes each row's record tells at its moment (n,); None: all as many.
+
+    ``code``: a number for each code of a moment.
     """
     bits = np.uint64(max(int(moment[-1]).bit_length(), 1))
     key = (moment.view(np.uint64) << (np.uint64(64) - bits)) | (record >> bits)

@@ -29,17 +29,18 @@ def arranged(rows: Ints, near: Ints, later: Later) -> Ints:
     if not wrong.any():
         return rows
     out = rows.copy()
-    first = np.flatnonzero(np.diff(near, prepend=-2) > 1)
-    if len(first) == len(near):  # pairs, of which the one comparison tells all
-        _swap(out, near[np.flatnonzero(wrong)])
+    first = np.diff(near, prepend=-2) > 1
+    pair = first & np.append(first[1:], True)  # of which the one comparison tells all
+    _swap(out, near[pair & wrong])
+    more = np.flatnonzero(~pair)
+    begins = np.flatnonzero(first[more])
+    if not len(begins):
         return out
-    size = np.diff(first, append=len(near)) + 1
-    some = np.flatnonzero(np.logical_or.reduceat(wrong, first))
-    begin, size = near[first[some]], size[some]
-    _swap(out, begin[size == 2])
-    begin, size = begin[size > 2], size[size > 2]
-    if not len(size):
+    some = np.flatnonzero(np.logical_or.reduceat(wrong[more], begins))
+    if not len(some):
         return out
+    size = np.diff(begins, append=len(more))[some] + 1
+    begin = near[more[begins[some]]]
     order = np.arange(len(rows))
     for low, distance in _network(int(size.max())):
         count = np.searchsorted(low, size - distance)  # comparisons that lie within each run
@@ -55,6 +56,16 @@ def arranged(rows: Ints, near: Ints, later: Later) -> Ints:
 
 def _swap(rows: Ints, at: Ints, distance: int = 1) -> None:
     rows[at], rows[at + distance] = rows[at + distance], rows[at]
+
+
+def runs(near: Ints) -> tuple[Ints, Ints]:
+    """The places that tie with the next or the one before (k,), and of which run each is.
+
+    ``near``: the places, ascending, whose next one ties with them.
+    """
+    first = np.flatnonzero(np.diff(near, prepend=-2) > 1)
+    run, which = spread(np.diff(first, append=len(near)) + 1)
+    return near[first[run]] + which, run
 
 
 def spread(count: Ints) -> tuple[Ints, Ints]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from clinloom.clean._sheet import Sheet
+from clinloom.clean._ties import runs
 from clinloom.events import Flags, Ints, coded, looked_up, matching
 from clinloom.study import Codes, RuleModel
 
@@ -50,18 +51,13 @@ def apply(sheet: Sheet, options: Options) -> None:
     slices and views of a moment may agree in a number, and each is a fact.
     """
     rows = sheet.ordered()
-    near, of_a_code = sheet.simultaneous
-    near = near[of_a_code]
-    low, high = sheet.value[rows[near]], sheet.value[rows[near + 1]]
+    _, same = sheet.simultaneous
+    near, value = np.flatnonzero(same), sheet.placed(sheet.value)
+    low, high = value[near], value[near + 1]
     near = near[(low == high) | (np.isnan(low) & np.isnan(high))]
     if not len(near):
         return
-    begins = np.ones(len(rows), bool)
-    begins[near + 1] = False
-    told = ~begins
-    told[near] = True
-    places = np.flatnonzero(told)
-    run = np.cumsum(begins[places])
+    places, run = runs(near)
     text, _ = coded(sheet.column("text_value").take(pa.array(rows[places])))
     unit = sheet.unit[0][rows[places]]
     image = _images(sheet, rows[places])

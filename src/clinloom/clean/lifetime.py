@@ -51,7 +51,7 @@ def apply(sheet: Sheet, options: Options) -> None:
     earliest, latest = _day(options.earliest), _day(options.latest)
     rows = patients.facts((low < earliest) | (high >= latest))
     time = sheet.time[rows]
-    sheet.reject(rows[(time < earliest) | (time >= latest)], "impossible_time")
+    sheet.reject(rows[(time < earliest) | (time >= latest)], "impossible_time", "time")
     if not patients.tell_births_or_deaths():
         return
     begin, oldest, end = patients.span(options)
@@ -60,9 +60,9 @@ def apply(sheet: Sheet, options: Options) -> None:
         return
     patients.doubt(rows, options)
     early, old, late = patients.contradict(rows, options)
-    sheet.reject(rows[early], "before_birth")
-    sheet.reject(rows[late], "after_death")
-    sheet.reject(rows[old], "impossible_time")
+    sheet.reject(rows[early], "before_birth", "time")
+    sheet.reject(rows[late], "after_death", "time")
+    sheet.reject(rows[old], "impossible_time", "time")
 
 
 class _Patients:
@@ -75,7 +75,8 @@ class _Patients:
 
     def reached(self) -> tuple[Ints, Ints]:
         """Between what times each patient's facts lie (p,); NEVER and STATIC where none has one."""
-        known = np.where(self._time == events.STATIC, NEVER, self._time)
+        static = self._time == events.STATIC
+        known = np.where(static, NEVER, self._time) if static.any() else self._time
         begins = self._starts[:-1]
         return np.minimum.reduceat(known, begins), np.maximum.reduceat(self._time, begins)
 
@@ -139,7 +140,7 @@ class _Patients:
                 mine = self.facts(np.arange(len(wrong)) == patient)
                 wrong[patient] = 2 * contrary[patient] > self._others(mine).sum()
             bad = wrong[self._patient(self._told[code])]
-            self._sheet.reject(self._told[code][bad], reason)
+            self._sheet.reject(self._told[code][bad], reason, "time")
             self._told[code] = self._told[code][~bad]
 
 

@@ -32,7 +32,7 @@ def apply(sheet: Sheet, options: Options) -> None:
     if text.null_count < len(text):
         absent = _absent(text, options.tokens)
         if len(absent):
-            sheet.reject(absent[np.isnan(sheet.value[absent])], "missing_value")
+            sheet.reject(absent[np.isnan(sheet.value[absent])], "missing_value", "text_value")
     number = sheet.column("numeric_value")
     not_null = events.valid(number)
     nan = np.isnan(sheet.value)
@@ -41,11 +41,12 @@ def apply(sheet: Sheet, options: Options) -> None:
         wordless = np.zeros(sheet.rows, bool) if wordless is None else ~wordless
         if not_null is not None:
             nan = nan & not_null
-        sheet.reject(np.flatnonzero(nan & wordless), "missing_value")
+        sheet.reject(np.flatnonzero(nan & wordless), "missing_value", "numeric_value")
     for pattern, values in options.sentinels.items():
         position, codes = sheet.code
         rows = np.flatnonzero(events.looked_up(events.matching(codes, (pattern,)), position))
-        sheet.reject(rows[np.isin(sheet.value[rows], values)], "missing_value")
+        given = np.isin(sheet.value[rows], values)
+        sheet.reject(rows[given], "missing_value", "numeric_value")
 
 
 def _absent(text: pa.Array, tokens: tuple[str, ...]) -> np.ndarray:

@@ -44,7 +44,7 @@ def apply(sheet: Sheet, options: Options) -> None:
     if np.isfinite(low).any() or np.isfinite(high).any():
         outside |= (value < low[position]) | (value > high[position])
     if outside.any():
-        sheet.reject(np.flatnonzero(outside), "impossible_value")
+        sheet.reject(np.flatnonzero(outside), "impossible_value", "numeric_value")
 
 
 def limits(codes: list[str], options: Options) -> tuple[np.ndarray, np.ndarray]:

@@ -131,8 +131,8 @@ def apply(sheet: Sheet, options: Options) -> None:
         if wide.any():
             sheet.set_earlier(rows[wide], read[wide] - begin[wide])
         sheet.note(rows[good], rule="date_format", action="converted")
-    sheet.reject(rows[either], "ambiguous_date")
-    sheet.reject(rows[~good & ~either], "invalid_date")
+    sheet.reject(rows[either], "ambiguous_date", "time_text")
+    sheet.reject(rows[~good & ~either], "invalid_date", "time_text")
 
 
 def _read(

@@ -104,23 +104,26 @@ def apply(sheet: Sheet, options: Options) -> None:
         return
     rows = np.flatnonzero((action != KEPT)[pair] & (sheet.value == sheet.value))
     pair = pair[rows]
-    done = action[pair]
-    parts = {what: rows[done == what] for what in np.unique(action).tolist()}
-    rows_of = {what: part for what, part in parts.items() if len(part)}
-    if CONVERTED in rows_of:
-        by, converted = pair[done == CONVERTED], rows_of[CONVERTED]
+    kinds = np.unique(action[action != KEPT]).tolist()
+    parts = {what: (rows, pair) for what in kinds}
+    if len(kinds) > 1:
+        done = action[pair]
+        parts = {what: (rows[done == what], pair[done == what]) for what in kinds}
+    if CONVERTED in parts:
+        converted, by = parts[CONVERTED]
         sheet.set_value(converted, _rounded(sheet.value[converted] * factor[by] + offset[by]))
     learned = np.array([isinstance(q, Learned) for q in found])
     for what, reason in REFUSALS:
-        if what in rows_of:
-            number_alone = learned[which[pair[done == what]]]
-            sheet.reject(rows_of[what][~number_alone], reason)
-            sheet.reject_numbers(rows_of[what][number_alone], reason)
-    renamed = slice(None) if action.max() < UNKNOWN else done < UNKNOWN
+        if what in parts:
+            refused, by = parts[what]
+            number_alone = learned[which[by]]
+            sheet.reject(refused[~number_alone], reason, "unit")
+            sheet.reject_numbers(refused[number_alone], reason, "unit")
+    renamed = slice(None) if kinds[-1] < UNKNOWN else action[pair] < UNKNOWN
     if len(rows[renamed]):
         sheet.set_unit(rows[renamed], which[pair[renamed]], [q.unit for q in found])
     for what, rule, told in LEDGER:
-        sheet.note(rows_of.get(what, NONE), rule=rule, action=told)
+        sheet.note(parts.get(what, (NONE, NONE))[0], rule=rule, action=told)
 
 
 def _used(pair: np.ndarray, size: int) -> tuple[Ints, Ints, np.ndarray]:
@@ -137,5 +140,9 @@ def _rounded(value: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         places = 11 - np.floor(np.log10(np.abs(value)))
         sound = (places >= 0) & (places < len(POWERS))
+        if sound.all():
+            scale = POWERS[places.astype(np.int64)]
+            found: np.ndarray = np.round(value * scale) / scale
+            return found
         scale = POWERS[np.where(sound, places, 0).astype(np.int64)]
         return np.where(sound, np.round(value * scale) / scale, value)

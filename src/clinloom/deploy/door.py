@@ -262,15 +262,17 @@ class Door:
         That somebody died, at no time that is told, is one for every model.
         """
         found: dict[int, Refusal] = {}
-        told = [code for code in pc.unique(rejected.column("code")).to_pylist() if code is not None]
-        asked = ev.matching(told, self.bundle.resolved.cohort.codes)
-        leans = self.leans.union(compress(told, asked))
+        codes = pc.unique(rejected.column("code")).drop_null().to_pylist()
+        asked = ev.matching(codes, self.bundle.resolved.cohort.codes)
+        leans = self.leans.union(compress(codes, asked))
         for table, reasons in ((facts.refused, None), (rejected, UNREADABLE)):
-            named = (table.column(n).to_pylist() for n in ("subject_id", "code", "reason"))
-            for subject, code, reason in zip(*named, strict=True):
+            names = ("subject_id", "code", "reason", "field")
+            told = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+            for subject, code, reason, at in told:
                 always = code in (BIRTH, DEATH) if reasons is None else code in leans
                 if subject is not None and always and (reasons is None or reason in reasons):
-                    refusal = Refusal("unreadable_fact", where=f"{code}: {reason}")
+                    where = f"{code}: {reason}" + (f" in {at}" if at else "")
+                    refusal = Refusal("unreadable_fact", where=where)
                     found.setdefault(subject, refusal)
         return found
 

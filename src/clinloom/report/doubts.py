@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clinloom.report.words import RULES
-from clinloom.tables import ASSUMED_ZONE, CONTESTED, KNOWN_AT_END
+from clinloom.tables import ASSUMED_ZONE, CONTESTED, KNOWN_AT_END, Fault
 
+FIELDS = 3  # that are named of a reason
 # What the ledger calls times that were not told, and how those events are said.
 MOVED = {
     ("timed_by_sample", "timed_by_onset"): "do not tell when they were known, or tell a time before"
@@ -17,8 +18,10 @@ MOVED = {
 }
 
 
-def refused(name: str, read: int, reasons: Mapping[str, int], *, extent: str = "") -> Iterator[str]:
-    """A line where a source had more refused than read; ``reasons``: how many, by reason.
+def refused(
+    name: str, read: int, reasons: Mapping[Fault, int], *, extent: str = ""
+) -> Iterator[str]:
+    """A line where a source had more refused than read; ``reasons``: how many, by reason and field.
 
     ``read``: its images where it has any, else its events; ``extent``: of which records.
     """
@@ -30,10 +33,16 @@ def refused(name: str, read: int, reasons: Mapping[str, int], *, extent: str = "
         )
 
 
-def mostly(reasons: Mapping[str, int]) -> str:
-    """The commonest reason, with what it means."""
-    top = max(sorted(reasons), key=lambda reason: reasons[reason])
-    return f"mostly as {top}" + (f" ({RULES[top]})" if top in RULES else "")
+def mostly(reasons: Mapping[Fault, int]) -> str:
+    """The commonest reason, with the fields that were at fault most often and what it means."""
+    counts: Counter[str] = Counter()
+    for (reason, _), count in reasons.items():
+        counts[reason] += count
+    top = max(sorted(counts), key=lambda reason: counts[reason])
+    told = {field: n for (reason, field), n in reasons.items() if reason == top and field}
+    fields = sorted(told, key=lambda field: (-told[field], field))[:FIELDS]
+    where = f" in {', '.join(fields)}" if fields else ""
+    return f"mostly as {top}{where}" + (f" ({RULES[top]})" if top in RULES else "")
 
 
 def moved(name: str, read: int, ledger: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -43,7 +52,7 @@ def moved(name: str, read: int, ledger: Iterable[Mapping[str, Any]]) -> Iterator
         if row["source"] == name:
             found[row["action"]] += row["count"]
     for actions, told in MOVED.items():
-        some = Counter({action: found[action] for action in actions})
+        some = Counter({(action, None): found[action] for action in actions})
         if 2 * some.total() > read:
             said = told.format(mostly=mostly(some))
             yield f"sources.{name}: most events ({some.total():,}) {said}"

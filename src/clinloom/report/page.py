@@ -256,6 +256,7 @@ def _rejected(rejected: Sequence[Record], sources: Sequence[Record]) -> list[dic
         {
             "reason": sentence(rule(entry["reason"])),
             "key": entry["reason"],
+            "field": entry.get("field") or "",
             "source": entry.get("source") or "",
             "stage": entry.get("stage") or "",
             "count": disclosure.told(entry["count"]) if shown[id(entry)] else disclosure.HIDDEN,

@@ -38,8 +38,9 @@ from clinloom.tables import (
     LEDGER,
     LINKS,
     REFUSED,
+    Fault,
     Table,
-    tally,
+    faults,
 )
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ def read(
     options = sources[name]
     naming = _namings(sources)[name]
     count = images = hourless = 0
-    reasons: Counter[str] = Counter()
+    refused: Counter[Fault] = Counter()
     units: Counter[tuple[str, str]] = Counter()
     systems: dict[str, None] = {}
     for parcel in load(options.type).read(unit["units"], options, name):
@@ -280,7 +281,7 @@ def read(
         if "images" in made:
             images += made["images"].num_rows
         if "rejected" in made:
-            reasons += tally(made["rejected"].column("reason"))
+            refused += faults(made["rejected"])
         if alone and "links" in made:
             yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
         yield {**made, "records": claims(made)} if versioned else made
@@ -289,8 +290,8 @@ def read(
         for rule, n in ((EVENTS_OF, count), (IMAGES_OF, images))
     ]
     rows += [
-        {"source": name, "rule": EVENTS_OF, "action": reason, "count": n}
-        for reason, n in reasons.items()
+        {"source": name, "code": field, "rule": EVENTS_OF, "action": reason, "count": n}
+        for (reason, field), n in refused.items()
     ]
     if hourless:
         told = {"source": name, "rule": "no_hour", "action": KNOWN_AT_END}
@@ -381,11 +382,11 @@ def mostly_moved(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
         yield from doubts.moved(name, _counts(name, ledger)[0], ledger.to_pylist())
 
 
-def _counts(name: str, ledger: pa.Table, *, of: str = EVENTS_OF) -> tuple[int, dict[str, int]]:
-    """How many events a source gave, and how many records it refused, by reason."""
+def _counts(name: str, ledger: pa.Table, *, of: str = EVENTS_OF) -> tuple[int, dict[Fault, int]]:
+    """How many events a source gave, and how many records it refused, by reason and field."""
     rows = [row for row in ledger.to_pylist() if row["rule"] == of and row["source"] == name]
-    found = {row["action"]: row["count"] for row in rows}
-    return found.pop("", 0), found
+    found = {(row["action"], row["code"]): row["count"] for row in rows}
+    return found.pop(("", None), 0), found
 
 
 def _tell_empty(sources: Iterable[str], ledger: pa.Table) -> None:

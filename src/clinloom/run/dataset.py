@@ -50,6 +50,7 @@ from clinloom.tables import (
     STRATA,
     UNITS,
     VOCABULARY,
+    conform,
 )
 
 NEEDED = features.columns(())  # of the events: what vocabularies read
@@ -124,8 +125,7 @@ def cleaned(
 ) -> dict[str, pa.Table]:
     """The cleaning kernel for whole patients, and what their sources had refused already."""
     made = cleaning.clean(acquired, options, refused, learned)
-    before = records.refusals(refused).select(REJECTED.arrow.names).cast(REJECTED.arrow)
-    rejected = [made["rejected"], before]
+    rejected = [made["rejected"], conform(records.refusals(refused), REJECTED)]
     out = {**made, "rejected": pa.concat_tables(rejected)}
     out["linkage"] = linkage.contradictions(made["events"])
     out["ledger"] = summed([made["ledger"], linkage.counted(out["linkage"])])

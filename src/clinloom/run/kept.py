@@ -112,7 +112,8 @@ class Bucket:
 
 def joined(parts: Sequence[pa.Table]) -> pa.Table:
     """Parts of a table in the order of ``blocks.sorting``, as a run would have it."""
-    whole = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+    whole = pa.concat_tables(parts, promote_options="default")  # older ones may lack a column
+    whole = whole.unify_dictionaries().combine_chunks()
     return whole.take(pa.array(sorting(whole))) if whole.num_rows else whole
 
 

@@ -25,7 +25,7 @@ from clinloom.report import doubts
 from clinloom.report.figures import FEW
 from clinloom.sources import framed, load
 from clinloom.study import SourceModel, Study
-from clinloom.tables import ASSUMED_ZONE, DEATH, LEDGER, tally
+from clinloom.tables import ASSUMED_ZONE, DEATH, LEDGER, PARCEL_REJECTED, Fault, conform, faults
 
 EACH = 20  # units of each kind of name, such as Observation.*.ndjson
 ENOUGH = 16 << 20  # bytes of a kind, after which no more of it is read
@@ -41,7 +41,7 @@ class Seen:
 
     ``zoneless``: how many times of which nobody tells the zone;
     ``codes``: by code, how many events, how many of them with a number, and their units;
-    ``refused``: how many records, by reason; ``whole``: whether the head is all there is.
+    ``refused``: how many records, by reason and field; ``whole``: whether the head is all there is.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Seen:
     images: int = 0
     zoneless: int = 0
     codes: dict[str, list[Any]] = field(default_factory=dict)
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: Counter[Fault] = field(default_factory=Counter)
 
     def table(self) -> list[dict[str, Any]]:
         """A row a code, the commonest first."""
@@ -70,7 +70,7 @@ class Seen:
     def add(self, parcel: Mapping[str, pa.Table]) -> None:
         """Count a parcel of the source's kernel."""
         if "rejected" in parcel:
-            self.refused += tally(parcel["rejected"].column("reason"))
+            self.refused += faults(conform(parcel["rejected"], PARCEL_REJECTED))
         self.images += parcel["images"].num_rows if "images" in parcel else 0
         for row in parcel.get("ledger", LEDGER.empty).to_pylist():
             self.zoneless += row["count"] if row["rule"] == ASSUMED_ZONE else 0

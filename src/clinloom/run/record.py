@@ -22,7 +22,7 @@ from clinloom.run.work import Work
 from clinloom.store import Pending, Stored, finished
 from clinloom.store.layout import REPORT
 from clinloom.study import Study
-from clinloom.tables import UNITS
+from clinloom.tables import UNITS, Fault
 
 LEDGERS = ("ledger", "preparation_ledger")
 Rows = list[dict[str, Any]]
@@ -152,9 +152,9 @@ def sources(counts: list[dict[str, Any]], kinds: dict[str, str]) -> list[dict[st
 
 
 def rejected(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Refusals counted by source, stage and reason, the commonest first."""
+    """Refusals counted by source, stage, reason and field, the commonest first."""
     found = [
-        {**{k: row[k] for k in ("source", "stage", "reason")}, "count": row["rows"]}
+        {**{k: row.get(k) for k in ("source", "stage", "reason", "field")}, "count": row["rows"]}
         for row in counts
         if row["table"] == "rejected"
     ]
@@ -164,10 +164,10 @@ def rejected(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def doubtful(given: Rows, refusals: Rows, ledger: Rows) -> Iterator[str]:
     """What a reader should know of the sources before any number made from them."""
     for source in given:
-        name, reasons = source["name"], Counter[str]()
+        name, reasons = source["name"], Counter[Fault]()
         for row in refusals:
             if row["source"] == name:
-                reasons[row["reason"]] += row["count"]
+                reasons[row["reason"], row.get("field")] += row["count"]
         yield from doubts.refused(name, source["images"] or source["events"], reasons)
         yield from doubts.moved(name, source["events"], ledger)
     yield from doubts.of_ledger([source["name"] for source in given], ledger)

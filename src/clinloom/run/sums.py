@@ -30,6 +30,7 @@ from clinloom.tables import (
     VOCABULARY,
     Column,
     Table,
+    conform,
 )
 
 REACH = Table(
@@ -58,12 +59,11 @@ APART = 730 * DAY  # after everybody else
 
 def totals(parts: Sequence[pa.Table], table: Table, *, by: Sequence[str]) -> pa.Table:
     """The parts with each combination of ``by`` once, in its order, all other columns added up."""
-    columns = {f.name: f.type for f in table.arrow}
-    plain = [pa.table({n: p.column(n).cast(t) for n, t in columns.items()}) for p in parts]
-    if not plain:
+    if not parts:
         return table.empty
-    others = [name for name in columns if name not in by]
-    found = pa.concat_tables(plain).group_by(list(by)).aggregate([(n, "sum") for n in others])
+    others = [name for name in table.arrow.names if name not in by]
+    whole = pa.concat_tables([conform(part, table) for part in parts])
+    found = whole.group_by(list(by)).aggregate([(n, "sum") for n in others])
     found = found.rename_columns([*by, *others] if found.column_names[0] in by else [*others, *by])
     made = found.select(table.arrow.names).cast(table.arrow)
     return made.sort_by([(name, "ascending") for name in by])
@@ -75,8 +75,8 @@ def summed(parts: Sequence[pa.Table]) -> pa.Table:
 
 
 def added(parts: Sequence[pa.Table]) -> pa.Table:
-    """COUNTS with each (table, source, stage, reason) once."""
-    return totals(parts, COUNTS, by=["table", "source", "stage", "reason"])
+    """COUNTS with each (table, source, stage, reason, field) once."""
+    return totals(parts, COUNTS, by=["table", "source", "stage", "reason", "field"])
 
 
 def flowed(parts: Sequence[pa.Table]) -> pa.Table:
@@ -156,8 +156,8 @@ def measured(events: pa.Table) -> Counter[tuple[str, str]]:
 
 
 def counted(name: str, rows: pa.Table) -> pa.Table:
-    """COUNTS of a table's rows, by source, and of refusals also by stage and reason."""
-    by = [c for c in ("source", "stage", "reason") if c in rows.column_names]
+    """COUNTS of a table's rows, by source, and of refusals also by stage, reason and field."""
+    by = [c for c in ("source", "stage", "reason", "field") if c in rows.column_names]
     if not by:
         return COUNTS.rows([{"table": name, "rows": rows.num_rows}])
     plain = pa.table({c: _text(rows.column(c)) for c in by})

@@ -35,16 +35,18 @@ class Refusals:
         code: str | None = None,
         patient: str | None = None,
         version: int | None = None,
+        field: str | None = None,
     ) -> None:
         """Refuse one record of ``file``. ``position``: the byte at which it starts; ``version``:
-        of a record that tells no fact any more, so that earlier versions of it do not either."""
+        of a record that tells no fact any more, so that earlier versions of it do not either;
+        ``field``: the column or element that is at fault."""
         row = {"reason": reason, "file": file, "position": position, "record_id": record_id}
         row |= {"code": code, "patient": patient, "source": self.source, "stage": STAGE}
-        row["version"] = version
+        row |= {"version": version, "field": field}
         self._rows.append(row)
 
     def add_rows(self, reason: str, rows: pa.Table) -> None:
-        """Refuse many: ``rows`` has any of patient, record_id, code, file and position."""
+        """Refuse many: ``rows`` has any of patient, record_id, code, field, file and position."""
         if not rows.num_rows:
             return
         given = {"reason": reason, "source": self.source, "stage": STAGE}

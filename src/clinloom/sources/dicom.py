@@ -100,7 +100,8 @@ def _instance(piece: FileUnit, options: Options, told: dict[str, Any], measured:
     system = _system(found.get("issuer"), options)
     if "refused" in found:
         reason = found["refused"]
-        measured.reject(piece.name, reason, record=record, patient=patient, system=system)
+        more = {"system": system, "field": "PatientID" if reason == "no_patient" else None}
+        measured.reject(piece.name, reason, record=record, patient=patient, **more)
         return
     known = {"patient": patient, "system": system, "sop_uid": record or piece.name}
     measured.add({**found["image"], **known, "file": piece.name}, found["measurements"])

@@ -22,7 +22,7 @@ from clinloom.sources._fhir import documents, plain, statuses
 from clinloom.sources._fhir import resources as r4
 from clinloom.sources._fhir.concepts import PANEL, UNREAD, Observation
 from clinloom.sources._fhir.event import Event, Refused, Rows
-from clinloom.sources._fhir.happenings import happenings, person
+from clinloom.sources._fhir.happenings import happenings, lacking, person
 from clinloom.sources._fhir.identities import Whose
 from clinloom.sources._fhir.medicines import Medicines, Waiting
 from clinloom.sources._fhir.names import Names
@@ -212,13 +212,13 @@ class _Reader:
     def _decoded(self, data: bytes, position: int, file: str) -> Any:
         try:
             return r4.decode(data)
-        except msgspec.ValidationError:
-            self._invalid(data, position, file)
+        except msgspec.ValidationError as error:
+            self._invalid(data, position, file, r4.element(error))
         except r4.MALFORMED:
             self.refused.add("malformed_json", file=file, position=position)
         return None
 
-    def _invalid(self, data: bytes, position: int, file: str) -> None:
+    def _invalid(self, data: bytes, position: int, file: str, field: str | None) -> None:
         """Count a resource of a kind that is not read; refuse what is malformed, or none."""
         try:
             kind = r4.decode_kind(data)
@@ -228,7 +228,9 @@ class _Reader:
             self.refused.add("not_a_resource", file=file, position=position)
         elif kind.resourceType in r4.NAMES:
             told = f"{kind.resourceType}/{kind.id}" if kind.id else None
-            self.refused.add("malformed_resource", file=file, position=position, record_id=told)
+            self.refused.add(
+                "malformed_resource", file=file, position=position, record_id=told, field=field
+            )
         else:
             self.unread[kind.resourceType] += 1
 
@@ -289,9 +291,9 @@ class _Reader:
                 if resource.deceasedBoolean and not resource.deceasedDateTime:
                     raise Refused("no_time")
                 return
-            if reason := self.facts.refusal(resource):
-                version = of_refusal(resource, reason, self.zone)
-                raise Refused(reason)
+            if refusal := self.facts.refusal(resource):
+                version = of_refusal(resource, str(refusal), self.zone)
+                raise refusal
             medicine = partial(self.medicines.concept, pointed=pointed)
             events = happenings(resource, record_id, patient, self.names, medicine)
             self._told(resource, events)
@@ -308,6 +310,7 @@ class _Reader:
                 patient=patient,
                 code=DEATH if kind == "Patient" and patient else None,
                 version=version,
+                field=refused.field or lacking(kind, str(refused)),
             )
 
     def _told(self, resource: Any, events: Sequence[Event]) -> None:

@@ -200,7 +200,7 @@ def _image(
     row = found[0] if found else None
     patient = row.patient if row and len(found) == 1 else None
     broken = isinstance(piece, Piece) and piece.member == BROKEN
-    reason = "unreadable_file" if broken else _refusal(found, shared, options)
+    reason, field = ("unreadable_file", None) if broken else _refusal(found, shared, options)
     if row is not None and reason is None:
         made = _examined(piece)
         reason = made.get("refused")
@@ -222,7 +222,8 @@ def _image(
             }
             measured.add(image, made["measurements"])
             return
-    measured.reject(piece.name, reason or "not_in_manifest", record=record, patient=patient)
+    told = {"record": record, "patient": patient, "field": field}
+    measured.reject(piece.name, reason or "not_in_manifest", **told)
 
 
 def _examined(piece: FileUnit) -> dict[str, Any]:
@@ -233,19 +234,20 @@ def _examined(piece: FileUnit) -> dict[str, Any]:
     return examined(KERNEL, data, {})
 
 
-def _refusal(found: list[Row], shared: bool, options: Options) -> str | None:
+def _refusal(found: list[Row], shared: bool, options: Options) -> tuple[str | None, str | None]:
+    """The reason, and the manifest's column that is at fault; None where there is none."""
     if not found:
-        return "not_in_manifest"
+        return "not_in_manifest", None
     if len(found) > 1 or shared:
-        return "ambiguous_in_manifest"
+        return "ambiguous_in_manifest", None
     if found[0].patient is None:
-        return "no_patient"
+        return "no_patient", options.patient
     if options.time is not None and options.time.due and found[0].time is None:
         if found[0].time_text is None:
-            return "no_time"
+            return "no_time", options.time.column
         if options.time.declared:
-            return "invalid_date"
-    return None
+            return "invalid_date", options.time.column
+    return None, None
 
 
 def _stem(name: str) -> str:

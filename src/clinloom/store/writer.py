@@ -27,6 +27,7 @@ DICTIONARY = {
     "body_part",
     "rule",
     "reason",
+    "field",
 }
 UNIQUE = {"record_id"}  # of this, a dictionary helps nobody, nor does more than quick packing
 QUICK = -2  # level of zstd: half the time of 1, a twentieth more bytes

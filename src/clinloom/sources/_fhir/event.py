@@ -33,11 +33,12 @@ FEW = 32  # times as many events in columns, among which single ones are put by 
 
 
 class Refused(Exception):
-    """The resource, or a part of it, is refused: the reason, and what it tells all the same."""
+    """The resource, or a part of it, is refused: the reason, what it tells all the same, and the
+    element that is at fault."""
 
-    def __init__(self, reason: str, told: Sequence[Event] = ()):
+    def __init__(self, reason: str, told: Sequence[Event] = (), *, field: str | None = None):
         super().__init__(reason)
-        self.told = told
+        self.told, self.field = told, field
 
 
 class Rows:

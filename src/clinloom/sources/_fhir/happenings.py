@@ -13,6 +13,28 @@ from clinloom.sources._fhir.names import Names, Naming
 from clinloom.sources._fhir.values import MISSING, NONE, Value, quantity, value
 from clinloom.tables import BIRTH, DEATH
 
+MEDICINES = {
+    f"Medication{name}": "medication[x]"
+    for name in ("Request", "Administration", "Dispense", "Statement")
+}
+LACKING: dict[str, dict[str, str]] = {  # by reason and type, "": of all others
+    "no_patient": {"": "subject", "Immunization": "patient", "Patient": "id"},
+    "no_code": {"": "code", "Immunization": "vaccineCode", **MEDICINES},
+    "no_time": {
+        "Patient": "deceased[x]",
+        "Encounter": "period",
+        "Condition": "recordedDate",
+        "Observation": "effective[x]",
+        "DiagnosticReport": "effective[x]",
+        "MedicationRequest": "authoredOn",
+        "MedicationAdministration": "effective[x]",
+        "MedicationDispense": "whenHandedOver",
+        "MedicationStatement": "effective[x]",
+        "Immunization": "occurrence[x]",
+        "Procedure": "performed[x]",
+        "ImagingStudy": "started",
+    },
+}
 Medication = Callable[[Any], r4.Concept | None]
 
 
@@ -36,6 +58,12 @@ def person(patient: r4.Patient, key: str) -> list[Event]:
     if patient.deceasedDateTime:
         out += _each(key, patient.deceasedDateTime, (DEATH,), key)
     return out
+
+
+def lacking(kind: str, reason: str) -> str | None:
+    """The element for want of which a resource of this type is refused."""
+    absent = LACKING.get(reason, {})
+    return absent.get(kind, absent.get(""))
 
 
 def _told(*times: str | None) -> str | None:
@@ -128,7 +156,7 @@ def observation(
         for code in called:
             out.append((patient, time, made, None, code, number, text, unit, record_id))
     if nameless:
-        raise Refused("no_code", out)
+        raise Refused("no_code", out, field="component.code")
     return out
 
 
@@ -141,7 +169,7 @@ def _medicated(
         m: Any, record_id: str, patient: str, names: Names, medication: Medication
     ) -> list[Event]:
         if getattr(m, "doNotPerform", None):
-            raise Refused("not_done")
+            raise Refused("not_done", field="doNotPerform")
         codes = names.due(m.medicationCodeableConcept or medication(m))
         amount = dose(m) if dose is not None else None
         said = NONE  # that it was given is a fact without a dose, too

@@ -6,6 +6,7 @@ makes this fast. (FHIR R4, http://hl7.org/fhir/R4/resourcelist.html)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -338,7 +339,19 @@ _union: Any = KINDS[0]
 for _kind in KINDS[1:]:
     _union = _union | _kind
 decode = msgspec.json.Decoder(_union).decode
+PATH = re.compile(r"`\$\.?([^`]+)`$")
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def element(error: msgspec.ValidationError) -> str | None:
+    """The path of the element that is of another type than R4 has it, as ``code.coding[0].code``.
+
+    msgspec tells it at the end of its message; of names it knows only those of R4.
+    """
+    found = PATH.search(str(error))
+    return found[1] if found else None
+
+
 decode_kind = msgspec.json.Decoder(Kind).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 

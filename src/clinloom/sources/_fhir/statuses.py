@@ -13,6 +13,7 @@ from typing import Any
 
 from clinloom.errors import instead
 from clinloom.sources._fhir import resources as r4
+from clinloom.sources._fhir.event import Refused
 
 RESULTS = ("preliminary", "final", "amended", "corrected")
 UNDER_WAY = ("in-progress", "on-hold", "completed", "stopped")
@@ -96,24 +97,25 @@ class Facts:
         """The statuses of a resource type that tell a fact."""
         return self._told[kind]
 
-    def refusal(self, resource: Any) -> str | None:
+    def refusal(self, resource: Any) -> Refused | None:
         """Why a resource tells no fact; None where it does."""
         kind = type(resource)
         told = self._told[kind]
         if kind is r4.Condition:
             words = _verification(resource.verificationStatus)
-            return next((_reason(kind, word) for word in words if word not in told), None)
+            other = next((word for word in words if word not in told), None)
+            return None if other is None else _refused(kind, other, "verificationStatus")
         if resource.status is not None and resource.status not in told:
-            return _reason(kind, resource.status)
+            return _refused(kind, resource.status, "status")
         if kind is r4.MedicationRequest and resource.intent not in INTENTS:
-            return _reason(kind, resource.intent)
+            return _refused(kind, resource.intent, "intent")
         return None
 
 
-def _reason(kind: type, word: str) -> str:
+def _refused(kind: type, word: str, field: str) -> Refused:
     """The status as a reason; what R4 does not know is not repeated."""
     known = word in KNOWN[kind.__name__] and word != "unknown"
-    return word.replace("-", "_") if known else "unknown_status"
+    return Refused(word.replace("-", "_") if known else "unknown_status", field=field)
 
 
 def _verification(told: r4.Concept | None) -> list[str]:

@@ -83,8 +83,9 @@ class Measured:
         record: str | None,
         patient: str | None,
         system: str | None = None,
+        field: str | None = None,
     ) -> None:
-        """A file or record that is refused."""
+        """A file or record that is refused; ``field``: what in it is at fault."""
         self._rejected.append(
             {
                 "patient": patient,
@@ -93,6 +94,7 @@ class Measured:
                 "record_id": record,
                 "stage": "acquire",
                 "reason": reason,
+                "field": field,
                 "file": file,
             }
         )

@@ -141,7 +141,8 @@ def _long(
         text = pc.if_else(pa.array(own), pa.scalar(None, pa.string()), text)
     unit = word(None, rows.count) if options.unit is None else words(rows.columns[options.unit])
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
-    made = _events(rows, mark, {**fact, "unit": unit}, options.time or STATIC, options, refused)
+    fact["unit"], named = unit, {coded.name: code}
+    made = _events(rows, mark, fact, named, options.time or STATIC, options, refused)
     return {**made, **_unread(like, code, refused.source)}
 
 
@@ -167,7 +168,7 @@ def _column(
     names = word(code, some.count)
     fact = {"patient": patient.take(filled), "code": names, "numeric_value": number}
     fact |= {"text_value": text, "unit": word(None, some.count)}
-    made = _events(some, mark, fact, options.time or STATIC, options, refused)
+    made = _events(some, mark, fact, {}, options.time or STATIC, options, refused)
     told = {"source": refused.source, "code": code, "rule": "empty_cell", "action": "no_event"}
     ledger = [LEDGER.rows([{**told, "count": left}])] if left else []
     ledger += _unread(like, names, refused.source).values()
@@ -204,7 +205,7 @@ def _wide(
         refused.displays.tell(said.code, said.display)
     fact = {"patient": patient, "code": code, "numeric_value": number, "text_value": text}
     fact["unit"] = word(said.unit, rows.count)
-    made = _events(rows, mark, fact, said.time or options.time or STATIC, options, refused)
+    made = _events(rows, mark, fact, cells, said.time or options.time or STATIC, options, refused)
     return {**made, **_unread(like, code, refused.source)}
 
 
@@ -227,12 +228,14 @@ def _events(
     rows: Rows,
     mark: str,
     cells: dict[str, Any],
+    named: dict[str, pa.DictionaryArray],
     spec: TimeSpec,
     options: Mapping,
     refused: Refusals,
 ) -> dict[str, pa.Table]:
     """The parcel's events; rows without patient, code or time are refused.
 
+    ``named``: the columns of which the code is made.
     Where a file's name is the patient's identifier, it is no part of ``record_id``.
     """
     told = rows.columns[spec.column] if spec.column else None
@@ -256,8 +259,12 @@ def _events(
     for reason, fault in faults.items():
         bad = np.flatnonzero(fault.to_numpy(zero_copy_only=False) & kept)
         if len(bad):
-            some = made.select(["patient", "code", "record_id"]).take(pa.array(bad))
-            some = some.append_column("file", _files(rows).take(pa.array(bad)))
+            at = pa.array(bad)
+            column = options.identifier if reason == "no_patient" else spec.column
+            field = _empty(named, at) if reason == "no_code" else word(column, len(at))
+            some = made.select(["patient", "code", "record_id"]).take(at)
+            some = some.append_column("field", field)
+            some = some.append_column("file", _files(rows).take(at))
             if rows.key is None:
                 some = some.append_column("position", pa.array(rows.position[bad]))
             refused.add_rows(reason, some)
@@ -266,3 +273,10 @@ def _events(
         made = made.filter(pa.array(kept))
     names = [name for name in PARCEL_EVENTS.arrow.names if name in made.column_names]
     return {"events": made.select(names)} if made.num_rows else {}
+
+
+def _empty(columns: dict[str, pa.DictionaryArray], rows: pa.Array) -> pa.Array:
+    """The first of the columns that is empty, for each of these rows."""
+    none = pa.scalar(None, pa.string())
+    found = [pc.if_else(pc.is_null(c.take(rows)), name, none) for name, c in columns.items()]
+    return pc.coalesce(*found)

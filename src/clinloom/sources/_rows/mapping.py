@@ -185,6 +185,13 @@ class Mapping(SourceModel):
         return self
 
     @property
+    def identifier(self) -> str | None:
+        """The column that holds patients' identifiers, where one does."""
+        if isinstance(self.patient, str):
+            return self.patient
+        return self.whose[1] if self.whose is not None else None
+
+    @property
     def whose(self) -> tuple[str, str, str] | None:
         """Where a row names its file's patient: columns of codes and of values, and its code."""
         row = self.patient.row if isinstance(self.patient, PatientIn) else None

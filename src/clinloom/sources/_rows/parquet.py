@@ -105,13 +105,15 @@ def _texts(
 ) -> tuple[pa.RecordBatch, np.ndarray]:
     """The rows whose texts are in UTF-8, and their numbers."""
     found = [_text(column) for column in batch.columns]
-    made = pa.RecordBatch.from_arrays([column for column, _ in found], names=batch.schema.names)
-    wrong = [bad for _, bad in found if bad is not None]
+    names = batch.schema.names
+    made = pa.RecordBatch.from_arrays([column for column, _ in found], names=names)
+    wrong = {name: bad for name, (_, bad) in zip(names, found, strict=True) if bad is not None}
     if not wrong:
         return made, places
-    bad = np.logical_or.reduce(wrong)
-    for place in places[bad]:
-        refused.add("malformed_encoding", file=file, position=int(place))
+    bad = np.logical_or.reduce(list(wrong.values()))
+    for row in np.flatnonzero(bad).tolist():
+        field = next(name for name, flags in wrong.items() if flags[row])
+        refused.add("malformed_encoding", file=file, position=int(places[row]), field=field)
     return made.filter(pa.array(~bad)), places[~bad]
 
 
