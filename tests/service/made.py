@@ -13,9 +13,13 @@ import yaml
 from clinloom import files, plugins
 from clinloom import study as studies
 from clinloom.deploy import bundle as bundles
+from clinloom.deploy.assessment import Assessor
+from clinloom.deploy.door import Door
 from clinloom.deploy.scorer import Scorer
 from clinloom.features import Feature
 from clinloom.learn.preparation import learn
+from clinloom.outputs import fhir
+from clinloom.tables import CROSSWALK, SCORES
 
 STUDY = """
 name: ward
@@ -192,3 +196,18 @@ def patient(number: int, *, observations: int = 40) -> dict[str, Any]:
 def body(number: int, **more: Any) -> bytes:
     """The Bundle as bytes."""
     return json.dumps(patient(number, **more)).encode()
+
+
+def assessed(bundle: bundles.Bundle, patients: int) -> list[str]:
+    """The lines that `score --as fhir` leaves of some patients."""
+    door, told = Door(bundle), []
+    about = {"assessor": Assessor.of(bundle), "bundle": bundle.hash, "leans": door.leans}
+    for number in range(patients):
+        answer = door.score(door.fhir(body(number)))
+        names = {"patient": f"M{number:05}", "system": "urn:mrn"}
+        rows = SCORES.rows({**row, **names} for row in answer.rows)
+        [subject] = answer.patients
+        own = {"system": "#ehr", "identifier": f"Patient/p{number}", "subject_id": subject}
+        made = fhir.lines(answer.events, rows, CROSSWALK.rows([own]), **about)
+        told += made["lines"].column("line").to_pylist()
+    return told

@@ -12,13 +12,9 @@ from tests.service.fhir_server import Hospital, serving
 
 from clinloom import cli
 from clinloom.deploy import sender
-from clinloom.deploy.assessment import Assessor
 from clinloom.deploy.bundle import Bundle
-from clinloom.deploy.door import Door
 from clinloom.deploy.sender import send
 from clinloom.errors import SourceError, UsageError
-from clinloom.outputs import fhir
-from clinloom.tables import CROSSWALK, SCORES
 
 PATIENTS = 12
 KINDS = ("RiskAssessment", "Observation", "Provenance")
@@ -37,16 +33,7 @@ def bundle(published) -> Bundle:
 @pytest.fixture(scope="module")
 def lines(bundle) -> list[str]:
     """The lines that `score --as fhir` leaves of some patients."""
-    door, told = Door(bundle), []
-    about = {"assessor": Assessor.of(bundle), "bundle": bundle.hash, "leans": door.leans}
-    for number in range(PATIENTS):
-        answer = door.score(door.fhir(made.body(number)))
-        names = {"patient": f"M{number:05}", "system": "urn:mrn"}
-        rows = SCORES.rows({**row, **names} for row in answer.rows)
-        [subject] = answer.patients
-        own = {"system": "#ehr", "identifier": f"Patient/p{number}", "subject_id": subject}
-        made_ = fhir.lines(answer.events, rows, CROSSWALK.rows([own]), **about)
-        told += made_["lines"].column("line").to_pylist()
+    told = made.assessed(bundle, PATIENTS)
     assert len(told) == PATIENTS
     return told
 

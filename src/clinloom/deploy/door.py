@@ -39,7 +39,7 @@ from clinloom.features import Feature
 from clinloom.files import Given
 from clinloom.identity import names
 from clinloom.identity.subjects import hashed
-from clinloom.tables import ACQUIRED, BIRTH, DEATH, FLOW, INDEX, REFUSED, conform, tally
+from clinloom.tables import ACQUIRED, BIRTH, DEATH, FLOW, INDEX, REFUSED, tally
 
 REQUEST = "request.json"  # what refusals call the bytes of a request
 GZIP = b"\x1f\x8b"
@@ -207,9 +207,7 @@ class Door:
         moved = {o: t for o, t in zip(own.tolist(), true, strict=True) if o != t}
         given = [_whose.moved(p["events"], moved) for p in made if "events" in p]
         events = pa.concat_tables(given).unify_dictionaries() if given else ACQUIRED.empty
-        told = REFUSED.empty
-        if refused is not None:
-            told = conform(_whose.moved(refused, moved), REFUSED)
+        told = REFUSED.empty if refused is None else _whose.moved(refused, moved)
         return Facts(events, told, patients)
 
     def events(self, events: Any) -> Facts:
@@ -295,11 +293,10 @@ def _joined(tables: Iterable[pa.Table]) -> pa.Table | None:
 
 def _wholly(refused: pa.Table | None) -> None:
     """Raise Refusal for what refuses the request as a whole."""
-    if refused is None:
-        return
-    counts = tally(refused.column("reason"))
+    told = set(refused.column("reason").to_pylist()) if refused is not None else ()
     for reason in WHOLLY:
-        if reason in counts:
+        if refused is not None and reason in told:
+            counts = tally(refused.column("reason"))
             rows = refused.filter(pc.equal(refused.column("reason"), reason))
             at = [p for p in rows.column("position").to_pylist() if p is not None]
             where = ", ".join(f"byte {p}" for p in at[:5]) or None

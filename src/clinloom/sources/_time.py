@@ -72,8 +72,11 @@ def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Time
     whole = _cast(texts, TIME, space)  # nearly all differ
     if whole is not None:
         return Times(whole, pa.nulls(len(texts), pa.string()))
-    sure = pc.match_substring_regex(texts, INSTANT)
-    found = pc.if_else(sure, texts, None).cast(TIME)
+    sure = pc.greater(pc.binary_length(texts), DATE)  # dates aside all are mostly instants
+    found = _cast(pc.if_else(sure, texts, None), TIME, space)
+    if found is None:
+        sure = pc.match_substring_regex(texts, INSTANT)
+        found = pc.if_else(sure, texts, None).cast(TIME)
     others = pc.indices_nonzero(pc.invert(sure)).to_numpy()
     rest = _distinct(texts.take(pa.array(others)), zone, space)
     begin = None if rest.begin is None else _among(pa.nulls(len(texts), TIME), others, rest.begin)
