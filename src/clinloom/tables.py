@@ -60,10 +60,11 @@ def tally(column: pa.ChunkedArray | pa.Array) -> Counter[str]:
     return Counter({each["values"]: each["counts"] for each in column.value_counts().to_pylist()})
 
 
-def conform(table: pa.Table, declared: Table) -> pa.Table:
+def conform(table: pa.Table, declared: Table, *, words: bool = False) -> pa.Table:
     """``table`` with exactly the declared columns, order and types; absent nullable ones are null.
 
-    Raises DataError where a required column is absent, holds a null or cannot be cast.
+    ``words``: texts that come dictionary-encoded (WORD) stay so. Raises DataError where a required
+    column is absent, holds a null or cannot be cast.
     """
     arrays = []
     for column in declared.columns:
@@ -73,7 +74,8 @@ def conform(table: pa.Table, declared: Table) -> pa.Table:
             arrays.append(pa.nulls(table.num_rows, column.type))
             continue
         values = table.column(column.name)
-        if values.type != column.type:
+        stays = words and values.type == WORD and column.type == WORD.value_type
+        if values.type != column.type and not stays:
             try:
                 values = values.cast(column.type)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -84,9 +86,12 @@ def conform(table: pa.Table, declared: Table) -> pa.Table:
         if not column.nullable and values.null_count:
             raise DataError(f"column '{column.name}' holds nulls", where=declared.name)
         arrays.append(values)
+    if words:
+        return pa.table(arrays, declared.arrow.names)
     return pa.table(arrays, schema=declared.arrow)
 
 
+WORD = pa.dictionary(pa.int32(), pa.string())  # a column of few distinct texts
 _string, _long, _int, _double = pa.string(), pa.int64(), pa.int32(), pa.float64()
 _subject = Column("subject_id", _long, "pseudonymous patient", nullable=False)
 _patient = Column("patient", _string, "the source's own identifier of the patient", nullable=False)

@@ -229,7 +229,7 @@ class Door:
         if at is not None and at.tzinfo is None:
             raise Refusal("malformed_moment")
         refused = tally(facts.refused.column("reason"))
-        made = self.bundle.clean(facts.events, facts.refused)
+        made = self.bundle.clean(facts.events, facts.refused, ledger=False)
         refused += tally(made["rejected"].column("reason"))
         unscored = self._unreadable(facts, made["rejected"])
         clean = _without(made["events"], unscored)
