@@ -91,7 +91,9 @@ public class Hapi {
 
     @Bean
     public JpaStorageSettings storageSettings() {
-      return new JpaStorageSettings();
+      JpaStorageSettings settings = new JpaStorageSettings();
+      settings.setReuseCachedSearchResultsForMillis(null); // what is asked for is what is there now
+      return settings;
     }
 
     @Bean

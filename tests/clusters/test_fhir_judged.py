@@ -15,7 +15,7 @@ from clinloom.deploy.bundle import Bundle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-PATIENTS = 60
+PATIENTS, AT_ONCE = 30, 10
 UNKNOWN = 7  # a patient whom the server does not know
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 KINDS = ("Device", "RiskAssessment", "Observation", "Provenance")
@@ -121,7 +121,7 @@ def test_a_scoring_reaches_a_real_server_once(hapi, bundle, lines, tmp_path, mon
 
     def note(text):
         notes.append(text)
-        if text.startswith("20 lines"):
+        if text.startswith(f"{AT_ONCE} lines"):
             hapi.open(False)
         elif "trying again" in text:
             hapi.open(True)
@@ -130,7 +130,7 @@ def test_a_scoring_reaches_a_real_server_once(hapi, bundle, lines, tmp_path, mon
         told = sender.send(str(bundle.place), predictions=str(given), to=hapi.url, **more)
         return told["sent"], told["rejected"]
 
-    assert send(file, at_once=20, note=note) == (len(lines) - 1, 1)
+    assert send(file, at_once=AT_ONCE, note=note) == (len(lines) - 1, 1)
     assert any("no answer; trying again" in text for text in notes)
     found = kept(hapi)
     each = dict.fromkeys(KINDS[1:], len(lines) - 1)
