@@ -66,9 +66,9 @@ def conform(table: pa.Table, declared: Table, *, words: bool = False) -> pa.Tabl
     ``words``: texts that come dictionary-encoded (WORD) stay so. Raises DataError where a required
     column is absent, holds a null or cannot be cast.
     """
-    arrays = []
+    arrays, there = [], frozenset(table.column_names)
     for column in declared.columns:
-        if column.name not in table.column_names:
+        if column.name not in there:
             if not column.nullable:
                 raise DataError(f"column '{column.name}' is absent", where=declared.name)
             arrays.append(pa.nulls(table.num_rows, column.type))
