@@ -67,20 +67,22 @@ def faults(refused: pa.Table) -> Counter[Fault]:
     return Counter({(each["reason"], each["field"]): each["count_all"] for each in found})
 
 
-def conform(table: pa.Table, declared: Table) -> pa.Table:
+def conform(table: pa.Table, declared: Table, *, words: bool = False) -> pa.Table:
     """``table`` with exactly the declared columns, order and types; absent nullable ones are null.
 
-    Raises DataError where a required column is absent, holds a null or cannot be cast.
+    ``words``: texts that come dictionary-encoded (WORD) stay so. Raises DataError where a required
+    column is absent, holds a null or cannot be cast.
     """
-    arrays = []
+    arrays, there = [], frozenset(table.column_names)
     for column in declared.columns:
-        if column.name not in table.column_names:
+        if column.name not in there:
             if not column.nullable:
                 raise DataError(f"column '{column.name}' is absent", where=declared.name)
             arrays.append(pa.nulls(table.num_rows, column.type))
             continue
         values = table.column(column.name)
-        if values.type != column.type:
+        stays = words and values.type == WORD and column.type == WORD.value_type
+        if values.type != column.type and not stays:
             try:
                 values = values.cast(column.type)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -91,9 +93,12 @@ def conform(table: pa.Table, declared: Table) -> pa.Table:
         if not column.nullable and values.null_count:
             raise DataError(f"column '{column.name}' holds nulls", where=declared.name)
         arrays.append(values)
+    if words:
+        return pa.table(arrays, declared.arrow.names)
     return pa.table(arrays, schema=declared.arrow)
 
 
+WORD = pa.dictionary(pa.int32(), pa.string())  # a column of few distinct texts
 _string, _long, _int, _double = pa.string(), pa.int64(), pa.int32(), pa.float64()
 _subject = Column("subject_id", _long, "pseudonymous patient", nullable=False)
 _patient = Column("patient", _string, "the source's own identifier of the patient", nullable=False)

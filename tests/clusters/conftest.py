@@ -18,6 +18,8 @@ from tests.clusters.connect import Connect
 from tests.clusters.connect import connect as start_connect
 from tests.clusters.hadoop import Hadoop
 from tests.clusters.hadoop import hadoop as start_hadoop
+from tests.clusters.hapi import Hapi
+from tests.clusters.hapi import hapi as start_hapi
 from tests.clusters.kerberos import Kerberos
 from tests.clusters.kerberos import kerberos as start_kerberos
 from tests.clusters.parts import Missing
@@ -67,6 +69,13 @@ def kerberos() -> Iterator[Kerberos]:
     """HDFS that asks for a ticket; it ends with the one module that asks for it."""
     with ExitStack() as stack:
         yield begun(stack, start_kerberos())
+
+
+@pytest.fixture(scope="module")
+def hapi() -> Iterator[Hapi]:
+    """A FHIR server and judges; they end with the one module that asks for them."""
+    with ExitStack() as stack:
+        yield begun(stack, start_hapi())
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ AZURITE = "3.37.0"
 BROKER, CONNECTOR = "4.3.1", "4.2.0"  # Kafka's, and that of Spark 4.2
 DELTA_LAKE = "4.4.0"  # for Spark 4.2
 PGJDBC = "42.7.8"
+HAPI = "8.8.0"  # HAPI FHIR: a server, a validator, and CDS Hooks's forms
 NOT_SPARKS = "io.netty,org.slf4j,commons-logging,commons-codec,org.apache.httpcomponents"
 
 
@@ -38,6 +39,7 @@ class Jars:
     wanted: tuple[str, ...]  # group:artifact:version
     without: tuple[str, ...] = ()  # group:artifact, left out of all of them
     left_out: str = ""  # groups that Spark ships itself
+    versions: str = ""  # group:artifact:version of the project that tells those not named
 
     def pom(self) -> str:
         """The project that Maven resolves."""
@@ -46,11 +48,18 @@ class Jars:
             f"<dependency>{_coordinates(name)}<exclusions>{dropped}</exclusions></dependency>\n"
             for name in self.wanted
         )
+        managed = ""
+        if self.versions:
+            managed = (
+                f"<dependencyManagement><dependencies><dependency>{_coordinates(self.versions)}"
+                "<type>pom</type><scope>import</scope></dependency></dependencies>"
+                "</dependencyManagement>\n"
+            )
         return (
             '<project xmlns="http://maven.apache.org/POM/4.0.0">'
             "<modelVersion>4.0.0</modelVersion>"
-            f"<groupId>clinloom</groupId><artifactId>{self.name}</artifactId>"
-            f"<version>1</version>\n<dependencies>\n{dependencies}</dependencies></project>\n"
+            f"<groupId>clinloom</groupId><artifactId>{self.name}</artifactId><version>1</version>\n"
+            f"{managed}<dependencies>\n{dependencies}</dependencies></project>\n"
         )
 
     def folder(self) -> Path:
@@ -115,6 +124,28 @@ FROM_KAFKA = Jars(
     "spark-kafka",
     (f"org.apache.spark:spark-sql-kafka-0-10_2.13:{CONNECTOR}",),
     left_out=f"{NOT_SPARKS},org.apache.hadoop,org.scala-lang",
+)
+# With what it is compiled by: a machine that runs Java need not have a compiler.
+HAPI_FHIR = Jars(
+    "hapi",
+    tuple(
+        f"ca.uhn.hapi.fhir:{name}:{HAPI}"
+        for name in (
+            "hapi-fhir-jpaserver-base",
+            "hapi-fhir-storage-batch2-jobs",
+            "hapi-fhir-caching-caffeine",
+            "hapi-fhir-server-cds-hooks",
+        )
+    )
+    + (
+        "com.h2database:h2",
+        "org.eclipse.jetty.ee10:jetty-ee10-servlet",
+        "org.apache.commons:commons-dbcp2",
+        "org.slf4j:slf4j-simple:2.0.16",
+        "org.jboss.logging:jboss-logging:3.6.1.Final",  # the one that is told lacks what is used
+        "org.eclipse.jdt:ecj:3.40.0",
+    ),
+    versions=f"ca.uhn.hapi.fhir:hapi-fhir:{HAPI}",
 )
 
 

@@ -63,6 +63,8 @@ def clean(
     options: Mapping[str, RuleModel],
     refused: pa.Table | None = None,
     learned: Canonical | None = None,
+    *,
+    ledger: bool = True,
 ) -> dict[str, pa.Table]:
     """Clean the events of whole patients.
 
@@ -70,7 +72,7 @@ def clean(
     maps a rule's name to its Options; a rule that is not named runs with its defaults. ``refused``
     (REFUSED): what the sources refused of these patients, which may withdraw what they told.
     ``learned``: :func:`canonical` units of codes that no vocabulary knows; without them, numbers of
-    such codes stay as they are.
+    such codes stay as they are. ``ledger``: whether it is told.
 
     Answers ``events`` (EVENTS), ``rejected`` (REJECTED) and ``ledger`` (LEDGER, counts that add up
     over chunks of patients). Events are totally ordered: by subject_id, time and code; then what
@@ -84,4 +86,4 @@ def clean(
             chosen = options.get(name) or _default(name)
             if chosen.enabled:
                 rule.apply(sheet, chosen)
-    return sheet.finished()
+    return sheet.finished(ledger=ledger)

@@ -264,9 +264,10 @@ class Sheet:
             later[same] = found
         return later
 
-    def finished(self) -> dict[str, pa.Table]:
-        """The clean events, what was refused, and the ledger."""
-        return {"events": self._events(), "rejected": self._rejected(), "ledger": self._ledger()}
+    def finished(self, *, ledger: bool = True) -> dict[str, pa.Table]:
+        """The clean events, what was refused, and the ledger, where that is asked for."""
+        made = {"events": self._events(), "rejected": self._rejected()}
+        return {**made, "ledger": self._ledger()} if ledger else made
 
     def _events(self) -> pa.Table:
         rows = self.ordered()

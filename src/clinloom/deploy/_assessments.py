@@ -12,7 +12,7 @@ import msgspec
 
 from clinloom.deploy._problems import Problem
 from clinloom.deploy._standing import Served
-from clinloom.deploy.assessment import Assessor, bases
+from clinloom.deploy.assessment import Assessor, bases, urn
 from clinloom.deploy.door import Answer, Refusal
 
 RESOURCES = ("bundle", "resource")
@@ -59,6 +59,7 @@ class Asked(NamedTuple):
 
 
 _decode = msgspec.json.Decoder(Parameters).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def asked(body: bytes) -> Asked:
@@ -112,8 +113,9 @@ def assessments(served: Served, answer: Answer, reasons: Sequence[Sequence[str]]
     issues = list(_issues(answer))
     if issues:
         made.append({"resourceType": "OperationOutcome", "issue": issues})
-    entries = {"entry": [{"resource": resource} for resource in made]} if made else {}
-    return {"resourceType": "Bundle", "type": "collection", **entries}
+    entries = [{"fullUrl": urn(_encode(one).decode()), "resource": one} for one in made]
+    told: dict[str, Any] = {"resourceType": "Bundle", "type": "collection"}
+    return {**told, "entry": entries} if entries else told
 
 
 def _issues(answer: Answer) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ import msgspec
 from clinloom.deploy.door import Refusal
 
 JSON, PROBLEM, FHIR = "application/json", "application/problem+json", "application/fhir+json"
+SYSTEM = "urn:clinloom:reason"  # of the codes of reasons
 BROKEN = {  # of the door's reasons, those of a request that is no such thing at all; others: 422
     "malformed_json": 400,
     "malformed_resource": 400,
@@ -119,7 +120,7 @@ class Told:
         issue = {
             "severity": "error",
             "code": ISSUES.get(self.status, "processing"),
-            "details": {"coding": [{"code": self.reason}], "text": self.title},
+            "details": {"coding": [{"system": SYSTEM, "code": self.reason}], "text": self.title},
         }
         positions = self.more.get("positions", ())
         parts = [self.detail, *(f"byte {at}" for at in positions if not self.detail)]

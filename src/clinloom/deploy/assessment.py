@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -73,6 +74,11 @@ class Assessor(NamedTuple):
 def instant(moment: dt.datetime) -> str:
     """A moment as FHIR writes it."""
     return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def urn(text: str) -> str:
+    """A name within a Bundle, the same each time."""
+    return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, text)}"
 
 
 def bases(

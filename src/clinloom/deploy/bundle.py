@@ -203,18 +203,21 @@ class Bundle:
         null. What cleaning refused (see :meth:`clean`) is counted by reason in the answer's
         metadata, as JSON under ``rejected``, where there is any.
         """
-        made = self.clean(events)
+        made = self.clean(events, ledger=False)
         cleaned = made["events"]
         found = self.risks(cleaned, self.moments(cleaned, at)["index"])
         reasons = tally(made["rejected"].column("reason"))
         return found.replace_schema_metadata({REFUSED: json.dumps(reasons)}) if reasons else found
 
-    def clean(self, events: Any, refused: pa.Table | None = None) -> dict[str, pa.Table]:
+    def clean(
+        self, events: Any, refused: pa.Table | None = None, *, ledger: bool = True
+    ) -> dict[str, pa.Table]:
         """Events as the model sees them: ``events`` (EVENTS), ``rejected`` (REJECTED), ``ledger``.
 
         ``events``: as for :meth:`predict`; ``refused`` (REFUSED): what their source refused.
         """
-        return cleaning.clean(acquired(events), self.resolved.clean, refused, self.units)
+        rules, given = self.resolved.clean, acquired(events)
+        return cleaning.clean(given, rules, refused, self.units, ledger=ledger)
 
     def risks(self, cleaned: pa.Table, index: pa.Table) -> pa.Table:
         """Score the moments of ``index`` (INDEX) from clean events of whole patients (EVENTS).
@@ -311,7 +314,7 @@ def acquired(events: Any) -> pa.Table:
             where="column 'time'",
             mend="give timestamps: a fact of a day is known at the day's end",
         )
-    conformed = conform(table, ACQUIRED)
+    conformed = conform(table, ACQUIRED, words=True)
     subject, time = ev.subjects(conformed), ev.times(ev.column(conformed, "time"))
     later = (subject[1:] > subject[:-1]) | ((subject[1:] == subject[:-1]) & (time[1:] >= time[:-1]))
     return conformed if later.all() else conformed.take(pa.array(np.lexsort((time, subject))))

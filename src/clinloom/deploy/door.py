@@ -210,7 +210,9 @@ class Door:
         told = REFUSED.empty
         if refused is not None:
             told = conform(_whose.moved(refused, moved), REFUSED)
-        return Facts(events, records.corrected(events, told), patients)
+        if len(patients) > 1:
+            told = records.corrected(events, told)
+        return Facts(events, told, patients)
 
     def events(self, events: Any) -> Facts:
         """Take events as :meth:`Bundle.predict` does, of one patient or many. Raises Refusal."""
@@ -231,7 +233,7 @@ class Door:
         if at is not None and at.tzinfo is None:
             raise Refusal("malformed_moment")
         refused = tally(records.refusals(facts.refused).column("reason"))
-        made = self.bundle.clean(facts.events, facts.refused)
+        made = self.bundle.clean(facts.events, facts.refused, ledger=False)
         refused += tally(made["rejected"].column("reason"))
         unscored = self._unreadable(facts, made["rejected"])
         clean = _without(made["events"], unscored)
@@ -297,11 +299,10 @@ def _joined(tables: Iterable[pa.Table]) -> pa.Table | None:
 
 def _wholly(refused: pa.Table | None) -> None:
     """Raise Refusal for what refuses the request as a whole."""
-    if refused is None:
-        return
-    counts = tally(refused.column("reason"))
+    told = set(refused.column("reason").to_pylist()) if refused is not None else ()
     for reason in WHOLLY:
-        if reason in counts:
+        if refused is not None and reason in told:
+            counts = tally(refused.column("reason"))
             rows = refused.filter(pc.equal(refused.column("reason"), reason))
             at = [p for p in rows.column("position").to_pylist() if p is not None]
             where = ", ".join(f"byte {p}" for p in at[:5]) or None

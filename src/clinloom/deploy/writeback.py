@@ -13,14 +13,13 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from clinloom.deploy.assessment import instant
+from clinloom.deploy.assessment import instant, urn
 from clinloom.deploy.bundle import Bundle
 
 BY = ("identifier", "reference")
@@ -121,11 +120,11 @@ def transaction(
 
     ``now``: when a Provenance that is not there yet is recorded.
     """
-    urn = _urn(model["identifier"][0]["value"])
+    name = urn(model["identifier"][0]["value"])
     known = f"identifier={BUNDLE}|{model['identifier'][0]['value']}"
-    entries = [_entry(urn, model, "POST", "Device", ifNoneExist=known)]
+    entries = [_entry(name, model, "POST", "Device", ifNoneExist=known)]
     for told in assessments:
-        entries += _entries(told, {"reference": urn}, now)
+        entries += _entries(told, {"reference": name}, now)
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
 
 
@@ -147,11 +146,11 @@ def _entries(
         "method": told["method"],
         "device": model,
     }
-    urns = [_urn(f"{value} {kind}") for kind in ("RiskAssessment", "Observation", "Provenance")]
+    urns = [urn(f"{value} {kind}") for kind in ("RiskAssessment", "Observation", "Provenance")]
     provenance = {
         "resourceType": "Provenance",
         "meta": {"tag": [{"system": TOLD, "code": said}]},
-        "target": [{"reference": urn} for urn in urns[:2]],
+        "target": [{"reference": one} for one in urns[:2]],
         "recorded": instant(now),
         "agent": [
             {"type": {"coding": [{"system": PARTICIPANT, "code": "assembler"}]}, "who": model}
@@ -167,12 +166,7 @@ def _entries(
 
 
 def _entry(
-    urn: str, resource: Mapping[str, Any], method: str, url: str, **more: str
+    name: str, resource: Mapping[str, Any], method: str, url: str, **more: str
 ) -> dict[str, Any]:
     request = {"method": method, "url": url, **more}
-    return {"fullUrl": urn, "resource": resource, "request": request}
-
-
-def _urn(text: str) -> str:
-    """A name within a Bundle, the same each time."""
-    return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, text)}"
+    return {"fullUrl": name, "resource": resource, "request": request}

@@ -185,7 +185,7 @@ def _subjects(
     named = rows.drop_columns([n for n in ("patient", "system") if n in rows.column_names])
     named = _veiled(named, who, own).append_column("subject_id", own)
     empty = nobody(values, counted=naming.counted)
-    lost = pc.fill_null(empty.take(who.indices), False)
+    lost = pc.fill_null(empty.take(who.indices), False) if pc.any(empty).as_py() else empty
     if not pc.any(lost).as_py():  # of a file's words, a placeholder may be no patient's
         return named, None
     if keep:
@@ -210,9 +210,10 @@ def _veiled(rows: pa.Table, who: pa.DictionaryArray, own: pa.Array) -> pa.Table:
         return rows
     same = np.zeros(len(record), bool)
     same[at.to_numpy()] = True
-    veil = pc.binary_join_element_wise("patient", own.cast(pa.string()), OWN)
+    veil = pc.binary_join_element_wise("patient", own.take(at).cast(pa.string()), OWN)
     place = rows.schema.get_field_index("record_id")
-    return rows.set_column(place, "record_id", pc.if_else(pa.array(same), veil, record))
+    veiled = pc.replace_with_mask(record, pa.array(same), veil)
+    return rows.set_column(place, "record_id", veiled)
 
 
 def _refusals(rows: pa.Table, source: str) -> pa.Table:

@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from clinloom.files import FAULTS, FileUnit, TooLarge
 from clinloom.sources._displays import Displays
-from clinloom.tables import ASSUMED_ZONE, LEDGER, PARCEL_LINKS, PARCEL_REJECTED
+from clinloom.tables import ASSUMED_ZONE, LEDGER, PARCEL_LINKS, PARCEL_REJECTED, WORD
 
 STAGE = "acquire"
-WORD = pa.dictionary(pa.int32(), pa.string())  # a column of few distinct texts
 
 
 class Refusals:

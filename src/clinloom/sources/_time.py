@@ -72,8 +72,11 @@ def instants(texts: pa.Array, *, zone: str = "UTC", space: bool = False) -> Time
     whole = _cast(texts, TIME, space)  # nearly all differ
     if whole is not None:
         return Times(whole, pa.nulls(len(texts), pa.string()))
-    sure = pc.match_substring_regex(texts, INSTANT)
-    found = pc.if_else(sure, texts, None).cast(TIME)
+    sure = pc.greater(pc.binary_length(texts), DATE)  # dates aside all are mostly instants
+    found = _cast(pc.if_else(sure, texts, None), TIME, space)
+    if found is None:
+        sure = pc.match_substring_regex(texts, INSTANT)
+        found = pc.if_else(sure, texts, None).cast(TIME)
     others = pc.indices_nonzero(pc.invert(sure)).to_numpy()
     rest = _distinct(texts.take(pa.array(others)), zone, space)
     begin = None if rest.begin is None else _among(pa.nulls(len(texts), TIME), others, rest.begin)
@@ -92,6 +95,8 @@ def _among(values: pa.Array, rows: np.ndarray, others: pa.Array) -> pa.Array:
 
 def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
     """As ``instants``, each distinct text once."""
+    if len(texts) <= FEW and pa.types.is_string(texts.type):
+        return _each(texts, zone, space)
     coded = as_texts(texts)
     values = coded.dictionary
     if len(values) <= FEW:
@@ -115,17 +120,26 @@ def _distinct(texts: pa.Array, zone: str, space: bool) -> Times:
 
 def _few(coded: pa.DictionaryArray, zone: str, space: bool) -> Times:
     """As ``_distinct``, without the steps over arrays, which would not pay."""
+    found = _each(coded.dictionary, zone, space)
+    return answered(coded, found.time, zone, found.begin)
+
+
+def _each(texts: pa.Array, zone: str, space: bool) -> Times:
+    """As ``_distinct``, one text after the other."""
     found: list[int | None] = []
     begins: list[int | None] = []
-    for text in coded.dictionary.to_pylist():
+    unread: list[str | None] = []
+    for given in texts.to_pylist():
+        text = (given or "").strip()
         time = iso(text, zone=zone, space=space)
+        unread.append(f"{text}{mark(zone)}" if text and time is None else None)
         unit = UNITS.get(len(text)) if time is not None else None
         begins.append(time if unit is not None else None)
         if time is not None and unit is not None:
             time = int(period_ends(np.array([time]), unit, zone)[0])
         found.append(time)
     begin = pa.array(begins, TIME) if any(begin is not None for begin in begins) else None
-    return answered(coded, pa.array(found, TIME), zone, begin)
+    return Times(pa.array(found, TIME), pa.array(unread, pa.string()), begin)
 
 
 def dated(found: Times, code: pa.DictionaryArray, zone: str = "UTC") -> Times:

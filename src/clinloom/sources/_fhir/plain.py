@@ -39,8 +39,8 @@ class Plain:
 
     def __init__(self, names: Names, facts: Facts, whose: Whose, unread: Counter[str]):
         self._names, self._whose, self._concepts = names, whose, Concepts(names, whose)
-        self._told = facts.told(r4.Observation) - RANK.keys() | {None}
-        self._usual = Usual(self._concepts, self._told, decoded, unread)
+        self._told = facts.told(r4.Observation) | {None}
+        self._usual = Usual(self._concepts, self._told - RANK.keys(), decoded, unread)
         self._unread = unread
 
     def take(self, data: bytes, start: int, rows: Rows) -> Iterator[Left]:

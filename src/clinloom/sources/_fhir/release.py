@@ -100,5 +100,6 @@ def _delays(code: pa.DictionaryArray, delays: Mapping[str, int]) -> pa.Array:
 
 def counted(code: pa.DictionaryArray, rows: pa.Array, rule: str, action: str) -> Iterator[Told]:
     """How many of some rows each code has."""
-    for found in code.filter(rows).value_counts().to_pylist():
+    some = code.filter(rows) if rows.true_count else code.slice(0, 0)
+    for found in some.value_counts().to_pylist():
         yield found["values"], rule, action, found["counts"]

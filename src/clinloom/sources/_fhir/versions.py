@@ -17,7 +17,7 @@ from clinloom.sources._time import instants, iso
 RANKS = 8  # more than there are ranks at one time
 DIGITS = 18  # of a number that, times the ranks, fits its 64 bits
 RANK = {"preliminary": -1, "partial": -1, "amended": 1, "corrected": 1, "appended": 1}
-RANKED = frozenset({r4.Observation, r4.DiagnosticReport})
+RANKED = (r4.Observed, r4.DiagnosticReport)
 BEFORE, WITHDRAWN = -2, 2  # no fact yet, and none any more
 NOT_YET = frozenset(
     {
@@ -43,7 +43,7 @@ def edition(resource: Any) -> int | None:
     meta, number = resource.meta, 0
     if meta is not None and meta.versionId and not meta.lastUpdated:
         number = _number(meta)
-    ranked = type(resource) in RANKED
+    ranked = isinstance(resource, RANKED)
     return number * RANKS + (RANK.get(resource.status, 0) if ranked else 0) or None
 
 
@@ -64,10 +64,11 @@ def versions(updated: pa.Array, editions: pa.Array, zone: str) -> pa.Array:
     rows = len(updated)
     if updated.null_count == rows and editions.null_count == rows:
         return pa.nulls(rows, pa.int64())
-    read = instants(updated, zone=zone)
-    moments = read.time if read.begin is None else pc.coalesce(read.begin, read.time)
-    stamps = moments.cast(pa.int64()).fill_null(0).to_numpy()
-    version = stamps * RANKS + editions.fill_null(0).to_numpy()
+    version = editions.fill_null(0).to_numpy()
+    if updated.null_count < rows:
+        read = instants(updated, zone=zone)
+        moments = read.time if read.begin is None else pc.coalesce(read.begin, read.time)
+        version = moments.cast(pa.int64()).fill_null(0).to_numpy() * RANKS + version
     return pa.array(version, mask=version == 0)
 
 

@@ -18,8 +18,9 @@ import pyarrow.csv as pa_csv
 
 from clinloom.errors import SourceError, nearest
 from clinloom.files import PARQUET, FileUnit
-from clinloom.sources._parcel import WORD, Refusals, first_byte, whole
+from clinloom.sources._parcel import Refusals, first_byte, whole
 from clinloom.sources._rows.edges import carried, trimmed
+from clinloom.tables import WORD
 
 Needed = Callable[[Sequence[str]], Sequence[str]]
 BATCH = 16 << 20  # bytes that are parsed at once

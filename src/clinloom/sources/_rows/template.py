@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.sources._parcel import WORD, word
+from clinloom.sources._parcel import word
 from clinloom.sources._rows.cells import numbers
+from clinloom.tables import WORD
 
 NUMBER = "number"
 
