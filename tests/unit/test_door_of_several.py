@@ -95,4 +95,4 @@ def test_what_eligibility_asks_for_and_cannot_be_read_is_refused(doors):
     asking = doors(study)
     with pytest.raises(Refusal, match="cannot be read") as caught:
         asking.score(asking.events(rows))
-    assert caught.value.where == "LOINC//1988-5: unknown_unit"
+    assert caught.value.where == "LOINC//1988-5: unknown_unit in unit"
