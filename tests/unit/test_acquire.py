@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from clinloom.errors import SourceError
-from clinloom.run import acquire
+from clinloom.run import tallies
 from clinloom.tables import LEDGER
 
 
 def ledger(**counts: dict[str, int]):
     """Events (by "") and refusals (by reason) of each source."""
-    told = {"rule": acquire.EVENTS_OF}
+    told = {"rule": tallies.EVENTS_OF}
     return LEDGER.rows(
         [
             {**told, "source": source, "action": action, "count": count}
@@ -26,11 +26,11 @@ def test_a_source_of_which_most_is_refused_is_told_with_the_reason():
         good={"": 100, "no_time": 100},
         bad={"": 25, "no_patient": 75, "invalid_date": 900},
     )
-    (text,) = acquire.mostly_refused(["good", "bad"], found)
+    (text,) = tallies.refused(["good", "bad"], found)
     assert text.startswith("sources.bad: 975 of 1,000 records were refused, mostly as invalid_date")
 
 
 def test_a_source_without_any_event_ends_the_run():
     with pytest.raises(SourceError, match="no event was found in this source") as caught:
-        acquire._tell_empty(["a", "b"], ledger(a={"": 1}, b={"no_time": 3}))
+        tallies.tell_empty(["a", "b"], ledger(a={"": 1}, b={"no_time": 3}))
     assert "3 records were refused, mostly as no_time" in str(caught.value)

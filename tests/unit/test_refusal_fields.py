@@ -12,7 +12,7 @@ import pytest
 from clinloom import files
 from clinloom.clean import clean
 from clinloom.report import doubts, page
-from clinloom.run import acquire, dataset, kept, record
+from clinloom.run import acquire, dataset, kept, record, tallies
 from clinloom.run.sums import added, counted
 from clinloom.sources import fhir, images, table
 from clinloom.sources._images.manifest import Row
@@ -132,7 +132,7 @@ def test_the_command_line_names_the_columns_that_are_at_fault(tmp_path):
     chosen = {"lab": table.Options.model_validate({"path": str(tmp_path), **LONG, **WHEN})}
     unit = {"source": "lab", "units": list(files.listing(str(tmp_path)))}
     ledger = [made["ledger"] for made in acquire.read(unit, sources=chosen) if "ledger" in made]
-    [line] = acquire.mostly_refused(["lab"], pa.concat_tables(ledger))
+    [line] = tallies.refused(["lab"], pa.concat_tables(ledger))
     assert "2 of 2 records were refused, mostly as no_time in when (" in line
 
 

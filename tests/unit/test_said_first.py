@@ -8,7 +8,7 @@ import pytest
 
 from clinloom import files
 from clinloom.errors import DataError
-from clinloom.run import acquire, api, dataset, record
+from clinloom.run import api, dataset, record, tallies
 from clinloom.tables import COUNTS, LEDGER, UNITS
 
 SOURCES = {name: SimpleNamespace(type="table") for name in ("lab", "adt")}
@@ -101,6 +101,6 @@ def test_a_source_of_which_most_events_are_moved_is_said(monkeypatch, tmp_path):
     [line] = finished(monkeypatch, tmp_path, READ, moved).summary()["warnings"]
     assert line.startswith("sources.lab: most events (25) do not tell when they were known, or")
     assert line.endswith("mostly as timed_by_sample (result timed by its sample)")
-    events = {"source": "lab", "rule": acquire.EVENTS_OF, "action": "", "count": 40}
-    assert list(acquire.mostly_moved(["lab"], LEDGER.rows([events, *moved]))) == [line]
-    assert not list(acquire.mostly_moved(["lab"], LEDGER.rows([events, *moved[1:]])))
+    events = {"source": "lab", "rule": tallies.EVENTS_OF, "action": "", "count": 40}
+    assert list(tallies.moved(["lab"], LEDGER.rows([events, *moved]))) == [line]
+    assert not list(tallies.moved(["lab"], LEDGER.rows([events, *moved[1:]])))

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.test_fhir_source import concept, observation, resource
 
 from clinloom.files import Given
-from clinloom.run import acquire
+from clinloom.run import acquire, tallies
 from clinloom.run.record import doubtful
 from clinloom.sources import fhir, table
 from clinloom.tables import LEDGER
@@ -42,7 +42,7 @@ def told(options, data: bytes):
 @pytest.mark.parametrize(("options", "data"), [(TABLE, ROWS), (fhir.Options(**HERE), LINES)])
 def test_most_events_of_a_day_are_said_to_count_from_its_end(options, data):
     ledger = told(options, data)
-    [line] = acquire.mostly_moved(["lab"], ledger)
+    [line] = tallies.moved(["lab"], ledger)
     assert line == (
         "sources.lab: most events (3) tell a day, a month or a year and no hour: they count from"
         " its end"

@@ -15,7 +15,7 @@ from clinloom.deploy.scorer import Scorer
 from clinloom.features import Feature
 from clinloom.files import address
 from clinloom.learn.preparation import learn
-from clinloom.run import acquire
+from clinloom.run import acquire, tallies
 from clinloom.run.sums import MEASURED, measured
 from clinloom.tables import ACQUIRED
 from clinloom.vocabulary.ucum import converted, reading
@@ -198,7 +198,7 @@ def test_acquisition_counts_units_on_its_way_and_takes_them_out_of_the_ledger(tm
     told = pa.concat_tables(
         made["ledger"] for made in acquire.read(given, sources={"s": options}) if "ledger" in made
     )
-    found = {(r["code"], r["unit"]): r["events"] for r in acquire._measured(told).to_pylist()}
+    found = {(r["code"], r["unit"]): r["events"] for r in tallies.measured(told).to_pylist()}
     assert found == {("W", "kg"): 2, ("W", "lb"): 1}
 
 

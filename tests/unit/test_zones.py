@@ -11,7 +11,7 @@ import pytest
 
 from clinloom import cli, files
 from clinloom.report import doubts
-from clinloom.run import acquire, record
+from clinloom.run import record, tallies
 from clinloom.sources import fhir, load, table
 from clinloom.sources._declared import TimeSpec, zoneless
 from clinloom.sources._time import unzoned
@@ -152,7 +152,7 @@ def test_validate_says_it_once_and_where_the_study_tells_it_not_at_all(tmp_path,
 
 def test_the_run_and_the_report_say_it_in_the_same_words():
     row = {"source": "lab", "rule": ASSUMED_ZONE, "action": "taken_as_UTC", "count": 1200}
-    events = {"source": "lab", "rule": acquire.EVENTS_OF, "action": "", "count": 9}
+    events = {"source": "lab", "rule": tallies.EVENTS_OF, "action": "", "count": 9}
     ledger = LEDGER.rows([row, events])
     [line] = doubts.of_ledger(["ehr", "lab"], ledger.to_pylist())
     assert line.startswith("sources.lab: 1,200 times name no zone and the study tells none")
@@ -178,9 +178,9 @@ def test_a_source_that_is_mostly_refused_is_said_first_with_reason_and_counts():
     rows = [
         {"source": "cxr", "rule": rule, "action": action, "count": count}
         for rule, action, count in (
-            (acquire.EVENTS_OF, "", 2000),
-            (acquire.EVENTS_OF, "truncated_dicom", 90),
-            (acquire.IMAGES_OF, "", 10),
+            (tallies.EVENTS_OF, "", 2000),
+            (tallies.EVENTS_OF, "truncated_dicom", 90),
+            (tallies.IMAGES_OF, "", 10),
         )
     ]
-    assert list(acquire.mostly_refused(["cxr"], LEDGER.rows(rows))) == [cxr]
+    assert list(tallies.refused(["cxr"], LEDGER.rows(rows))) == [cxr]

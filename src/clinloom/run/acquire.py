@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom import events as ev
 from clinloom import files
 from clinloom.errors import SourceError
 from clinloom.files import Unit
 from clinloom.identity import corrections, crosswalk, names, sharing
 from clinloom.identity.records import RECORDS, claims
 from clinloom.report import doubts
-from clinloom.run.sums import MEASURED, added, counted, measured, summed
+from clinloom.run import tallies
+from clinloom.run.sums import MEASURED, added, counted, summed
+from clinloom.run.tallies import Tally
 from clinloom.run.work import Tables, Work
 from clinloom.sources import displays, framed, load
 from clinloom.spark import shuffle, workers
@@ -34,13 +33,10 @@ from clinloom.tables import (
     CROSSWALK,
     DISPLAYS,
     IMAGES,
-    KNOWN_AT_END,
     LEDGER,
     LINKS,
     REFUSED,
-    Fault,
     Table,
-    faults,
 )
 
 if TYPE_CHECKING:
@@ -109,16 +105,16 @@ def _read_all(
     else:
         made = _alone(work.spark, sources, units, out, buckets)
     ledger = made.get("ledger", LEDGER.empty)
-    _tell_empty(sources, ledger)
-    out.write(MEASURED, _measured(ledger))
-    lines = [*mostly_refused(sources, ledger), *mostly_moved(sources, ledger)]
+    tallies.tell_empty(sources, ledger)
+    out.write(MEASURED, tallies.measured(ledger))
+    lines = [*tallies.refused(sources, ledger), *tallies.moved(sources, ledger)]
     lines += doubts.of_ledger(sources, ledger.to_pylist())
     lines += sharing.mingled(ledger)
     for text in (*lines, *sharing.apart(_systems(sources, ledger), ledger).values()):
         work.progress.note(text)
     called = ledger.filter(pc.equal(ledger.column("rule"), CALLED))
     out.write(DISPLAYS, displays(called.to_pylist()))
-    told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), pa.array(ON_THEIR_WAY))))
+    told = ledger.filter(pc.invert(pc.is_in(ledger.column("rule"), pa.array(tallies.ON_THEIR_WAY))))
     out.write(LEDGER, summed([told]), name="acquisition_ledger")
     out.write(COUNTS, made.get("counts", COUNTS.empty), name="acquisition_counts")
 
@@ -170,7 +166,7 @@ def _linked(
     try:
         rows = shuffle.settle(slices)
         ledger = _ledger(slices, rows.get("ledger", 0), min(max(len(units), 1), workers.TASKS))
-        _tell_empty(sources, ledger)
+        tallies.tell_empty(sources, ledger)
         lanes = 2 * cores(spark)
         links = rows.get("links", 0)
         who = crosswalk.resolve(
@@ -243,15 +239,6 @@ def _rows(
     yield from read({"source": name, "units": tables}, sources=sources, alone=alone)
 
 
-# Rows of the ledger on their way, that the driver takes out again.
-EVENTS_OF = "events of a source"
-IMAGES_OF = "images of a source"
-TOLD_BY = "systems that a source tells"
-UNIT_OF = "units of a code"  # the unit is the action
-MOST_UNITS = 1 << 17  # codes in their units that are kept, the commonest, where a column is garbage
-ON_THEIR_WAY = (EVENTS_OF, IMAGES_OF, TOLD_BY, UNIT_OF, CALLED)
-
-
 def read(
     unit: Mapping[str, Any],
     *,
@@ -267,61 +254,15 @@ def read(
     name = unit["source"]
     options = sources[name]
     naming = _namings(sources)[name]
-    count = images = hourless = 0
-    refused: Counter[Fault] = Counter()
-    units: Counter[tuple[str, str]] = Counter()
-    systems: dict[str, None] = {}
+    tally = Tally()
     for parcel in load(options.type).read(unit["units"], options, name):
-        systems |= dict.fromkeys(names.systems(parcel))
+        tally.systems |= dict.fromkeys(names.systems(parcel))
         made = names.named(parcel, naming)
-        if "events" in made:
-            count += made["events"].num_rows
-            hourless += _hourless(made["events"])
-            units += measured(made["events"])
-        if "images" in made:
-            images += made["images"].num_rows
-        if "rejected" in made:
-            refused += faults(made["rejected"])
+        tally.add(made)
         if alone and "links" in made:
             yield {"crosswalk": crosswalk.themselves(made.pop("links"))}
         yield {**made, "records": claims(made)} if versioned else made
-    rows = [
-        {"source": name, "rule": rule, "action": "", "count": n}
-        for rule, n in ((EVENTS_OF, count), (IMAGES_OF, images))
-    ]
-    rows += [
-        {"source": name, "code": field, "rule": EVENTS_OF, "action": reason, "count": n}
-        for (reason, field), n in refused.items()
-    ]
-    if hourless:
-        told = {"source": name, "rule": "no_hour", "action": KNOWN_AT_END}
-        rows.append({**told, "count": hourless})
-    rows += [
-        {"source": name, "code": system, "rule": TOLD_BY, "action": "", "count": 1}
-        for system in systems
-    ]
-    rows += [
-        {"source": name, "code": code, "rule": UNIT_OF, "action": unit, "count": n}
-        for (code, unit), n in units.most_common(MOST_UNITS)
-    ]
-    yield {"ledger": LEDGER.rows(rows)}
-
-
-def _hourless(events: pa.Table) -> int:
-    """How many events are known at the last microsecond of a day, a month or a year."""
-    if "earlier" not in events.column_names:
-        return 0
-    known = ev.times(ev.column(events, "time").filter(ev.column(events, "earlier").is_valid()))
-    return int(np.count_nonzero((known + 1) % SECOND == 0))
-
-
-def _measured(ledger: pa.Table) -> pa.Table:
-    """MEASURED, from what the sources' kernels counted."""
-    rows = ledger.filter(pc.equal(ledger.column("rule"), UNIT_OF))
-    found = rows.group_by(["code", "action"]).aggregate([("count", "sum")])
-    order = [("count_sum", "descending"), ("code", "ascending"), ("action", "ascending")]
-    found = found.select(["code", "action", "count_sum"]).sort_by(order)[:MOST_UNITS]
-    return found.rename_columns(MEASURED.arrow.names).cast(MEASURED.arrow)
+    yield {"ledger": tally.ledger(name)}
 
 
 def _namings(sources: Mapping[str, SourceModel]) -> dict[str, names.Naming]:
@@ -332,7 +273,7 @@ def _namings(sources: Mapping[str, SourceModel]) -> dict[str, names.Naming]:
 def _systems(sources: Mapping[str, SourceModel], ledger: pa.Table) -> dict[str, set[str]]:
     """The systems of the identifiers that each source tells, its own among them."""
     found = {name: {naming.own} for name, naming in _namings(sources).items()}
-    for row in ledger.filter(pc.equal(ledger.column("rule"), TOLD_BY)).to_pylist():
+    for row in ledger.filter(pc.equal(ledger.column("rule"), tallies.TOLD_BY)).to_pylist():
         found[row["source"]].add(row["code"])
     return found
 
@@ -365,37 +306,3 @@ def _ledger(slices: Any, rows: int, parts: int) -> pa.Table:
 
 def _plain(ledger: pa.Table) -> pa.Table:
     return pa.table({f.name: ledger.column(f.name).cast(f.type) for f in LEDGER.arrow})
-
-
-def mostly_refused(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
-    """A line for each source of which more was refused than read."""
-    for name in sources:
-        events, refused = _counts(name, ledger)
-        images, _ = _counts(name, ledger, of=IMAGES_OF)
-        yield from doubts.refused(name, images or events, refused)
-
-
-def mostly_moved(sources: Iterable[str], ledger: pa.Table) -> Iterator[str]:
-    """A line for each source of which most events are timed otherwise than by when they were
-    known."""
-    for name in sources:
-        yield from doubts.moved(name, _counts(name, ledger)[0], ledger.to_pylist())
-
-
-def _counts(name: str, ledger: pa.Table, *, of: str = EVENTS_OF) -> tuple[int, dict[Fault, int]]:
-    """How many events a source gave, and how many records it refused, by reason and field."""
-    rows = [row for row in ledger.to_pylist() if row["rule"] == of and row["source"] == name]
-    found = {(row["action"], row["code"]): row["count"] for row in rows}
-    return found.pop(("", None), 0), found
-
-
-def _tell_empty(sources: Iterable[str], ledger: pa.Table) -> None:
-    """Raise SourceError where a source gave no event, with the commonest reason of refusal."""
-    for name in sources:
-        events, refused = _counts(name, ledger)
-        if events:
-            continue
-        mend = "does the mapping fit the files?"
-        if refused:
-            mend = f"{sum(refused.values()):,} records were refused, {doubts.mostly(refused)}"
-        raise SourceError("no event was found in this source", where=f"sources.{name}", mend=mend)
