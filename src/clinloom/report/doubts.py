@@ -52,7 +52,7 @@ def moved(name: str, read: int, ledger: Iterable[Mapping[str, Any]]) -> Iterator
         if row["source"] == name:
             found[row["action"]] += row["count"]
     for actions, told in MOVED.items():
-        some = Counter({(action, None): found[action] for action in actions})
+        some: Counter[Fault] = Counter({(action, None): found[action] for action in actions})
         if 2 * some.total() > read:
             said = told.format(mostly=mostly(some))
             yield f"sources.{name}: most events ({some.total():,}) {said}"

@@ -50,6 +50,7 @@ class Tally:
     def ledger(self, source: str) -> pa.Table:
         """LEDGER: the rows of it all."""
         refused, units = self._refused.items(), self._units.most_common(MOST_UNITS)
+        rows: list[tuple[str, str | None, str, int]]
         rows = [(EVENTS_OF, None, "", self._events), (IMAGES_OF, None, "", self._images)]
         rows += [(EVENTS_OF, field, reason, n) for (reason, field), n in refused]
         rows += [("no_hour", None, KNOWN_AT_END, self._hourless)] if self._hourless else []
