@@ -129,7 +129,7 @@ def ticket(kerberos: Kerberos, hospital: Path, finished: Path) -> dict[str, str]
 def site(kerberos: Kerberos, folder: Path, **more: object) -> Path:
     java = f"-Djava.security.krb5.conf={kerberos.krb5}"
     env = {"KRB5_CONFIG": str(kerberos.krb5)}
-    return options(folder, "cluster", java_options=java, env=env, **more)
+    return options(folder, "cluster", java_options=java, env=env, **HERE, **more)
 
 
 def said(kerberos: Kerberos, done: Ran) -> str:
@@ -143,9 +143,9 @@ def said(kerberos: Kerberos, done: Ran) -> str:
 def test_a_study_on_yarn_with_a_ticket_is_the_one_on_this_machine(
     kerberos: Kerberos, ticket: dict[str, str], local: Path, tmp_path: Path
 ):
-    """Its environment goes there as an archive. A ticket here is enough: on the cluster, driver
-    and workers open HDFS by YARN's token, as Java does, which saves and loads a model. The study
-    file lies there, too. Who has no ticket is told so before anything is submitted."""
+    """A ticket here is enough: on the cluster, driver and workers open HDFS by YARN's token, as
+    Java does, which saves and loads a model. The study file lies there, too. Who has no ticket is
+    told so before anything is submitted."""
     platform = site(kerberos, tmp_path)
 
     def run(study: object, env: Mapping[str, str]) -> Ran:
@@ -168,7 +168,7 @@ def test_a_keytab_opens_an_encryption_zone_on_yarn(
 ):
     """Driver and workers ask the server of keys, to which YARN's token is nothing."""
     keytab = kerberos.daemons.folder / f"{OWNER}.keytab"
-    platform = site(kerberos, tmp_path, principal=OWNER, keytab=str(keytab), **HERE)
+    platform = site(kerberos, tmp_path, principal=OWNER, keytab=str(keytab))
     command = ["-m", "clinloom", "score", "hdfs:///encrypted/bundle", "--on", "yarn"]
     command += ["--out", "hdfs:///encrypted/risk.parquet", "--platform", platform]
     done = ran(*command, *sets(places("hdfs:///hospital")), env=ticket)

@@ -47,9 +47,10 @@ def test_the_doctor_finds_nothing_missing(hadoop: Hadoop, tmp_path: Path):
 def test_a_study_on_yarn_that_was_killed_goes_on_to_be_the_local_one(
     hadoop: Hadoop, there: str, local: Path, tmp_path: Path, monkeypatch
 ):
-    """In client mode, two containers; in cluster mode: ``test_kerberos``."""
+    """In client mode, two containers with the environment as an archive; in cluster mode:
+    ``test_kerberos``."""
     out = "hdfs:///studies/client"
-    site = ["--platform", str(options(tmp_path, "client", **HERE, executors=2, cores=1))]
+    site = ["--platform", str(options(tmp_path, "client", executors=2, cores=1))]
     more = [*site, *sets(small(there))]
     killed("run", STUDY, "--out", out, *more, after="clean", **environment(hadoop))
     env = {**os.environ, **environment(hadoop)}
