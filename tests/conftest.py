@@ -20,6 +20,14 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of the tests of one marker (``-m NAME``), only the files that name it are imported."""
+    marker = config.option.markexpr
+    if not marker.isidentifier() or not collection_path.name.startswith("test_"):
+        return None
+    return f"mark.{marker}" not in collection_path.read_text() or None
+
+
 @pytest.fixture(scope="session")
 def spark():
     """The session that every test shares: two cores, loopback, few partitions."""
