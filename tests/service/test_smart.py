@@ -159,7 +159,8 @@ def test_a_token_that_is_taken_back_is_asked_for_again_once(published, asked, ho
 
 def test_an_authority_that_refuses_ends_it(published, asked, hospital, authority):
     unknown = {"error": "invalid_client", "error_description": "canary"}
-    wrong = ({"access_token": "a\nb", "token_type": "bearer"}, {"token_type": "mac"}, [])
+    wrong = [{"access_token": text, "token_type": "bearer"} for text in ("a\nb", "")]
+    wrong += [{"token_type": "mac"}, []]
     answers = [(400, unknown, "400: invalid_client"), *((200, one, "200") for one in wrong)]
     with serving(hospital) as to:
         for status, answer, told in answers:
@@ -167,6 +168,21 @@ def test_an_authority_that_refuses_ends_it(published, asked, hospital, authority
             with pytest.raises(SourceError, match="no token is given") as caught:
                 send(str(published), to=to, **asked)
             assert f"({told})" in str(caught.value) and "canary" not in str(caught.value)
+
+
+def test_a_token_may_hold_for_ever(published, asked, hospital, authority):
+    authority.span = 10**400
+    with serving(hospital) as to:
+        assert send(str(published), to=to, **asked)["sent"] == PATIENTS
+    assert len(authority.asked) == 1
+
+
+def test_an_authority_that_stays_busy_is_named(published, asked, hospital, authority):
+    authority.span, well = 0, authority.told
+    authority.told = lambda form: (503, {}) if authority.asked else well(form)
+    with serving(hospital) as to, pytest.raises(SourceError, match=r"\(no token\)"):
+        send(str(published), to=to, **asked)
+    assert not hospital.transactions
 
 
 def test_an_authority_that_is_busy_is_asked_again(published, asked, hospital, authority):
@@ -207,6 +223,7 @@ def test_a_server_that_lets_nobody_in_so_is_told(
     [
         (pem(P256), "another algorithm"),
         (pem(EC), "no identifier"),
+        (pem(EC).replace("BSuBBAAi", "BSuBBABj"), "no private key"),  # on a curve of nobody's
         (jwk(EC.public_key(), kid="ec"), "no private key"),
         ("canary", "no private key"),
         ("{", "no private key"),
@@ -219,6 +236,15 @@ def test_a_key_that_is_none_is_told_without_its_words(tmp_path, text, told):
     assert "canary" not in str(caught.value)
     with pytest.raises(UsageError, match="never written"):
         Key.read(pem(EC))
+
+
+def test_a_key_is_read_however_it_is_laid_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", f"\n  {jwk(EC, kid='ec')}\n")
+    assert Key.read("env:TEST_KEY").kid == "ec"
+    der = EC.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key").write_bytes(der)
+    with pytest.raises(UsageError, match="cannot be read"):
+        Key.read(f"file:{tmp_path / 'key'}")
 
 
 @pytest.mark.parametrize("change", [{"token": "env:X"}, {"key": None}, {"client": None}])

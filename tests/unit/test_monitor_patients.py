@@ -59,6 +59,13 @@ def test_a_bundle_keeps_flags_of_few_patients_as_those_of_half_as_many(each, mar
         assert kept == (told if sides[0] == marked else seen.rows - told)
 
 
+@pytest.mark.parametrize("sides", [(1, 6), (6, 1)])
+def test_no_more_rows_are_told_as_flagged_than_there_are(sides):
+    rows = [100 if patients == 1 else patients for patients in sides]
+    seen = Seen(sum(rows), flagged=rows[0], patients=Patients(*sides))
+    assert 0 <= reference._flagged(seen) <= seen.rows
+
+
 @pytest.mark.parametrize(("each", "rest", "hidden"), [(1, 4, True), (4, 4, True), (4, 5, False)])
 def test_subgroups_do_not_tell_of_few_patients_whom_they_leave_out(each, rest, hidden):
     groups = [of(30, 60, each=each), of(20, 60, each=each)]

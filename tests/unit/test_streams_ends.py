@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from clinloom import files
 from clinloom.deploy.bundle import Bundle
 from clinloom.errors import ClinloomError, StoreError, UsageError
 from clinloom.events import STATIC
-from clinloom.run import checkpoint, feeds, moments
+from clinloom.run import checkpoint, feeds, moments, stream
 from clinloom.run.compare import compare
 from clinloom.run.feeds import Feed, Reading
 from clinloom.run.stream import State, Steps
@@ -32,7 +33,10 @@ def test_files_are_passed_over_and_refused_as_a_run_does(tmp_path, bundle):
     (tmp_path / "a.json").write_bytes(made.body(1))
     for name in ("b.txt", "c.zip"):
         (tmp_path / name).write_text("PK\3\4 broken")
-    found = [("ehr", f"file:{tmp_path}/{name}") for name in ("a.json", "b.txt", "c.zip", "d.json")]
+    found = [
+        ("ehr", f"file:{tmp_path}/{name}")
+        for name in ("a.json", "b.txt", "c.zip", "d.json", "e.txt")
+    ]
     units = [*feeds._units(found, {"ehr": files.address(tmp_path)}, sources, 2)]
     assert sorted(piece.name for u in units for piece in u["units"]) == [
         "a.json",
@@ -120,6 +124,33 @@ def test_after_a_fault_no_step_is_begun():
     with pytest.raises(ClinloomError, match="stopped"):
         steps.take(None, 0)
     assert stopped
+
+
+def test_a_step_that_fails_while_the_stream_is_asked_to_end_is_told(monkeypatch):
+    monkeypatch.setattr(stream, "PATIENCE", 0)
+    steps, begun = object.__new__(Steps), threading.Event()
+    steps._turn, steps._ended, steps._fault = threading.Lock(), False, None
+    steps.state = State("", 1)
+
+    def fails(*_):
+        begun.set()
+        raise StoreError("the disk is full")
+
+    def take():
+        with suppress(StoreError):
+            steps.take(None, 0)
+
+    steps._step = fails
+    query = SimpleNamespace(isActive=True, stop=lambda: None)
+    thread = threading.Thread(target=take)
+    thread.start()
+    with pytest.raises(StoreError, match="full"):
+        steps.follow(query, once=False, stopped=lambda: begun.wait(5))
+    thread.join()
+    steps._fault = None
+    with pytest.raises(ClinloomError, match="stopped"):
+        steps.take(None, 1)  # none that was not begun
+    steps.follow(query, once=False, stopped=lambda: True)
 
 
 def test_a_streams_predictions_of_which_the_last_counts_are_no_scores(tmp_path):

@@ -189,10 +189,10 @@ class _Server:
         conflicts = faults = 0
         renewed = False
         while True:
-            status, later, fault = "no answer", None, None
+            status, later, fault = "no token", None, None
             with suppress(outbound.Unreachable):
                 until = time.monotonic() + SECONDS
-                headers = self._headed(until)
+                headers, status = self._headed(until), "no answer"
                 reply = outbound.post(
                     self.url, data, where=self.url, until=until, most=MOST, headers=headers
                 )

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -33,6 +34,7 @@ SCOPE = (  # what a transaction of `send` does, and how the patient is found
 )
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 LIFETIME = 240  # seconds of an assertion; five minutes are the most
+LONGEST = 86400  # seconds for which a token is held, however long it holds
 UNTOLD = 60.0  # seconds that a token is held of which it is not told how long it holds
 MARGIN = 30.0  # seconds before its end from which a token is used no more; at most half its time
 WEAK_RSA = 2048  # bits below which a key signs nothing
@@ -63,8 +65,8 @@ class Key:
             mend = "give env:NAME of a variable or file:/PATH of a file that holds it"
             raise UsageError("a key is named, never written", where="--key", mend=mend)
         try:
-            private, own = _parsed(text)
-        except (jwt.PyJWTError, ValueError, TypeError, LookupError):
+            private, own = _parsed(text.strip())
+        except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, LookupError):
             mend = "give one private key, as PEM without a password or as a JSON Web Key"
             raise UsageError("it refers to no private key", where="--key", mend=mend) from None
         if isinstance(private, EllipticCurvePrivateKey) and isinstance(private.curve, SECP384R1):
@@ -152,8 +154,8 @@ class Tokens:
             raise outbound.Unreachable(f"it answered {reply.status}", where=place)
         token, kind, span = (told.get(n) for n in ("access_token", "token_type", "expires_in"))
         if reply.status == 200 and isinstance(token, str) and str(kind).lower() == "bearer":
-            if token.isascii() and token.isprintable():  # it becomes part of a header
-                return token, float(span) if isinstance(span, (int, float)) else UNTOLD
+            if token and token.isascii() and token.isprintable():  # it becomes part of a header
+                return token, min(span, LONGEST) if isinstance(span, (int, float)) else UNTOLD
         code = told.get("error")
         reason = f": {code}" if isinstance(code, str) and code in OAUTH else ""
         mend = "does the site know --client, its public key by --key-id, and this --scope?"

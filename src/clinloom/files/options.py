@@ -99,7 +99,7 @@ def _value(value: str | int | bool, where: str) -> str | int | bool:
         return os.environ[name]
     try:
         return Path(name).read_text().strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"the file it names cannot be read ({type(error).__name__})", where=where
         ) from None

@@ -63,7 +63,7 @@ def _noted(listed: Address, part: int) -> list[str]:
         text = files.read(listed / f"{part}")
     except FileNotFoundError:
         text = files.read(listed / f"{part}.compact")
-    rows = [json.loads(line) for line in text.splitlines()[1:]]
+    rows = map(json.loads, text.splitlines()[1:])
     return [row["path"] for row in rows if row["batchId"] == part]
 
 

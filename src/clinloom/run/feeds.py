@@ -227,7 +227,11 @@ def _address(uri: str, root: Address) -> Address:
 
 
 def _planned(name: str, at: Address, root: Address, options: SourceModel) -> Iterator[Piece]:
-    """A new file's units; what is gone, or an archive that cannot be opened, cannot be read."""
+    """A new file's units; what is gone, or an archive that cannot be opened, cannot be read.
+
+    What is not named as the source says is passed over; but of such an archive that is not known.
+    """
+    packed = at.name.lower().endswith(".zip")
     above = at.relative_to(root).rpartition("/")[0]
     alone = options.model_copy(update={"path": str(at), "include": "*"})
     include = str(getattr(options, "include", "*"))
@@ -242,7 +246,8 @@ def _planned(name: str, at: Address, root: Address, options: SourceModel) -> Ite
             raise error from None
         units = [Piece(at.name, str(at), 0, files.BROKEN)]
     for unit in units:
-        if unit.member == files.BROKEN or fnmatchcase(unit.name.rpartition("/")[2], include):
+        unknown = packed and unit.member == files.BROKEN
+        if unknown or fnmatchcase(unit.name.rpartition("/")[2], include):
             yield replace(unit, name=f"{above}/{unit.name}" if above else unit.name)
 
 

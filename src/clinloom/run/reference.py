@@ -240,9 +240,9 @@ def _flagged(one: Seen) -> int:
     """How many rows are flagged; where few patients are, or all but few, what half of few have."""
     marked, unmarked = one.patients.marked, one.patients.unmarked
     if disclosure.small(marked):
-        return round(FEW // 2 * one.flagged / marked)
+        return min(one.rows, round(FEW // 2 * one.flagged / marked))
     if disclosure.small(unmarked):
-        return one.rows - round(FEW // 2 * (one.rows - one.flagged) / unmarked)
+        return max(0, one.rows - round(FEW // 2 * (one.rows - one.flagged) / unmarked))
     return one.flagged
 
 

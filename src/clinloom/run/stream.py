@@ -228,8 +228,11 @@ class Steps:
         try:
             while query.isActive:
                 time.sleep(PATIENCE)  # here, and in no call of Spark's, a signal mostly comes
-                if stopped():
-                    return self._stop(query)
+                if stopped() and query.isActive:
+                    self._stop(query)
+                    if self._fault is not None:  # of the step at work
+                        raise self._fault
+                    return
                 self.tick()
             query.awaitTermination()
             if once:
@@ -250,11 +253,12 @@ class Steps:
 
     def take(self, frame: DataFrame, batch: int) -> None:
         """A micro-batch; what was committed already is passed over."""
-        with self._turn, self._noted():
+        with self._turn:
             if self._ended:
                 raise ClinloomError("the stream was stopped")
             if batch > self.state.batch:
-                self._step(frame, batch)
+                with self._noted():
+                    self._step(frame, batch)
 
     def tick(self) -> None:
         """A step for those of whom time alone changes something by now."""
