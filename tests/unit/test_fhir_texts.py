@@ -67,3 +67,10 @@ def test_texts_that_look_like_numbers_are_counted_however_they_are_read(monkeypa
         if row["rule"] == "text_like_number"
     ]
     assert rows == [("LOINC//2160-0", "kept_as_text", 140)]
+
+
+def test_a_number_with_a_comparator_is_no_text_that_looks_like_one(tmp_path):
+    below = {"valueQuantity": {"value": 0.01, "comparator": "<"}}
+    found = read(tmp_path, written(**below), decimal=",")
+    assert [(e["numeric_value"], e["text_value"]) for e in found["events"]] == [(0.01, "<0.01")]
+    assert not told(found)

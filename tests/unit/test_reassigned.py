@@ -14,6 +14,7 @@ from clinloom.clean import clean
 from clinloom.deploy.door import Door
 from clinloom.files import Given
 from clinloom.identity import names, records
+from clinloom.run import acquire
 from clinloom.sources import fhir
 from clinloom.tables import ACQUIRED, REFUSED, conform
 
@@ -116,6 +117,14 @@ def test_what_another_version_takes_back_is_no_refusal_of_the_source():
     events, refused = told(version(1, "a"), version(2, "b"), version(3, "c", "cancelled"), nobody)
     both = records.corrected(events, refused)
     assert both.num_rows == 4 and records.refusals(both).equals(refused)
+
+
+def test_files_that_spark_opens_tell_whose_their_records_are():
+    sources = {"ehr": fhir.Options(path="/x", open="spark")}
+    data = b"\n".join(json.dumps(r).encode() for r in (version(1, "a"), version(2, "b")))
+    opened = pa.table({"path": ["file:/x/all.ndjson"], "content": [data]})
+    made = acquire._rows(iter([opened]), name="ehr", sources=sources, alone=False)
+    assert len(records.contested(p["records"] for p in made if "records" in p)) == 1
 
 
 def test_records_are_known_again_by_their_hashes_however_they_are_cut():

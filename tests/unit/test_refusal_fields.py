@@ -127,6 +127,15 @@ def test_fields_are_counted_and_told_in_the_report():
     assert [(r["field"], r["count"]) for r in shown] == [("seen", "18"), ("when", "14"), ("", "<5")]
 
 
+def test_no_field_of_few_is_had_from_the_sum_that_the_ledger_tells():
+    given = {"source": "lab", "stage": "clean", "reason": "missing_value"}
+    fields = {"numeric_value": 40, "text_value": 2}
+    refusals = [{**given, "field": name, "count": n} for name, n in fields.items()]
+    refusals.append({**given, "reason": "unknown_unit", "field": "unit", "count": 3})
+    shown = page._rejected(refusals, [{"name": "lab", "events": 99}])
+    assert [r["count"] for r in shown] == ["hidden", "<5", "hidden"]
+
+
 def test_the_command_line_names_the_columns_that_are_at_fault(tmp_path):
     (tmp_path / "t.csv").write_text("pid,what,value,when\n1,K,4,\n2,K,4,\n")
     chosen = {"lab": table.Options.model_validate({"path": str(tmp_path), **LONG, **WHEN})}

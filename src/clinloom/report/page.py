@@ -16,6 +16,7 @@ from clinloom.tables import BEFORE, COMPETING, OUTCOME, STRADDLING
 
 Record = Mapping[str, Any]
 TOP_CODES = 3
+CLEANING = "clean"  # the stage of whose refusals the ledger tells the sums
 
 
 def view(record: Record) -> dict[str, Any]:
@@ -242,16 +243,24 @@ def _most(found: Counter[str], displays: names.Displays) -> str:
 
 
 def _rejected(rejected: Sequence[Record], sources: Sequence[Record]) -> list[dict[str, str]]:
-    """What was refused; where a warning tells the sum of a source, no single part is hidden."""
+    """What was refused, of which no part is had from a sum that the page tells: a source's, by a
+    warning, or in the ledger that of one of the cleaning's reasons."""
     read = {s["name"]: s.get("images") or s.get("events") or 0 for s in sources}
     ordered = sorted(rejected, key=lambda r: -r["count"])
     of: dict[str, list[Record]] = defaultdict(list)
+    why: dict[str, list[Record]] = defaultdict(list)
     for entry in ordered:
         of[entry.get("source") or ""].append(entry)
-    shown: dict[int, bool] = {}
-    for source, entries in of.items():
-        told = disclosure.of_source([entry["count"] for entry in entries], read.get(source, 0))
-        shown |= zip(map(id, entries), told, strict=True)
+        if entry.get("stage") == CLEANING:
+            why[entry["reason"]].append(entry)
+    told = [
+        (some, disclosure.of_source([e["count"] for e in some], read.get(source, 0)))
+        for source, some in of.items()
+    ]
+    told += [
+        (some, disclosure.parts([e["count"] for e in some])) for some in why.values() if some[1:]
+    ]
+    hidden = {id(e) for some, seen in told for e, s in zip(some, seen, strict=True) if not s}
     return [
         {
             "reason": sentence(rule(entry["reason"])),
@@ -259,7 +268,7 @@ def _rejected(rejected: Sequence[Record], sources: Sequence[Record]) -> list[dic
             "field": entry.get("field") or "",
             "source": entry.get("source") or "",
             "stage": entry.get("stage") or "",
-            "count": disclosure.told(entry["count"]) if shown[id(entry)] else disclosure.HIDDEN,
+            "count": disclosure.HIDDEN if id(entry) in hidden else disclosure.told(entry["count"]),
         }
         for entry in ordered
     ]

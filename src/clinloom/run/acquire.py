@@ -55,7 +55,6 @@ ALONE = {k: t for k, t in PACKED.items() if k not in ("links", "records")}
 ALONE |= {"crosswalk": CROSSWALK}
 BUCKET = 48 << 20  # bytes of input a bucket: flat memory, and work for every core
 MOST_BUCKETS = 1024
-SECOND = 1_000_000  # microseconds
 FEW = 100_000  # rows of the ledger that the driver adds up by itself
 
 
@@ -236,7 +235,8 @@ def _rows(
     tables: Iterator[pa.Table], *, name: str, sources: Mapping[str, SourceModel], alone: bool
 ) -> Iterator[dict[str, pa.Table]]:
     """A partition of a table of Spark's through its source's kernel."""
-    yield from read({"source": name, "units": tables}, sources=sources, alone=alone)
+    unit = {"source": name, "units": tables}
+    yield from read(unit, sources=sources, alone=alone, versioned=not alone)
 
 
 def read(

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
 from clinloom.files import FileUnit
@@ -362,6 +363,7 @@ class _Reader:
         ledger += [self._counted(*row) for row in found.told]
         like = measured(text, decimal=self.options.decimal).like
         if like is not None:
+            like = pc.and_not(like, number.is_valid())  # a Quantity's, which has a comparator
             told = counted(coded, like, "text_like_number", "kept_as_text")
             ledger += [self._counted(*row) for row in told]
         cells = {
