@@ -70,8 +70,8 @@ def faults(refused: pa.Table) -> Counter[Fault]:
 def conform(table: pa.Table, declared: Table, *, words: bool = False) -> pa.Table:
     """``table`` with exactly the declared columns, order and types; absent nullable ones are null.
 
-    ``words``: texts that come dictionary-encoded (WORD) stay so. Raises DataError where a required
-    column is absent, holds a null or cannot be cast.
+    ``words``: texts that come dictionary-encoded (WORD) stay so, unless a word stands twice or is
+    null. Raises DataError where a required column is absent, holds a null or cannot be cast.
     """
     arrays, there = [], frozenset(table.column_names)
     for column in declared.columns:
@@ -81,7 +81,7 @@ def conform(table: pa.Table, declared: Table, *, words: bool = False) -> pa.Tabl
             arrays.append(pa.nulls(table.num_rows, column.type))
             continue
         values = table.column(column.name)
-        stays = words and values.type == WORD and column.type == WORD.value_type
+        stays = words and column.type == WORD.value_type and _words(values)
         if values.type != column.type and not stays:
             try:
                 values = values.cast(column.type)
@@ -96,6 +96,14 @@ def conform(table: pa.Table, declared: Table, *, words: bool = False) -> pa.Tabl
     if words:
         return pa.table(arrays, declared.arrow.names)
     return pa.table(arrays, schema=declared.arrow)
+
+
+def _words(values: pa.ChunkedArray) -> bool:
+    """Whether each position stands for a word of its own."""
+    if values.type != WORD:
+        return False
+    each = [part.dictionary for part in values.chunks]
+    return not any(d.null_count or len(d.unique()) < len(d) for d in each)
 
 
 WORD = pa.dictionary(pa.int32(), pa.string())  # a column of few distinct texts

@@ -59,24 +59,27 @@ def test_the_doctor_asks_as_the_keytabs_owner(tmp_path, monkeypatch, status: int
 
 
 @pytest.mark.parametrize("encrypts", [False, True])
+@pytest.mark.parametrize("name", ["me.keytab", "client.keytab"])
 def test_the_keytab_goes_to_containers_where_a_server_of_keys_asks(
-    tmp_path, monkeypatch, encrypts: bool
+    tmp_path, monkeypatch, name: str, encrypts: bool
 ):
+    """By another name than its own, for Spark takes none twice; no copy of it stays here, and the
+    files that a site sends itself go there, too."""
     keys = {"hadoop.security.key.provider.path": "kms://http@host:9600/kms"} if encrypts else {}
     site(tmp_path, **KERBEROS, **keys)
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
-    (keytab := tmp_path / "me.keytab").write_bytes(b"keys")
+    (keytab := tmp_path / name).write_bytes(b"keys")
+    conf = {"spark.yarn.dist.files": "hdfs:///site/file"}
     yarn = platforms.load("yarn")
-    options = yarn.Options(principal="me@REALM", keytab=str(keytab), python="/usr/bin/python3")
+    options = yarn.Options(principal="me@REALM", keytab=str(keytab), python="/p", conf=conf)
     (folder := tmp_path / "sent").mkdir()
     settings, _ = yarn._settings(options, folder, lambda text: None)
-    sent = folder / "client.keytab"
-    assert settings.get("spark.yarn.dist.files") == (sent.as_uri() if encrypts else None)
-    assert settings.get("spark.executorEnv.KRB5_CLIENT_KTNAME") == (
-        "client.keytab" if encrypts else None
-    )
+    *sent, sites = settings["spark.yarn.dist.files"].split(",")
+    there = settings.get("spark.executorEnv.KRB5_CLIENT_KTNAME")
+    assert sites == "hdfs:///site/file"
+    assert sent == ([(folder / there).as_uri()] if encrypts else [])
     if encrypts:
-        assert sent.read_bytes() == b"keys" and sent.stat().st_mode & 0o777 == 0o600
+        assert there != name and (folder / there).readlink() == keytab
 
 
 @pytest.mark.parametrize("mode", ["client", "cluster"])

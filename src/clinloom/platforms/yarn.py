@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ Size = Annotated[str, Field(pattern=r"^\d+[kmgt]$", examples=["2g"])]
 DRIVER_JAVA = "spark.driver.extraJavaOptions"
 UNPACKED = "./environment/bin/python"
 HADOOP_THERE = "./__spark_conf__/__hadoop_conf__"  # where Spark lays this client's configuration
-KEYTAB_THERE = "client.keytab"  # in the folder of each container, where its owner alone reads it
+FILES = "spark.yarn.dist.files"  # in the folder of each container, where its owner alone reads them
 DRIVER = f"""import contextlib, io, json, sys, time
 from clinloom.cli import main
 
@@ -190,13 +189,15 @@ def _settings(
             "spark.kerberos.keytab": str(options.keytab),
         }
     there = {SUBMITTED: "1", "HADOOP_CONF_DIR": HADOOP_THERE, **THREADS}
+    conf = options.conf
     if options.keytab and _hadoop.here().encrypts:
         # Its clients of HDFS show the server of keys a ticket alone. Spark brings the keytab to the
-        # driver, and takes no file twice.
-        own = Path(shutil.copy(options.keytab, folder / KEYTAB_THERE))
-        own.chmod(0o600)
-        made["spark.yarn.dist.files"] = own.as_uri()
-        there |= {"KRB5_CLIENT_KTNAME": KEYTAB_THERE, "KRB5CCNAME": "FILE:tickets"}
+        # driver, and takes no name twice. A link, so that no copy of it is left here.
+        keytab = Path(options.keytab).resolve()
+        own = folder / f"own-{keytab.name}"
+        own.symlink_to(keytab)
+        conf = {**conf, FILES: ",".join(filter(None, [own.as_uri(), conf.get(FILES)]))}
+        there |= {"KRB5_CLIENT_KTNAME": own.name, "KRB5CCNAME": "FILE:tickets"}
     if options.python:
         python = options.python
     else:
@@ -210,7 +211,7 @@ def _settings(
     made["spark.yarn.appMasterEnv.PYSPARK_DRIVER_PYTHON"] = python
     made["spark.pyspark.python"] = python
     made["spark.pyspark.driver.python"] = python if options.mode == "cluster" else sys.executable
-    return {**made, **options.conf}, python
+    return {**made, **conf}, python
 
 
 def _archives(options: Options, folder: Path, note: Callable[[str], None]) -> tuple[str, str]:
