@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
 import urllib.request
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,7 +13,6 @@ from tests.clusters import parts
 from tests.clusters.daemons import JAVA_OPTIONS, Daemons, answer, free_ports, listens, started
 
 SOURCE = Path(__file__).with_name("Hapi.java")
-COMPILER = "org.eclipse.jdt.internal.compiler.batch.Main"
 QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 GRAVE = ("fatal", "error", "warning")
 MOST = ("hapi-fhir", "org.hl7.fhir", "spring", "hibernate-core", "antlr4")
@@ -61,7 +58,8 @@ def hapi() -> AbstractContextManager[Hapi]:
 
 def _start(daemons: Daemons) -> Hapi:
     port, judges = free_ports(2)
-    paths = ":".join(map(str, [_compiled(), *_jars()]))
+    paths = ":".join(map(str, _jars()))
+    paths = f"{parts.compiled(SOURCE, paths)}:{paths}"
     java = [parts.java(), "-Xmx700m", "-Xms300m", *JAVA_OPTIONS, QUIET, "-cp", paths]
     daemons.start("hapi", [*java, SOURCE.stem, str(port), str(judges)])
     daemons.await_ready(lambda: listens(judges), what="HAPI", seconds=600)  # they come last
@@ -72,20 +70,6 @@ def _jars() -> list[Path]:
     """Every jar, those first of which most classes are: a class is looked for in each in turn."""
     jars = sorted(parts.HAPI_FHIR.folder().glob("*.jar"))
     return sorted(jars, key=lambda jar: not jar.name.startswith(MOST))
-
-
-def _compiled() -> Path:
-    """Where the program lies, compiled the first time."""
-    jars = parts.HAPI_FHIR.folder()
-    mark = hashlib.sha256(SOURCE.read_bytes() + jars.name.encode()).hexdigest()[:10]
-
-    def compiled(at: Path) -> None:
-        quick = [parts.java(), *JAVA_OPTIONS, "-cp", f"{jars}/*", COMPILER]
-        paths = ":".join(map(str, _jars()))
-        told = ["-17", "-nowarn", "-proc:none", "-classpath", paths, "-d", at, SOURCE]
-        subprocess.run([*quick, *map(str, told)], check=True, capture_output=True)
-
-    return parts.kept(f"hapi-server-{mark}", compiled)
 
 
 def _posted(url: str, body: bytes) -> bytes:

@@ -29,33 +29,7 @@ STRANGER = "stranger"  # has a ticket, and no right
 KEY_SERVER = "org.apache.hadoop.crypto.key.kms.server.KMSWebServer"
 ZONE_KEY = "records"
 ZONES = ("/patients", "/encrypted")  # encrypted at rest
-MAKE_ZONES = """
-import java.util.EnumSet;
-import org.apache.hadoop.conf.Configuration;
-import org.apache.hadoop.crypto.key.*;
-import org.apache.hadoop.fs.*;
-import org.apache.hadoop.hdfs.HdfsConfiguration;
-import org.apache.hadoop.hdfs.client.*;
-import org.apache.hadoop.security.UserGroupInformation;
-
-public class Zones {
-    public static void main(String[] given) throws Exception {
-        Configuration conf = new HdfsConfiguration();
-        UserGroupInformation.setConfiguration(conf);
-        UserGroupInformation.loginUserFromKeytab(given[0], given[1]);
-        KeyProvider keys = KeyProviderFactory.getProviders(conf).get(0);
-        keys.createKey(given[2], KeyProvider.options(conf));
-        FileSystem files = FileSystem.get(conf);
-        HdfsAdmin admin = new HdfsAdmin(files.getUri(), conf);
-        for (int zone = 3; zone < given.length; zone++) {
-            Path path = new Path(given[zone]);
-            files.mkdirs(path);
-            admin.createEncryptionZone(
-                path, given[2], EnumSet.noneOf(CreateEncryptionZoneFlag.class));
-        }
-    }
-}
-"""
+ZONES_MAKER = Path(__file__).with_name("Zones.java")
 
 
 @dataclass(frozen=True)
@@ -177,11 +151,11 @@ def _start_keys(daemons: Daemons, port: int, krb5: Path, keytab: Path) -> None:
 
 def _make_zones(made: Kerberos, java: list[str]) -> None:
     """Make a key, and the folders in which each file is encrypted with one of its own."""
-    source = made.daemons.folder / "Zones.java"
-    source.write_text(MAKE_ZONES)
+    *options, class_path = java
+    compiled = parts.compiled(ZONES_MAKER, parts.DAEMONS.class_path())
     keytab = made.daemons.folder / f"{OWNER}.keytab"
-    command = [*java, source, OWNER, keytab, ZONE_KEY, *ZONES]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    command = [*options, f"{compiled}:{class_path}", ZONES_MAKER.stem, OWNER, keytab, ZONE_KEY]
+    done = subprocess.run([*map(str, command), *ZONES], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"no encryption zone could be made: {done.stderr[-2000:]}")
 

@@ -24,6 +24,7 @@ BROKER, CONNECTOR = "4.3.1", "4.2.0"  # Kafka's, and that of Spark 4.2
 DELTA_LAKE = "4.4.0"  # for Spark 4.2
 PGJDBC = "42.7.8"
 HAPI = "8.8.0"  # HAPI FHIR: a server, a validator, and CDS Hooks's forms
+ECLIPSE = "org.eclipse.jdt.internal.compiler.batch.Main"
 NOT_SPARKS = "io.netty,org.slf4j,commons-logging,commons-codec,org.apache.httpcomponents"
 
 
@@ -125,7 +126,7 @@ FROM_KAFKA = Jars(
     (f"org.apache.spark:spark-sql-kafka-0-10_2.13:{CONNECTOR}",),
     left_out=f"{NOT_SPARKS},org.apache.hadoop,org.scala-lang",
 )
-# With what it is compiled by: a machine that runs Java need not have a compiler.
+COMPILER = Jars("compiler", ("org.eclipse.jdt:ecj:3.40.0",))  # of Java, where only Java runs
 HAPI_FHIR = Jars(
     "hapi",
     tuple(
@@ -143,10 +144,21 @@ HAPI_FHIR = Jars(
         "org.apache.commons:commons-dbcp2",
         "org.slf4j:slf4j-simple:2.0.16",
         "org.jboss.logging:jboss-logging:3.6.1.Final",  # the one that is told lacks what is used
-        "org.eclipse.jdt:ecj:3.40.0",
     ),
     versions=f"ca.uhn.hapi.fhir:hapi-fhir:{HAPI}",
 )
+
+
+def compiled(source: Path, class_path: str) -> Path:
+    """The folder of a Java program's classes, compiled the first time. Raises Missing."""
+    mark = _digest(source.read_text() + class_path)
+
+    def compile_(at: Path) -> None:
+        command = [java(), "-XX:TieredStopAtLevel=1", "-cp", COMPILER.class_path(), ECLIPSE]
+        told = ["-17", "-nowarn", "-proc:none", "-classpath", class_path, "-d", at, source]
+        _done([*command, *map(str, told)], at)
+
+    return kept(f"{source.stem.lower()}-{mark}", compile_)
 
 
 def azurite() -> Path:
