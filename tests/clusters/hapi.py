@@ -58,8 +58,7 @@ def hapi() -> AbstractContextManager[Hapi]:
 
 def _start(daemons: Daemons) -> Hapi:
     port, judges = free_ports(2)
-    paths = ":".join(map(str, _jars()))
-    paths = f"{parts.compiled(SOURCE, paths)}:{paths}"
+    paths = ":".join(map(str, [parts.compiled(SOURCE, _jars()), *_jars()]))
     java = [parts.java(), "-Xmx700m", "-Xms300m", *JAVA_OPTIONS, QUIET, "-cp", paths]
     daemons.start("hapi", [*java, SOURCE.stem, str(port), str(judges)])
     daemons.await_ready(lambda: listens(judges), what="HAPI", seconds=600)  # they come last

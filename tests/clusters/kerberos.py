@@ -152,7 +152,7 @@ def _start_keys(daemons: Daemons, port: int, krb5: Path, keytab: Path) -> None:
 def _make_zones(made: Kerberos, java: list[str]) -> None:
     """Make a key, and the folders in which each file is encrypted with one of its own."""
     *options, class_path = java
-    compiled = parts.compiled(ZONES_MAKER, parts.DAEMONS.class_path())
+    compiled = parts.compiled(ZONES_MAKER, sorted(parts.DAEMONS.folder().glob("*.jar")))
     keytab = made.daemons.folder / f"{OWNER}.keytab"
     command = [*options, f"{compiled}:{class_path}", ZONES_MAKER.stem, OWNER, keytab, ZONE_KEY]
     done = subprocess.run([*map(str, command), *ZONES], capture_output=True, text=True)

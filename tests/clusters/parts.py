@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,13 +149,14 @@ HAPI_FHIR = Jars(
 )
 
 
-def compiled(source: Path, class_path: str) -> Path:
+def compiled(source: Path, jars: Sequence[Path]) -> Path:
     """The folder of a Java program's classes, compiled the first time. Raises Missing."""
-    mark = _digest(source.read_text() + class_path)
+    paths = ":".join(map(str, jars))
+    mark = _digest(source.read_text() + paths)
 
     def compile_(at: Path) -> None:
         command = [java(), "-XX:TieredStopAtLevel=1", "-cp", COMPILER.class_path(), ECLIPSE]
-        told = ["-17", "-nowarn", "-proc:none", "-classpath", class_path, "-d", at, source]
+        told = ["-17", "-nowarn", "-proc:none", "-classpath", paths, "-d", at, source]
         _done([*command, *map(str, told)], at)
 
     return kept(f"{source.stem.lower()}-{mark}", compile_)
