@@ -41,7 +41,7 @@ LAYERS = [  # from the ground up; a room imports its own layer's rooms or those 
     {"outputs"},
     {"run"},
     {"platforms"},
-    {"doctor", "tasks", "sending", "watching", "cli"},
+    {"doctor", "tasks", "sending", "validating", "watching", "cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

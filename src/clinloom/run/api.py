@@ -187,6 +187,15 @@ def recalibrate(
     return update.recalibrate(os.fspath(bundle), **told, **asked)
 
 
+def validate_external(
+    bundle: str | os.PathLike[str], *, out: str | os.PathLike[str], **asked: Any
+) -> dict[str, Any]:
+    """Judge a bundle on other patients: see :func:`clinloom.run.external.validate_external`."""
+    from clinloom.run import external
+
+    return external.validate_external(os.fspath(bundle), out=os.fspath(out), **asked)
+
+
 def stream(
     bundle: str | os.PathLike[str], *, out: str | os.PathLike[str], **asked: Any
 ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.deploy.scorer import Scorer
-from clinloom.evaluate import cells, drift, fitness, watch
+from clinloom.evaluate import casemix, cells, drift, fitness, watch
 from clinloom.evaluate.cells import Cells, Kept
 from clinloom.evaluate.fitness import UNKNOWN, Estimate
 from clinloom.evaluate.watch import FEW, Reference, Rows, Seen
@@ -111,7 +111,8 @@ def reference(
         out.put("reference", "reference.json", json.dumps(made.plain()))
 
     inputs = train.keys(work, models, "acquire", "features")
-    return work.step("reference", do, options=[selected], inputs=inputs)
+    options = [selected, casemix.NUMBERS]
+    return work.step("reference", do, options=options, inputs=inputs)
 
 
 def _split(dataset: pa.Table, part: str) -> tuple[pa.Table, Floats, npt.NDArray[np.int64]]:
@@ -211,6 +212,7 @@ def held_out(risk: Cells, found: Mapping[str, pa.Table], groups: Sequence[Group]
         "flagged": _flagged(whole),
         "whole": _estimate(whole, spread),
         "groups": {group.name: _estimate(one, spread) for group, one in _showable(known)},
+        "mix": casemix.told(whole.risks) if whole.told else {},
     }
 
 

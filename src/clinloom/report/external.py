@@ -1,0 +1,422 @@
+"""The page of an external validation: the model on other patients, beside where it was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clinloom.report import disclosure, names, page, template
+from clinloom.report.charts import forest
+from clinloom.report.figures import FEW, MINUS, NONE, count, interval, number, percent
+from clinloom.report.words import GLOSSARY, METRICS, TRUSTED
+
+Record = Mapping[str, Any]
+TOO_FEW = "too few to judge a model by"
+LARGE = 0.1  # standardised differences from which patients are said to differ (Austin, 2009)
+THERE, HERE = "Where it was learned", "Here"
+KINDS = {
+    "intercept": "Level",
+    "intercept and slope": "Level and spread",
+    "chosen": "As the test chooses",
+}
+CASE_MIX = {
+    "observed": ("Share with the outcome", "percent"),
+    "predicted": ("Mean predicted risk", "percent"),
+    "observed_expected": ("O:E ratio", ""),
+    "odds_mean": ("Linear predictor, mean", ""),
+    "odds_sd": ("Linear predictor, standard deviation", ""),
+    "expected_auroc": ("AUROC if the risks were right", ""),
+}
+WORDS = {
+    "AUROC if the risks were right": "The model-based concordance: the AUROC that these patients"
+    " would give the model if each risk were the chance of its outcome. It falls where patients are"
+    " more alike, whatever the model. (van Klaveren et al., Stat Med 2016)",
+    "Case mix": "Who the patients are. Where they are more alike than those whom the model was"
+    " learned from, no model tells them apart as well.",
+    "Cross-fitting": "Patients are divided in five; the risks of each fifth are changed by what the"
+    " other four ask for, so that nobody's outcome judges what was learned from it.",
+    "Difference": "Here less where it was learned. Its interval is made of both intervals (method"
+    " of variance estimates recovery: Zou and Donner, Stat Med 2008).",
+    "Linear predictor": "The log odds of the predicted risk. Its mean tells how ill patients seem"
+    " to the model, its standard deviation how unlike one another. (Debray et al., J Clin Epidemiol"
+    " 2015)",
+    "O:E ratio": "Outcomes that came, for each that was expected of the risks: 1 is ideal, below 1"
+    " risks are too high, above 1 too low.",
+    "Test patients": "Here all patients of the cohort: none of them taught the model.",
+    "Standardised difference": "How far a characteristic lies from the training patients', in"
+    " standard deviations, of ranks among theirs, so that a few extreme values weigh little (of a"
+    " share it is the usual one). Beyond 0.1 patients are said to differ. (Austin, Stat Med 2009)",
+}
+LEFT_OUT = ("Fold",)  # words that this page does not use
+
+
+def render(record: Record) -> str:
+    """The page of an external validation (what ``run.external`` gathers), as HTML text."""
+    return template("external.html.j2").render(view(record))
+
+
+def view(record: Record) -> dict[str, Any]:
+    """What the template shows; every text and number ready, charts drawn."""
+    base = page.view(_as_run(record))
+    panel = base["panels"][0] if record["curves"] else None
+    displays = record["displays"]
+    return {
+        **{name: base[name] for name in ("description", "created", "warnings", "flow", "unit")},
+        **{name: base[name] for name in ("sources", "ledger", "rejected", "pictures")},
+        "title": record["study"]["title"],
+        "tiles": _tiles(record, base["split"]),
+        "sentences": [*_sentences(record), *base["sentences"]],
+        "forest": _forest(record),
+        "groups": _groups(record),
+        "recalibrated": "chosen" in _judged(record),
+        "charts": panel["charts"] if panel else [],
+        "casemix": [_mixed(name, one) for name, one in record["casemix"].items()],
+        "differing": len(_differing(record)),
+        "characteristics": _characteristics(record, displays),
+        "leaning": _leaning(record["leaning"], displays),
+        "codes": _codes(record["codes"], displays),
+        "recalibration": _recalibration(record),
+        "facts": [
+            ("Bundle", record["bundle"][:12]),
+            ("Model", _titled(record["model"])),
+            ("Threshold", percent(record["threshold"])),
+            *base["run"]["facts"],
+        ],
+        "glossary": dict(sorted({**_words(), **WORDS}.items())),
+    }
+
+
+def public(record: Record) -> dict[str, Any]:
+    """What may leave as JSON: the numbers of the page, small counts hidden as there."""
+    base = page.view(_as_run(record))
+    split, hidden = record["split"]["test"], ("curves", "displays", "ledger", "rejected", "split")
+    kept = {name: part for name, part in record.items() if name not in hidden}
+    return {
+        **kept,
+        "flow": base["flow"],
+        "sources": base["sources"],
+        "patients": split["subjects"],
+        "moments": split["rows"],
+        "outcomes": split["positive"] if base["split"]["together"] else None,
+    }
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """What a person should know first, and asks first."""
+    auroc = record["metrics"]["auroc"]
+    told = {
+        **({"warnings": list(record["warnings"])} if record["warnings"] else {}),
+        "patients": record["split"]["test"]["subjects"],
+        "auroc": _said(auroc["here"]),
+        "was": _said(auroc["there"]),
+        "expected": _said(record["casemix"]["expected_auroc"]["here"]),
+        "o_to_e": _said(record["casemix"]["observed_expected"]["here"], 2),
+        "slope": _said(record["metrics"]["calibration_slope"]["here"], 2),
+        "absent": f"{percent(record['leaning']['absent_weight'])} of the model's weight",
+    }
+    if record["recalibration"]:
+        told["asked"] = _verdict(record["recalibration"])
+        told |= {k: v for k, v in record["recalibration"].items() if k == "bundle"}
+    return told
+
+
+def _said(found: Record, digits: int = 3) -> str:
+    between = interval(found, digits)
+    value = number(found["value"], digits) if found["value"] is not None else "not told"
+    return f"{value} ({between})" if between else value
+
+
+def _as_run(record: Record) -> dict[str, Any]:
+    """The record as that of a run whose one model is judged on the patients here."""
+    shared = ("study", "created", "versions", "split", "flow", "sources", "rejected", "ledger")
+    tests = {"here": {name: one["here"] for name, one in record["metrics"].items()}}
+    if "chosen" in (judged := _judged(record)):
+        tests["chosen"] = judged["chosen"]
+    models = {
+        name: {
+            "title": {"here": HERE}.get(name, "Recalibrated"),
+            "test": test,
+            "curves": record["curves"].get(name, {}),
+            "threshold": record["threshold"],
+        }
+        for name, test in tests.items()
+    }
+    return {
+        **{name: record[name] for name in (*shared, "warnings", "displays")},
+        "models": models,
+        "selected": "here",
+    }
+
+
+def _judged(record: Record) -> Record:
+    """The metrics of the risks recalibrated, by kind; none where they were not."""
+    judged: Record = (record["recalibration"] or {}).get("judged", {})
+    return judged
+
+
+def _titled(model: str) -> str:
+    """A model's name in words."""
+    return model.replace("_", " ").capitalize()
+
+
+def _words() -> dict[str, str]:
+    return {word: said for word, said in GLOSSARY.items() if word not in LEFT_OUT}
+
+
+def _tile(label: str, value: str, *notes: str) -> dict[str, Any]:
+    return {"label": label, "value": value, "notes": [note for note in notes if note]}
+
+
+def _tiles(record: Record, split: Record) -> list[dict[str, Any]]:
+    total, mix, auroc = split["total"], record["casemix"], record["metrics"]["auroc"]
+    slope = record["metrics"]["calibration_slope"]
+    moments = f"{count(total['rows'])} prediction moments" if split["several"] else ""
+    return [
+        _tile("Patients here", count(total["subjects"]), moments),
+        _tile(
+            "With the outcome",
+            percent(mix["observed"]["here"]["value"]) if split["together"] else disclosure.HIDDEN,
+            f"{percent(mix['observed']['there'])} where it was learned",
+        ),
+        _tile("AUROC", number(auroc["here"]["value"]), interval(auroc["here"]), _was(auroc)),
+        _tile(
+            "O:E ratio",
+            number(mix["observed_expected"]["here"]["value"], 2),
+            interval(mix["observed_expected"]["here"], 2),
+            "1 is ideal",
+        ),
+        _tile(
+            "Calibration slope",
+            number(slope["here"]["value"], 2),
+            interval(slope["here"], 2),
+            _was(slope, 2),
+        ),
+    ]
+
+
+def _was(found: Record, digits: int = 3) -> str:
+    return f"{number(found['there']['value'], digits)} where it was learned"
+
+
+def _sentences(record: Record) -> Iterator[str]:
+    """What the numbers beside one another mean, in plain words."""
+    auroc, mix = record["metrics"]["auroc"], record["casemix"]
+    here, there, change = (auroc[name] for name in ("here", "there", "difference"))
+    if here["value"] is None:
+        yield f"Fewer than {FEW} patients here have, or have not, the outcome: {TOO_FEW}."
+    if change["value"] is not None and change["low"] is not None:
+        if change["high"] < 0:
+            said = "The model tells these patients apart less well than those where it was learned"
+        elif change["low"] > 0:
+            said = "The model tells these patients apart better than those where it was learned"
+        else:
+            said = (
+                "The model may well tell these patients apart as it did those where it was learned"
+            )
+        yield f"{said} (AUROC {number(here['value'])} here, {number(there['value'])} there)."
+    expected, was = mix["expected_auroc"]["here"]["value"], there["value"]
+    if expected is not None and was is not None and here["value"] is not None:
+        yield (
+            f"If its risks were right, these patients would give it {number(expected)}: what lies"
+            f" between that and {number(was)} ({_signed(expected - was)}) is who the patients are,"
+            f" what lies between that and {number(here['value'])}"
+            f" ({_signed(here['value'] - expected)}) is the model."
+        )
+    differing, shown = len(_differing(record)), record["characteristics"]
+    if shown:
+        yield (
+            f"{differing} of the {len(shown)} characteristics on which it leans most differ"
+            f" by more than {LARGE} standard deviations."
+        )
+    absent = record["leaning"]
+    if absent["absent"]:
+        yield (
+            f"Of its {count(absent['codes'])} codes {count(absent['absent'])} are absent here, with"
+            f" {percent(absent['absent_weight'])} of its weight (fewer than 5 patients have them)."
+        )
+    if record["recalibration"]:
+        yield _verdict(record["recalibration"]) + "."
+
+
+def _signed(value: float) -> str:
+    text = number(value)
+    return text if text.startswith(MINUS) else f"+{text}"
+
+
+def _verdict(found: Record) -> str:
+    """What the outcomes here ask to change."""
+    if "refused" in found:
+        return f"No recalibration: {found['refused']}"
+    level, spread = number(found["intercept"], 2), number(found["slope"], 2)
+    return {
+        "none": "These outcomes ask for no recalibration",
+        "intercept": f"These outcomes ask to move the risks' level by {level} logits",
+        "intercept and slope": "These outcomes ask to change the risks' level and spread"
+        f" (intercept {level}, slope {spread})",
+    }[found["method"]]
+
+
+def _forest(record: Record) -> Any:
+    auroc = record["metrics"]["auroc"]
+    expected = record["casemix"]["expected_auroc"]["here"]
+    rows = [
+        (THERE, auroc["there"], False),
+        ("Expected here, if the risks were right", expected, False),
+        (HERE, auroc["here"], True),
+    ]
+    return forest([row for row in rows if row[1].get("value") is not None], measure="AUROC")
+
+
+def _groups(record: Record) -> list[dict[str, Any]]:
+    """Every metric there and here, how far it differs, and that of the risks recalibrated."""
+    chosen = _judged(record).get("chosen", {})
+    return [
+        {
+            "name": group,
+            "rows": [
+                {
+                    "said": said,
+                    "cells": [
+                        *(_cell(record["metrics"][key][part]) for part in PARTS),
+                        *([_cell(chosen[key])] if key in chosen else []),
+                    ],
+                }
+                for key, said in metrics.items()
+                if key in record["metrics"]
+            ],
+        }
+        for group, metrics in METRICS.items()
+    ]
+
+
+PARTS = ("there", "here", "difference")
+
+
+def _cell(found: Record | None) -> dict[str, str]:
+    found = found or {}
+    return {"value": number(found.get("value")), "interval": interval(found)}
+
+
+def _mixed(name: str, one: Record) -> dict[str, str]:
+    title, kind = CASE_MIX[name]
+    here = one["here"]
+    if kind == "percent":
+        low, high = here["low"], here["high"]
+        between = f"{percent(low)}{NONE}{percent(high)}" if low is not None else ""
+        told, was = percent(here["value"]), percent(one["there"])
+    else:
+        told, was, between = number(here["value"]), number(one["there"]), interval(here)
+    return {"name": title, "there": was, "here": told, "interval": between}
+
+
+def _differing(record: Record) -> list[Record]:
+    return [
+        row
+        for row in record["characteristics"]
+        if row["difference"] is not None and abs(row["difference"]) > LARGE
+    ]
+
+
+def _characteristics(record: Record, displays: names.Displays) -> list[dict[str, Any]]:
+    rows = record["characteristics"]
+    said = names.features([row["feature"] for row in rows], displays)
+    return [
+        {
+            "name": name,
+            "there": _quartiles(row["there"], row["here"]),
+            "here": row["here"] or "none known",
+            "difference": number(row["difference"], 2),
+            "large": row["difference"] is not None and abs(row["difference"]) > LARGE,
+            "missing_there": percent(row["missing_there"], 0),
+            "missing_here": row["missing_here"] or "100%",
+        }
+        for name, row in zip(said, rows, strict=True)
+    ]
+
+
+def _quartiles(found: Record | None, here: str | None) -> str:
+    """The training patients': median (Q1–Q3), or the share above the one edge that is known."""
+    if found is None:
+        return NONE
+    if "share" in found:
+        share = percent(found["share"])
+        plain = not found["above"] and (here is None or here.endswith("%)") or here.startswith("<"))
+        return (
+            share if plain else f"{share} above {number(found['above'], _digits([found['above']]))}"
+        )
+    digits = _digits([value for _, value in found["quartiles"]])
+    median, low, high = (SIDES[side] + number(v, digits) for side, v in found["quartiles"])
+    between = NONE if low[0].isdigit() and high[0].isdigit() else " to "
+    return f"{median} ({low}{between}{high})"
+
+
+SIDES = {"<=": "≤\N{NO-BREAK SPACE}", ">": ">\N{NO-BREAK SPACE}", "": ""}
+
+
+def _digits(values: list[float]) -> int:
+    """How many decimals suit numbers that are shown together."""
+    most = max(map(abs, values))
+    if all(value == round(value) for value in values) or most >= 200:
+        return 0
+    return 1 if most >= 10 else 2 if most >= 0.1 else 4
+
+
+def _leaning(found: Record, displays: names.Displays) -> dict[str, Any]:
+    listed = [
+        (names.code(row["code"], displays), percent(row["weight"])) for row in found["absent_codes"]
+    ]
+    return {
+        "codes": count(found["codes"]),
+        "absent": count(found["absent"]),
+        "weight": percent(found["absent_weight"]),
+        "listed": listed,
+        "more": found["absent"] - len(listed),
+        "missing_there": percent(found["missing_there"]),
+        "missing_here": percent(found["missing_here"]),
+    }
+
+
+def _codes(found: Record, displays: names.Displays) -> dict[str, Any]:
+    new = [(names.code(r["code"], displays), count(r["patients"])) for r in found["new_codes"]]
+    units = [
+        (names.code(row["code"], displays), row["unit"] or "no unit", count(row["patients"]))
+        for row in found["units"]
+    ]
+    return {
+        "units": units,
+        "new": count(found["new"]),
+        "listed": new,
+        "more": found["new"] - len(new),
+    }
+
+
+def _recalibration(record: Record) -> dict[str, Any] | None:
+    """The calibration as it is, and as others' outcomes would have it."""
+    found = record["recalibration"]
+    if not found or "refused" in found:
+        return {"verdict": _verdict(found), "rows": [], "bundle": None} if found else None
+    judged = _judged(record)
+    kinds = [kind for kind in KINDS if kind in judged]
+    return {
+        "verdict": _verdict(found),
+        "columns": ["As it is", *(KINDS[kind] for kind in kinds)],
+        "rows": [
+            {
+                "said": said,
+                "cells": [_cell(one["here"]), *(_cell(judged[kind][key]) for kind in kinds)],
+            }
+            for key, said in METRICS[TRUSTED].items()
+            if (one := record["metrics"].get(key))
+        ],
+        "any": _p(found["any_change_p"]),
+        "slope": _p(found["slope_change_p"]),
+        "changes": [
+            (KINDS[kind], number(one["intercept"], 2), number(one["slope"], 2))
+            for kind, one in found["changes"].items()
+        ],
+        "bundle": found.get("bundle"),
+    }
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else number(value)

@@ -1,0 +1,187 @@
+"""A bundle made by hand and patients from elsewhere, judged without Spark: tasks run in-process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from clinloom import evaluate, files, plugins
+from clinloom import study as studies
+from clinloom.deploy import bundle as bundles
+from clinloom.deploy.bundle import Bundle
+from clinloom.deploy.scorer import Scorer
+from clinloom.evaluate import cells, fitness
+from clinloom.evaluate.cells import Cells
+from clinloom.features import Feature
+from clinloom.learn.preparation import learn
+from clinloom.learn.risks import Risks
+from clinloom.learn.sketch import Sketch
+from clinloom.run import elsewhere, external, reference
+from clinloom.run.work import Work
+from clinloom.spark import sums, workers
+from clinloom.store import Part
+from clinloom.tables import (
+    ACQUIRED,
+    COUNTS,
+    DATASET,
+    DISPLAYS,
+    EVENTS,
+    EXTENT,
+    LEDGER,
+    SEEN,
+    UNITS,
+    conform,
+)
+
+STUDY = """
+name: outside
+title: Something within 30 days
+sources: {lab: {type: table, path: lab, patient: pid, time: {static: true}, code: {column: what}}}
+cohort:
+  index: {at: VISIT, plus: 1h, which: every}
+  outcome: {codes: OUTCOME, within: 30d}
+  washout: none
+  time_at_risk: {follow_up: assumed}
+features: {measurements: {codes: "LAB//*", statistics: [last], windows: [all]}}
+models: [logistic_regression]
+evaluate: {bootstrap: 60}
+"""
+LABS = 4
+LISTED = [Feature.named(f"measurements|LAB//{n}|last|all", modality="records") for n in range(LABS)]
+WEIGHTS = np.array([1.2, 0.8, 0.0, 0.4])
+DAY = 86_400_000_000
+BEGIN = 1_700_000_000_000_000
+
+
+def drawn(rows: int, *, seed: int, shift: float = 0.0, spread: float = 1.0, slope: float = 1.0,
+          level: float = -1.0, each: int = 1) -> dict[str, np.ndarray]:  # fmt: skip
+    """Rows (n, LABS) with outcomes, ``each`` a patient; ``level`` and ``slope`` of the truth."""
+    rng = np.random.default_rng(seed)
+    x = shift + spread * rng.normal(size=(rows, LABS))
+    odds = level + slope * (x @ WEIGHTS)
+    fate = np.repeat(rng.random(rows // each), each)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    outcome = fate < 1 / (1 + np.exp(-odds))
+    return {"subject": np.repeat(np.arange(rows // each) + 1, each), "x": x, "outcome": outcome}
+
+
+def publish(folder: Path, *, seed: int = 0, codes: dict[str, list[str]] | None = None) -> Bundle:
+    """A bundle of the model that is right for ``drawn``'s defaults."""
+    made, held = drawn(4000, seed=seed), drawn(2000, seed=seed + 1)
+    statistics = learn(made["x"], lower=0.001, upper=0.999)
+    arrays = {"coefficients": np.zeros(statistics.width), "intercept": np.zeros(1)}
+    scale = statistics.scale[:LABS] if hasattr(statistics, "scale") else np.ones(LABS)
+    arrays["coefficients"][:LABS] = WEIGHTS * scale
+    arrays["intercept"][:] = -1.0
+    scorer = Scorer("logistic_regression", statistics, arrays, 1.0, 0.0, 0.5)
+    parts = [_dataset(made, "train", 0), _dataset(held, "test", 10_000)]
+    study = studies.parse(yaml.safe_load(STUDY), rooms=plugins, base=str(folder.parent))
+    asked = {"threshold": 0.5, "replicates": 60}
+    test = evaluate.evaluate(held["outcome"], scorer.score(held["x"]), held["subject"], **asked)
+    bundles.publish(
+        files.address(folder),
+        scorer=scorer,
+        study=study.portable(),
+        features=LISTED,
+        evidence={"evidence": {"test": test}},
+        check=lambda: None,
+        reference=json.dumps(_reference(pa.concat_tables(parts), scorer, codes or {}).plain()),
+    )
+    return Bundle.load(files.address(folder))
+
+
+def _dataset(made: dict[str, np.ndarray], split: str, first: int) -> pa.Table:
+    rows = len(made["outcome"])
+    at = pa.array(np.full(rows, BEGIN), pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    told = {
+        "subject_id": made["subject"] + first,
+        "prediction_time": at,
+        "boolean_value": made["outcome"],
+        "split": [split] * rows,
+        "values": list(made["x"]),
+    }
+    return conform(pa.table(told), DATASET)
+
+
+def _reference(dataset: pa.Table, scorer: Scorer, codes: dict[str, list[str]]) -> Any:
+    """As ``run.reference`` makes it, without its workers."""
+    first = reference._first(dataset, scorer=scorer)
+    cut, risk = (Cells.of(Sketch.read(first[name])) for name in ("sketch", "risk"))
+    off = fitness.estimate(Risks.read(first["groups"])).intercept
+    second = reference._second(dataset, scorer=scorer, cut=cut, risk=risk, intercept=off, groups=[])
+    known = {f"LAB//{n}": [""] for n in range(LABS)} | codes
+    rows = [
+        {"code": code, "unit": unit, "patients": 50}
+        for code, units in known.items()
+        for unit in (None, *units)
+    ]
+    return reference._told(LISTED, cut, risk, second, [], SEEN.rows(rows))
+
+
+def events(made: dict[str, np.ndarray], *, without: tuple[int, ...] = ()) -> pa.Table:
+    """EVENTS of rows: a visit, what was measured at it, and what came; visits 100 days apart."""
+    rows = []
+    seen: dict[int, int] = {}
+    for subject, x, outcome in zip(made["subject"], made["x"], made["outcome"], strict=True):
+        number = seen[subject] = seen.get(subject, -1) + 1
+        at = BEGIN + 100 * DAY * number
+        one = [("VISIT", at, None)]
+        one += [
+            (f"LAB//{n}", at, float(v))
+            for n, v in enumerate(x)
+            if np.isfinite(v) and n not in without
+        ]
+        one += [("OUTCOME", at + 10 * DAY, None)] * bool(outcome)
+        rows += [(int(subject), time, code, value) for code, time, value in one]
+    subject, time, code, value = zip(*rows, strict=True)
+    at = pa.array(time, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    told = {"subject_id": subject, "time": at, "code": code, "numeric_value": value}
+    told = {k: v if isinstance(v, pa.Array) else pa.array(v) for k, v in told.items()}
+    told["source"] = pa.array(["lab"] * len(rows))
+    return conform(pa.table(told), EVENTS)
+
+
+def alone(monkeypatch: Any, given: pa.Table) -> None:
+    """Have validations take these events, and their tasks run in this process, without a JVM."""
+
+    def tasks(spark, count, work, *, out=None, merges=None):
+        found: dict[str, list[pa.Table]] = {}
+        for number in range(count):
+            for batch in work(number):
+                for row in batch.to_pylist():
+                    if row["sum"] is not None:
+                        found.setdefault(row["name"], []).append(sums.unpacked(row["sum"]))
+                    else:
+                        out.took(row["name"], [Part(*json.loads(row["told"]))])
+        return {name: merges[name](tables) for name, tables in found.items()}
+
+    def cleaned(work: Work, bundle: Bundle, target: files.Address):
+        last = EXTENT.rows([{"last": given.column("time").combine_chunks()[-1].as_py()}])
+        count = COUNTS.rows([{"table": "events", "source": "lab", "rows": given.num_rows}])
+
+        def do(out) -> None:
+            out.write(EVENTS, given)
+            out.write(ACQUIRED, conform(given, ACQUIRED))
+            for table, rows in ((EXTENT, last), (UNITS, UNITS.empty), (LEDGER, LEDGER.empty),
+                                (DISPLAYS, DISPLAYS.empty)):  # fmt: skip
+                out.write(table, rows)
+
+        made = work.step("clean", do)
+        return made, made, count.to_pylist()
+
+    monkeypatch.setattr(workers, "tasks", tasks)
+    monkeypatch.setattr(elsewhere, "cores", lambda spark: 2)
+    monkeypatch.setattr(external.scoring, "cleaned", cleaned)
+    monkeypatch.setattr(Work, "spark", None)
+
+
+def counts(values: np.ndarray, cut: Cells) -> np.ndarray:
+    """The rows (f, 11) of values (n, f) by cell."""
+    subject = np.arange(len(values))
+    found = cut.counts(values, np.zeros(len(values), np.int64), subject)
+    return cells.dense(found, [0], values.shape[1])[0][0]
