@@ -20,13 +20,14 @@ KINDS = {
     "chosen": "As the test chooses",
 }
 CASE_MIX = {
-    "observed": ("Share with the outcome", "percent"),
-    "predicted": ("Mean predicted risk", "percent"),
-    "observed_expected": ("O:E ratio", ""),
-    "odds_mean": ("Linear predictor, mean", ""),
-    "odds_sd": ("Linear predictor, standard deviation", ""),
-    "expected_auroc": ("AUROC if the risks were right", ""),
+    "observed": ("Share with the outcome", "Prevalence"),
+    "predicted": ("Mean predicted risk", "Calibration"),
+    "observed_expected": ("O:E ratio", "O:E ratio"),
+    "odds_mean": ("Linear predictor, mean", "Linear predictor"),
+    "odds_sd": ("Linear predictor, standard deviation", "Linear predictor"),
+    "expected_auroc": ("AUROC if the risks were right", "AUROC if the risks were right"),
 }
+SHARES = ("observed", "predicted")
 WORDS = {
     "AUROC if the risks were right": "The model-based concordance: the AUROC that these patients"
     " would give the model if each risk were the chance of its outcome. It falls where patients are"
@@ -47,7 +48,7 @@ WORDS = {
     " standard deviations, of ranks among theirs, so that a few extreme values weigh little (of a"
     " share it is the usual one). Beyond 0.1 patients are said to differ. (Austin, Stat Med 2009)",
 }
-LEFT_OUT = ("Fold",)  # words that this page does not use
+LEFT_OUT = ("Fold", "Leakage")  # words that this page does not use
 
 
 def render(record: Record) -> str:
@@ -298,15 +299,15 @@ def _cell(found: Record | None) -> dict[str, str]:
 
 
 def _mixed(name: str, one: Record) -> dict[str, str]:
-    title, kind = CASE_MIX[name]
+    title, word = CASE_MIX[name]
     here = one["here"]
-    if kind == "percent":
+    if name in SHARES:
         low, high = here["low"], here["high"]
         between = f"{percent(low)}{NONE}{percent(high)}" if low is not None else ""
         told, was = percent(here["value"]), percent(one["there"])
     else:
         told, was, between = number(here["value"]), number(one["there"]), interval(here)
-    return {"name": title, "there": was, "here": told, "interval": between}
+    return {"name": title, "word": word, "there": was, "here": told, "interval": between}
 
 
 def _differing(record: Record) -> list[Record]:
