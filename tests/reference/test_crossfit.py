@@ -12,7 +12,7 @@ from clinloom.learn import calibration
 from clinloom.learn.risks import Risks
 from clinloom.run import crossfit
 from clinloom.run.crossfit import FOLDS, KINDS
-from clinloom.tables import RISKS, matrix
+from clinloom.tables import matrix
 
 sm = pytest.importorskip("statsmodels.api")
 RNG = np.random.default_rng(8)
@@ -32,8 +32,7 @@ def folded(subject, label, risk, seed=3):
 
 
 def table(subject, label, risk) -> pa.Table:
-    rows = {"subject_id": subject, "boolean_value": label, "values": list(risk[:, None])}
-    return pa.table(rows, schema=RISKS.arrow)
+    return crossfit.table(subject, label, risk[:, None], np.zeros(len(risk), np.int64))
 
 
 def test_each_fold_is_changed_by_what_all_others_ask_for():
@@ -41,7 +40,7 @@ def test_each_fold_is_changed_by_what_all_others_ask_for():
     fold, folds = folded(subject, label, risk)
     sets = crossfit.others(folds)
     changes = crossfit.learned(sets, [1.0] * len(sets))
-    made = crossfit.refitted(table(subject, label, risk), changes=changes, seed=3)["risks"]
+    made = crossfit.refitted(table(subject, label, risk), changes=changes, seed=3)["refitted"]
     told = matrix(made)
     assert (told[:, 0] == risk).all() and made.column("subject_id").to_pylist() == list(subject)
     for at in range(FOLDS):

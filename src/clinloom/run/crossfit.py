@@ -18,11 +18,22 @@ import pyarrow as pa
 from clinloom import hashing
 from clinloom.evaluate.update import Update, fullest, shift, update
 from clinloom.learn.risks import Risks
-from clinloom.tables import RISKS, matrix
+from clinloom.tables import INDEX, Column, Table, matrix
 
 FOLDS = 5
 SALT = 1_000_003  # of the folds' hash, so that no bootstrap draws by the same
 LEVEL = 0.05  # of the tests that the model as it is, and its slope, fit
+SCORED = Table(
+    "scored",
+    "the moments of an external validation: what the bootstrap draws from",
+    (
+        INDEX.columns[0],
+        Column("boolean_value", pa.bool_(), "the outcome in the time at risk", False),
+        Column("values", pa.list_(pa.float64()), "risks: as it is, and recalibrated", False),
+        Column("member", pa.int64(), "its subgroups, a bit each", False),
+    ),
+    ("subject_id",),
+)
 KINDS = ("intercept", "intercept and slope", "chosen")
 
 Floats = npt.NDArray[np.float64]
@@ -67,11 +78,11 @@ def learned(sets: Sequence[Risks], spreads: Sequence[float]) -> list[Changes]:
 def residuals(scored: pa.Table, *, changes: Sequence[Update], seed: int) -> Mapping[str, pa.Table]:
     """The kernel of the spread around the changes that fit best (those of :func:`others`).
 
-    ``scored``: RISKS of whole patients. The sum of each patient's residuals, squared, and the
+    ``scored``: SCORED of whole patients. The sum of each patient's residuals, squared, and the
     variance that independent rows would have, of each set.
     """
-    subject, label, risk = rows(scored)
-    fold = fold_of(subject, seed=seed)
+    subject, label, risks = rows(scored)
+    fold, risk = fold_of(subject, seed=seed), risks[:, 0]
     found = []
     for at, change in enumerate(changes):
         inside = fold != at
@@ -101,18 +112,15 @@ def spreads(found: pa.Table) -> list[float]:
 
 
 def refitted(scored: pa.Table, *, changes: Sequence[Changes], seed: int) -> dict[str, pa.Table]:
-    """The kernel: RISKS with, behind the risk as it is, those changed by what others ask for."""
-    subject, _, risk = rows(scored)
-    fold = fold_of(subject, seed=seed)
+    """The kernel: SCORED with, behind the risk as it is, those changed by what others ask for."""
+    subject, label, risks = rows(scored)
+    fold, risk = fold_of(subject, seed=seed), risks[:, 0]
     told = np.repeat(risk[:, None], 1 + len(KINDS), axis=1)
     for at, of_others in enumerate(changes[:FOLDS]):
         inside = np.flatnonzero(fold == at)
         for number, change in enumerate(of_others, 1):
             told[inside, number] = change.of(risk[inside])
-    offsets = np.arange(len(told) + 1, dtype=np.int32) * told.shape[1]
-    values = pa.ListArray.from_arrays(pa.array(offsets), pa.array(told.ravel()))
-    columns = [scored.column("subject_id"), scored.column("boolean_value"), values]
-    return {"risks": pa.table(columns, schema=RISKS.arrow)}
+    return {"refitted": table(subject, label, told, scored.column("member"))}
 
 
 def groups(folds: Sequence[Risks], changes: Sequence[Changes]) -> list[Risks]:
@@ -127,6 +135,15 @@ def groups(folds: Sequence[Risks], changes: Sequence[Changes]) -> list[Risks]:
 
 
 def rows(scored: pa.Table) -> tuple[Ints, npt.NDArray[np.bool_], Floats]:
-    """Subject, outcome and the first risk (n,) of RISKS."""
+    """Subject and outcome (n,), and risks (n, r), of SCORED."""
     label = scored.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
-    return scored.column("subject_id").to_numpy(), label, matrix(scored)[:, 0]
+    return scored.column("subject_id").to_numpy(), label, matrix(scored)
+
+
+def table(
+    subject: Ints, label: npt.NDArray[np.bool_], risks: Floats, member: Ints | pa.ChunkedArray
+) -> pa.Table:
+    """SCORED of rows: risks (n, r)."""
+    offsets = np.arange(len(risks) + 1, dtype=np.int32) * risks.shape[1]
+    values = pa.ListArray.from_arrays(pa.array(offsets), pa.array(risks.ravel()))
+    return pa.table([subject, label, values, member], schema=SCORED.arrow)

@@ -30,7 +30,7 @@ from clinloom.report import baseline
 from clinloom.run import crossfit, dataset, foreign, judge, predict
 from clinloom.run import recalibrate as recalibrating
 from clinloom.run import score as scoring
-from clinloom.run.crossfit import FOLDS, KINDS, Changes
+from clinloom.run.crossfit import FOLDS, KINDS, SCORED, Changes
 from clinloom.run.look import named
 from clinloom.run.reference import Group, held_out, members, seen, subgroups
 from clinloom.run.sums import flowed
@@ -41,14 +41,9 @@ from clinloom.spark.sums import Merge
 from clinloom.store import Pending, Stored
 from clinloom.store.stored import stream
 from clinloom.study import Cohort, Study
-from clinloom.tables import EVENTS, RISKS, Column, matrix
+from clinloom.tables import EVENTS, matrix
 
-SCORED = replace(
-    RISKS,
-    name="scored",
-    why="the moments of an external validation: what the bootstrap draws from",
-    columns=(*RISKS.columns, Column("member", pa.int64(), "its subgroups, a bit each", False)),
-)
+ROWS = 1 << 16  # moments that a worker reads at once
 COUNTED = ("rows", "subjects", "positive", "having", "lacking")
 Ints = npt.NDArray[np.int64]
 
@@ -144,9 +139,6 @@ def looked(
     label = index.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
     subject = index.column("subject_id").to_numpy()
     bits = members(values, groups) @ (np.int64(1) << np.arange(len(groups), dtype=np.int64))
-    offsets = pa.array(np.arange(len(risk) + 1, dtype=np.int32))
-    columns = [pa.array(subject), pa.array(label)]
-    columns += [pa.ListArray.from_arrays(offsets, pa.array(risk)), pa.array(bits, pa.int64())]
     fold = crossfit.fold_of(subject, seed=seed)
     starts = np.flatnonzero(np.diff(subject, prepend=-1) != 0)
     there = np.logical_or.reduceat(np.isfinite(values) & (values != 0), starts, axis=0)
@@ -154,7 +146,7 @@ def looked(
     lacking = np.logical_or.reduceat(~label, starts)
     counts = (len(risk), len(starts), label.sum(), having.sum(), lacking.sum())
     return {
-        "scored": pa.table(columns, schema=SCORED.arrow),
+        "scored": crossfit.table(subject, label, risk[:, None], bits),
         "flow": flow,
         "counted": pa.table({name: [int(n)] for name, n in zip(COUNTED, counts, strict=True)}),
         "groups": pa.concat_tables(
@@ -277,13 +269,13 @@ def judgement(
 
 
 def _refitted(work: Work, found: Found, kernel: Any) -> Stored:
-    """RISKS with those that the calibrations of others would give."""
+    """SCORED with the risks that the calibrations of others would give."""
 
     def do(out: Pending) -> None:
         inputs = {"scored": (found.scored, SCORED)}
-        workers.by_patient(work.spark, inputs, kernel, out=out, tables={"risks": RISKS})
+        workers.by_patient(work.spark, inputs, kernel, out=out, tables={"refitted": SCORED})
 
-    return work.step("recalibrate", do, inputs={"score": work.keys["score"]})["risks"]
+    return work.step("recalibrate", do, inputs={"score": work.keys["score"]})["refitted"]
 
 
 def _replicated(
@@ -300,14 +292,13 @@ def _replicated(
         blocks=blocks,
         seed=work.study.seed,
     )
-    merges = {"drawn": pa.concat_tables, "mix": pa.concat_tables}
-    made = workers.tasks(work.spark, len(blocks), kernel, merges=merges)
-    drawn = matrix(made["drawn"].sort_by([("model", "ascending"), ("replicate", "ascending")]))
-    mix = matrix(made["mix"].sort_by("replicate"))
+    made = workers.tasks(work.spark, len(blocks), kernel, merges={"drawn": pa.concat_tables})
+    rows = made["drawn"].sort_by("replicate")
+    drawn = matrix(rows).reshape(rows.num_rows, len(judged), -1)
     return [
-        evaluation.told(one, confidence=asked.confidence)
-        for one in drawn.reshape(len(judged), -1, drawn.shape[1])
-    ], casemix.intervals(mix, confidence=asked.confidence)
+        evaluation.told(drawn[:, number], confidence=asked.confidence)
+        for number in range(len(judged))
+    ], casemix.intervals(matrix(rows, "mix"), confidence=asked.confidence)
 
 
 def replicates(
@@ -318,19 +309,20 @@ def replicates(
     blocks: Sequence[range],
     seed: int,
 ) -> Iterator[pa.RecordBatch]:
-    """The replicates of a block, in a worker: those of a run's judgement, and of the case mix."""
+    """The replicates of a block, in a worker: every model's metrics, and the case mix."""
     block = blocks[number]
-    yield from judge.replicates(number, files=files, judged=judged, blocks=blocks, seed=seed)
-    found = casemix.drawn(_rows(files), judged[0].risks, block, seed=seed)
-    table = pa.table({"replicate": list(block), "values": found.tolist()})
-    yield workers.partial("mix", table)
+    metrics = evaluation.replicated(_rows(files), judged, block, seed=seed)
+    mix = casemix.drawn(_rows(files), judged[0].risks, block, seed=seed)
+    values = np.moveaxis(metrics, 1, 0).reshape(len(block), -1)
+    table = pa.table({"replicate": list(block), "values": list(values), "mix": list(mix)})
+    yield workers.partial("drawn", table)
 
 
 def _rows(files: Sequence[str]) -> Iterator[Rows]:
+    """SCORED in chunks: subject, outcome, a risk a calibration."""
     for file in files:
-        for rows in stream(file, RISKS.arrow.names, judge.ROWS, coded=False):
-            subject, label, risk = crossfit.rows(rows)
-            yield subject, label, risk[:, None]
+        for rows in stream(file, SCORED.arrow.names, ROWS, coded=False):
+            yield crossfit.rows(rows)
 
 
 def published(
@@ -353,7 +345,8 @@ def changed(
     scored: pa.Table, *, change: Update, threshold: float, cut: Cells, groups: int
 ) -> dict[str, pa.Table]:
     """The kernel: what is watched (``watch.sums``) of moments with their risks changed."""
-    subject, label, risk = crossfit.rows(scored)
+    subject, label, risks = crossfit.rows(scored)
+    risk = risks[:, 0]
     bits = scored.column("member").to_numpy()[:, None] >> np.arange(groups, dtype=np.int64) & 1
     none, known = np.zeros(len(risk), np.int64), np.ones(len(risk), bool)
     made = watch.Rows(subject, none, risk, risk >= threshold, label, known, bits.astype(bool))
