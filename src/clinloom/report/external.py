@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from clinloom.report import disclosure, names, page, template
+from clinloom.report import disclosure, names, page, template, validity
 from clinloom.report.charts import forest
-from clinloom.report.figures import FEW, MINUS, NONE, count, interval, number, percent
+from clinloom.report.figures import NONE, count, interval, number, percent
 from clinloom.report.words import GLOSSARY, METRICS, TRUSTED
 
 Record = Mapping[str, Any]
-TOO_FEW = "too few to judge a model by"
-LARGE = 0.1  # standardised differences from which patients are said to differ (Austin, 2009)
 THERE, HERE = "Where it was learned", "Here"
 KINDS = {
     "intercept": "Level",
@@ -28,26 +26,6 @@ CASE_MIX = {
     "expected_auroc": ("AUROC if the risks were right", "AUROC if the risks were right"),
 }
 SHARES = ("observed", "predicted")
-WORDS = {
-    "AUROC if the risks were right": "The model-based concordance: the AUROC that these patients"
-    " would give the model if each risk were the chance of its outcome. It falls where patients are"
-    " more alike, whatever the model. (van Klaveren et al., Stat Med 2016)",
-    "Case mix": "Who the patients are. Where they are more alike than those whom the model was"
-    " learned from, no model tells them apart as well.",
-    "Cross-fitting": "Patients are divided in five; the risks of each fifth are changed by what the"
-    " other four ask for, so that nobody's outcome judges what was learned from it.",
-    "Difference": "Here less where it was learned. Its interval is made of both intervals (method"
-    " of variance estimates recovery: Zou and Donner, Stat Med 2008).",
-    "Linear predictor": "The log odds of the predicted risk. Its mean tells how ill patients seem"
-    " to the model, its standard deviation how unlike one another. (Debray et al., J Clin Epidemiol"
-    " 2015)",
-    "O:E ratio": "Outcomes that came, for each that was expected of the risks: 1 is ideal, below 1"
-    " risks are too high, above 1 too low.",
-    "Test patients": "Here all patients of the cohort: none of them taught the model.",
-    "Standardised difference": "How far a characteristic lies from the training patients', in"
-    " standard deviations, of ranks among theirs, so that a few extreme values weigh little (of a"
-    " share it is the usual one). Beyond 0.1 patients are said to differ. (Austin, Stat Med 2009)",
-}
 LEFT_OUT = ("Fold", "Leakage")  # words that this page does not use
 
 
@@ -66,13 +44,13 @@ def view(record: Record) -> dict[str, Any]:
         **{name: base[name] for name in ("sources", "ledger", "rejected", "pictures")},
         "title": record["study"]["title"],
         "tiles": _tiles(record, base["split"]),
-        "sentences": [*_sentences(record), *base["sentences"]],
+        "sentences": [*validity.sentences(record), *base["sentences"]],
         "forest": _forest(record),
         "groups": _groups(record),
         "recalibrated": "chosen" in _judged(record),
         "charts": panel["charts"] if panel else [],
         "casemix": [_mixed(name, one) for name, one in record["casemix"].items()],
-        "differing": len(_differing(record)),
+        "differing": len(validity.differing(record)),
         "characteristics": _characteristics(record, displays),
         "leaning": _leaning(record["leaning"], displays),
         "codes": _codes(record["codes"], displays),
@@ -83,7 +61,7 @@ def view(record: Record) -> dict[str, Any]:
             ("Threshold", percent(record["threshold"])),
             *base["run"]["facts"],
         ],
-        "glossary": dict(sorted({**_words(), **WORDS}.items())),
+        "glossary": dict(sorted({**_words(), **validity.WORDS}.items())),
     }
 
 
@@ -116,7 +94,7 @@ def summary(record: Record) -> dict[str, Any]:
         "absent": f"{percent(record['leaning']['absent_weight'])} of the model's weight",
     }
     if record["recalibration"]:
-        told["asked"] = _verdict(record["recalibration"])
+        told["asked"] = validity.verdict(record["recalibration"])
         told |= {k: v for k, v in record["recalibration"].items() if k == "bundle"}
     return told
 
@@ -199,64 +177,6 @@ def _was(found: Record, digits: int = 3) -> str:
     return f"{number(found['there']['value'], digits)} where it was learned"
 
 
-def _sentences(record: Record) -> Iterator[str]:
-    """What the numbers beside one another mean, in plain words."""
-    auroc, mix = record["metrics"]["auroc"], record["casemix"]
-    here, there, change = (auroc[name] for name in ("here", "there", "difference"))
-    if here["value"] is None:
-        yield f"Fewer than {FEW} patients here have, or have not, the outcome: {TOO_FEW}."
-    if change["value"] is not None and change["low"] is not None:
-        if change["high"] < 0:
-            said = "The model tells these patients apart less well than those where it was learned"
-        elif change["low"] > 0:
-            said = "The model tells these patients apart better than those where it was learned"
-        else:
-            said = (
-                "The model may well tell these patients apart as it did those where it was learned"
-            )
-        yield f"{said} (AUROC {number(here['value'])} here, {number(there['value'])} there)."
-    expected, was = mix["expected_auroc"]["here"]["value"], there["value"]
-    if expected is not None and was is not None and here["value"] is not None:
-        yield (
-            f"If its risks were right, these patients would give it {number(expected)}: what lies"
-            f" between that and {number(was)} ({_signed(expected - was)}) is who the patients are,"
-            f" what lies between that and {number(here['value'])}"
-            f" ({_signed(here['value'] - expected)}) is the model."
-        )
-    differing, shown = len(_differing(record)), record["characteristics"]
-    if shown:
-        yield (
-            f"{differing} of the {len(shown)} characteristics on which it leans most differ"
-            f" by more than {LARGE} standard deviations."
-        )
-    absent = record["leaning"]
-    if absent["absent"]:
-        yield (
-            f"Of its {count(absent['codes'])} codes {count(absent['absent'])} are absent here, with"
-            f" {percent(absent['absent_weight'])} of its weight (fewer than 5 patients have them)."
-        )
-    if record["recalibration"]:
-        yield _verdict(record["recalibration"]) + "."
-
-
-def _signed(value: float) -> str:
-    text = number(value)
-    return text if text.startswith(MINUS) else f"+{text}"
-
-
-def _verdict(found: Record) -> str:
-    """What the outcomes here ask to change."""
-    if "refused" in found:
-        return f"No recalibration: {found['refused']}"
-    level, spread = number(found["intercept"], 2), number(found["slope"], 2)
-    return {
-        "none": "These outcomes ask for no recalibration",
-        "intercept": f"These outcomes ask to move the risks' level by {level} logits",
-        "intercept and slope": "These outcomes ask to change the risks' level and spread"
-        f" (intercept {level}, slope {spread})",
-    }[found["method"]]
-
-
 def _forest(record: Record) -> Any:
     auroc = record["metrics"]["auroc"]
     expected = record["casemix"]["expected_auroc"]["here"]
@@ -310,14 +230,6 @@ def _mixed(name: str, one: Record) -> dict[str, str]:
     return {"name": title, "word": word, "there": was, "here": told, "interval": between}
 
 
-def _differing(record: Record) -> list[Record]:
-    return [
-        row
-        for row in record["characteristics"]
-        if row["difference"] is not None and abs(row["difference"]) > LARGE
-    ]
-
-
 def _characteristics(record: Record, displays: names.Displays) -> list[dict[str, Any]]:
     rows = record["characteristics"]
     said = names.features([row["feature"] for row in rows], displays)
@@ -327,7 +239,7 @@ def _characteristics(record: Record, displays: names.Displays) -> list[dict[str,
             "there": _quartiles(row["there"], row["here"]),
             "here": row["here"] or "none known",
             "difference": number(row["difference"], 2),
-            "large": row["difference"] is not None and abs(row["difference"]) > LARGE,
+            "large": row["difference"] is not None and abs(row["difference"]) > validity.LARGE,
             "missing_there": percent(row["missing_there"], 0),
             "missing_here": row["missing_here"] or "100%",
         }
@@ -395,11 +307,11 @@ def _recalibration(record: Record) -> dict[str, Any] | None:
     """The calibration as it is, and as others' outcomes would have it."""
     found = record["recalibration"]
     if not found or "refused" in found:
-        return {"verdict": _verdict(found), "rows": [], "bundle": None} if found else None
+        return {"verdict": validity.verdict(found), "rows": [], "bundle": None} if found else None
     judged = _judged(record)
     kinds = [kind for kind in KINDS if kind in judged]
     return {
-        "verdict": _verdict(found),
+        "verdict": validity.verdict(found),
         "columns": ["As it is", *(KINDS[kind] for kind in kinds)],
         "rows": [
             {
