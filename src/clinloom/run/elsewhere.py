@@ -215,8 +215,9 @@ def recalibration(work: Work, found: Found) -> list[Changes] | str:
     spreads = [1.0] * len(sets)
     if found.counted["rows"] > found.counted["subjects"]:  # rows of a patient are alike
         kernel = partial(crossfit.residuals, changes=full, seed=work.study.seed)
-        asked = {"merges": {"spread": crossfit.spread}}
-        spreads = crossfit.spreads(_passed(work, found, "spread", kernel, **asked)["spread"])
+        merges = {"spread": crossfit.spread}
+        sums = _passed(work, found, "spread", kernel, merges=merges)
+        spreads = crossfit.spreads(sums["spread"])
     return crossfit.learned(sets, spreads)
 
 

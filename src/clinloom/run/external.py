@@ -71,7 +71,7 @@ def validate_external(
         raise UsageError("it is where the report goes", where="--bundle", mend="give another")
     loaded.reference  # noqa: B018 - a bundle that keeps none is refused before anything is read
     study = scoring.study_of(loaded.study, overrides)
-    asked = {"progress": progress, "spark": spark}
+    asked: dict[str, Any] = {"progress": progress, "spark": spark}
     with scoring.at_work("validate", loaded, study, target, **asked) as work:
         acquired, events, counts = scoring.cleaned(work, loaded, target)
         found = elsewhere.moments(work, loaded, acquired, events)
