@@ -105,6 +105,7 @@ def test_what_the_model_leans_on_and_does_not_find_is_told(bundle, other):
     by_name = {row["feature"]: row for row in told["characteristics"]}
     assert by_name["measurements|LAB//3|last|all"]["here"] is None
     assert 0.2 < by_name["measurements|LAB//0|last|all"]["difference"] < 0.6
+    assert told["chance"] == pytest.approx(1.96 * (1 / 200 + 1 / 4000) ** 0.5, abs=1e-4)
 
 
 def test_units_and_codes_that_training_did_not_see_are_told_of_five_patients(bundle):
@@ -177,8 +178,8 @@ def test_a_small_share_is_not_told_by_its_difference(bundle):
     values = np.zeros((100, 4))
     found = elsewhere.baseline.summary(values, np.arange(100) < 50, np.arange(100))
     rows = np.zeros((4, 11), np.int64)
-    for small, told in ((3, False), (30, True)):
-        rows[0, :2] = (100 - small, small)
+    for rest, small, told in ((97, 3, False), (70, 30, True), (2, 0, False)):
+        rows[0, :2] = (rest, small)
         one = foreign.characteristics(loaded, [0, 1, 2, 3], found, (rows, rows))[0]
         assert (one["difference"] is not None) == told
         assert one["there"] == {"above": 0.0, "share": 0.5}

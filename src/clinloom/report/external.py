@@ -51,6 +51,7 @@ def view(record: Record) -> dict[str, Any]:
         "charts": panel["charts"] if panel else [],
         "casemix": [_mixed(name, one) for name, one in record["casemix"].items()],
         "differing": len(validity.differing(record)),
+        "chance": number(record["chance"], 2),
         "characteristics": _characteristics(record, displays),
         "leaning": _leaning(record["leaning"], displays),
         "codes": _codes(record["codes"], displays),

@@ -44,9 +44,7 @@ def sentences(record: Record) -> Iterator[str]:
         elif change["low"] > 0:
             said = "The model tells these patients apart better than those where it was learned"
         else:
-            said = (
-                "The model may well tell these patients apart as it did those where it was learned"
-            )
+            said = "That the model tells these patients apart otherwise than those may be chance"
         yield f"{said} (AUROC {number(here['value'])} here, {number(there['value'])} there)."
     expected = mix["expected_auroc"]["here"]["value"]
     before = mix["expected_auroc"]["there"]
@@ -62,7 +60,8 @@ def sentences(record: Record) -> Iterator[str]:
     if shown:
         yield (
             f"{apart} of the {len(shown)} characteristics on which it leans most differ"
-            f" by more than {LARGE} standard deviations."
+            f" by more than {LARGE} standard deviations; of so many patients chance alone makes"
+            f" differences of up to {number(record['chance'], 2)}."
         )
     absent = record["leaning"]
     if absent["absent"]:

@@ -154,6 +154,7 @@ def _record(
         "characteristics": foreign.characteristics(
             bundle, found.shown, found.baseline, found.cells
         ),
+        "chance": foreign.chance(bundle, found.counted["subjects"]),
         "leaning": foreign.leaning(bundle, found.present, found.cells[0]),
         "codes": foreign.codes(bundle, found.codes),
         "recalibration": _asked(learned, judged["recalibrated"]),

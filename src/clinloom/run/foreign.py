@@ -58,7 +58,7 @@ def characteristics(
         counts, row = kept.counts[at], here.get(name, {})
         known = patients[at, :CELLS]
         two = np.isfinite(kept.cells.edges[at]).sum() < 2
-        few = bool(((known > 0) & (known < FEW)).any()) and two
+        few = known.sum() < FEW or (two and bool(((known > 0) & (known < FEW)).any()))
         out.append(
             {
                 "feature": name,
@@ -70,6 +70,13 @@ def characteristics(
             }
         )
     return out
+
+
+def chance(bundle: Bundle, patients: int) -> float:
+    """How far a characteristic of so many patients may differ by chance, 19 times in 20."""
+    kept = bundle.reference.features.counts
+    there = float(kept.sum(axis=1).max(initial=1)) * bundle.reference.apart
+    return round(float(1.96 * np.sqrt(1 / patients + 1 / max(there, 1.0))), 4)
 
 
 def _quartiles(edges: np.ndarray, counts: Ints) -> dict[str, Any] | None:
