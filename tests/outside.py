@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from clinloom import evaluate, files, plugins
@@ -161,7 +162,7 @@ def alone(monkeypatch: Any, given: pa.Table) -> None:
         return {name: merges[name](tables) for name, tables in found.items()}
 
     def cleaned(work: Work, bundle: Bundle, target: files.Address):
-        last = EXTENT.rows([{"last": given.column("time").combine_chunks()[-1].as_py()}])
+        last = EXTENT.rows([{"last": pc.max(given.column("time")).as_py()}])
         count = COUNTS.rows([{"table": "events", "source": "lab", "rows": given.num_rows}])
 
         def do(out) -> None:

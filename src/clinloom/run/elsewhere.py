@@ -211,7 +211,7 @@ def recalibration(work: Work, found: Found) -> list[Changes] | str:
     try:
         full = [fullest(risks) for risks in sets]
     except DataError as error:
-        return error.message
+        return f"{error.message}, in any four of the {FOLDS} folds of patients"
     spreads = [1.0] * len(sets)
     if found.counted["rows"] > found.counted["subjects"]:  # rows of a patient are alike
         kernel = partial(crossfit.residuals, changes=full, seed=work.study.seed)
