@@ -17,9 +17,10 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.errors import DataError, StoreError, UsageError
 from clinloom.evaluate import METRICS
 from clinloom.learn import calibration
+from clinloom.learn.sketch import Sketch
 from clinloom.platforms import Outcome
 from clinloom.report import external as page
-from clinloom.run import elsewhere, foreign
+from clinloom.run import foreign
 from clinloom.run.external import validate_external
 
 SHIFT = {"shift": 0.3, "spread": 0.7, "slope": 0.6, "level": -0.3}
@@ -175,14 +176,23 @@ def test_a_small_share_is_not_told_by_its_difference(bundle):
     kept = replace(known.features, cells=replace(known.features.cells, edges=edges), counts=counts)
     loaded = Bundle.load(bundle.place)
     loaded.__dict__["reference"] = replace(known, features=kept)
-    values = np.zeros((100, 4))
-    found = elsewhere.baseline.summary(values, np.arange(100) < 50, np.arange(100))
     rows = np.zeros((4, 11), np.int64)
-    for rest, small, told in ((97, 3, False), (70, 30, True), (2, 0, False)):
+    for rest, small, told, said in (
+        (97, 3, False, "<5"),
+        (70, 30, True, "30 (30.0%)"),
+        (97, 60, True, "60 (38.2%)"),
+        (2, 0, False, None),
+    ):
         rows[0, :2] = (rest, small)
+        values = np.zeros((rest + small, 4))
+        values[:small, 0] = 1.0
+        found = Sketch.of(values, np.arange(len(values)))
         one = foreign.characteristics(loaded, [0, 1, 2, 3], found, (rows, rows))[0]
         assert (one["difference"] is not None) == told
-        assert one["there"] == {"above": 0.0, "share": 0.5}
+        assert (one["there"], one["here"], one["above"]) == (0.5, said, None)
+    rows[0, :2], rows[0, 10] = (70, 30), 3  # 30% of the known would tell how few are not
+    one = foreign.characteristics(loaded, [0, 1, 2, 3], found, (rows, rows))[0]
+    assert (one["here"], one["missing_here"]) == ("30", "<5")
 
 
 @pytest.mark.parametrize(

@@ -237,29 +237,27 @@ def _characteristics(record: Record, displays: names.Displays) -> list[dict[str,
     return [
         {
             "name": name,
-            "there": _quartiles(row["there"], row["here"]),
-            "here": row["here"] or "none known",
+            "there": _typical(row["there"], row["above"]),
+            "here": _typical(row["here"], row["above"]) if row["here"] else "fewer than 5 known",
             "difference": number(row["difference"], 2),
             "large": row["difference"] is not None and abs(row["difference"]) > validity.LARGE,
             "missing_there": percent(row["missing_there"], 0),
-            "missing_here": row["missing_here"] or "100%",
+            "missing_here": row["missing_here"],
         }
         for name, row in zip(said, rows, strict=True)
     ]
 
 
-def _quartiles(found: Record | None, here: str | None) -> str:
-    """The training patients': median (Q1–Q3), or the share above the one edge that is known."""
+def _typical(found: Any, above: float | None) -> str:
+    """A median (Q1–Q3), where each quartile may be a bound; or a share, above the edge told."""
     if found is None:
         return NONE
-    if "share" in found:
-        share = percent(found["share"])
-        plain = not found["above"] and (here is None or here.endswith("%)") or here.startswith("<"))
-        return (
-            share if plain else f"{share} above {number(found['above'], _digits([found['above']]))}"
-        )
-    digits = _digits([value for _, value in found["quartiles"]])
-    median, low, high = (SIDES[side] + number(v, digits) for side, v in found["quartiles"])
+    if isinstance(found, (str, float)):
+        said = found if isinstance(found, str) else percent(found)
+        return said if above is None else f"{said} above {number(above, _digits([above]))}"
+    bounds = [one if isinstance(one, (list, tuple)) else ("", one) for one in found]
+    digits = _digits([value for _, value in bounds])
+    median, low, high = (SIDES[side] + number(value, digits) for side, value in bounds)
     between = NONE if low[0].isdigit() and high[0].isdigit() else " to "
     return f"{median} ({low}{between}{high})"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clinloom.report.baseline import ALL_BUT_FEW
+from clinloom.report.disclosure import SMALL, small
 from clinloom.report.figures import FEW, MINUS, count, number, percent
 
 Record = Mapping[str, Any]
@@ -98,3 +100,22 @@ def differing(record: Record) -> list[Record]:
         for row in record["characteristics"]
         if row["difference"] is not None and abs(row["difference"]) > LARGE
     ]
+
+
+def counted(number: int, known: int, lacking: int) -> str:
+    """n (%) of the known; no count below 5, nor one that leaves fewer over, nor the share where it
+    would tell of how few it is not known."""
+    if number < FEW:
+        return SMALL
+    if known - number < FEW:
+        return ALL_BUT_FEW
+    return count(number) if small(lacking) else f"{count(number)} ({percent(number / known)})"
+
+
+def missing(lacking: int, known: int) -> str:
+    """The share that is not known; hidden where few are, or are not."""
+    if small(lacking):
+        return SMALL
+    if small(known):
+        return ALL_BUT_FEW
+    return percent(lacking / (lacking + known), 0) if lacking + known else ""

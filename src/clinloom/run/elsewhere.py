@@ -25,8 +25,9 @@ from clinloom.evaluate import FEWEST, Judged, Rows, casemix, cells, watch
 from clinloom.evaluate.cells import Cells
 from clinloom.evaluate.update import Update, fullest
 from clinloom.files import Address
+from clinloom.learn import sketch
 from clinloom.learn.risks import Risks
-from clinloom.report import baseline
+from clinloom.learn.sketch import Sketch
 from clinloom.run import crossfit, dataset, foreign, judge, predict
 from clinloom.run import recalibrate as recalibrating
 from clinloom.run import score as scoring
@@ -53,7 +54,7 @@ class Found(NamedTuple):
 
     ``folds``: the groups of equal risk of each fold of patients; ``cells``: rows and patients
     (f, 11) by the reference's cells; ``present`` (f,): patients with a value that is known and not
-    0; ``baseline``: of the features ``shown``.
+    0; ``sketch``: of the features ``shown``.
     """
 
     scored: Stored
@@ -62,7 +63,7 @@ class Found(NamedTuple):
     folds: list[Risks]
     cells: tuple[Ints, Ints]
     present: Ints
-    baseline: pa.Table
+    sketch: Sketch
     shown: list[int]
     codes: pa.Table
 
@@ -109,7 +110,7 @@ def moments(work: Work, bundle: Bundle, acquired: Tables, events: Tables) -> Fou
         [Risks.read(found["groups"].filter(pc.field("model") == at)) for at in range(FOLDS)],
         (rows[0], patients[0]),
         matrix(found["present"])[0],
-        found["baseline"],
+        Sketch.read(found["sketch"]),
         shown,
         found["codes"],
     )
@@ -155,8 +156,12 @@ def looked(
         ),
         "cells": cut.counts(values, np.zeros(len(risk), np.int64), subject),
         "present": pa.table({"values": [there.sum(axis=0).astype(np.int64)]}),
-        "baseline": baseline.summary(values[:, list(shown)], label, subject),
+        "sketch": _sketch(values[:, list(shown)], subject).table(),
     }
+
+
+def _sketch(values: npt.NDArray[np.float64], subject: Ints) -> Sketch:
+    return Sketch.of(np.where(np.isfinite(values), values, np.nan), subject)
 
 
 def _added(tables: Sequence[pa.Table]) -> pa.Table:
@@ -176,7 +181,7 @@ MERGES: dict[str, Merge] = {
     "groups": predict.regrouped,
     "cells": cells.merged,
     "present": _present,
-    "baseline": baseline.merged,
+    "sketch": sketch.merged,
 }
 
 

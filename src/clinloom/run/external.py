@@ -151,9 +151,7 @@ def _record(
             for name, here in judged["mix"].items()
         },
         "curves": judged["curves"],
-        "characteristics": foreign.characteristics(
-            bundle, found.shown, found.baseline, found.cells
-        ),
+        "characteristics": foreign.characteristics(bundle, found.shown, found.sketch, found.cells),
         "chance": foreign.chance(bundle, found.counted["subjects"]),
         "leaning": foreign.leaning(bundle, found.present, found.cells[0]),
         "codes": foreign.codes(bundle, found.codes),

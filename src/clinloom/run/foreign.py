@@ -18,7 +18,8 @@ from clinloom.evaluate import casemix
 from clinloom.evaluate.cells import CELLS
 from clinloom.events import ANSWER
 from clinloom.features import Feature
-from clinloom.report import baseline
+from clinloom.learn.sketch import Sketch
+from clinloom.report import validity
 from clinloom.report.figures import FEW
 from clinloom.run import predict
 
@@ -42,34 +43,48 @@ def _whole(feature: Feature) -> str:
 
 
 def characteristics(
-    bundle: Bundle, shown: Sequence[int], found: pa.Table, cells: tuple[Ints, Ints]
+    bundle: Bundle, shown: Sequence[int], found: Sketch, cells: tuple[Ints, Ints]
 ) -> list[dict[str, Any]]:
     """Table 1 of both: what training rows were like, these rows, and how far they differ.
 
-    ``found``: ``baseline.summary`` of the features ``shown``; ``cells``: rows and patients (f, 11)
-    by the reference's cells. A difference from which a small count could be had is left out.
+    ``found``: of the features ``shown``; ``cells``: rows and patients (f, 11) by the reference's
+    cells. A difference from which a small count could be had is left out.
     """
-    kept, names = bundle.reference.features, [bundle.features[at].name for at in shown]
-    here = {row.get("feature"): row for row in baseline.told(names, found, limit=len(shown))}
-    rows, patients = cells
+    kept, (rows, patients) = bundle.reference.features, cells
     apart = casemix.differences(rows, kept.counts)
+    quartiles = found.quantiles((0.5, 0.25, 0.75))
     out = []
-    for at, name in zip(shown, names, strict=True):
-        counts, row = kept.counts[at], here.get(name, {})
-        known = patients[at, :CELLS]
-        two = np.isfinite(kept.cells.edges[at]).sum() < 2
+    for number, at in enumerate(shown):
+        edges, counts, known = kept.cells.edges[at], kept.counts[at], patients[at, :CELLS]
+        cuts, lacking = edges[np.isfinite(edges)], int(rows[at, CELLS])
+        two = len(cuts) == 1
         few = known.sum() < FEW or (two and bool(((known > 0) & (known < FEW)).any()))
+        whole = int(rows[at, :CELLS].sum())
+        above = validity.counted(int(rows[at, 1]), whole, lacking)
+        plain = two and cuts[0] == 0 and not found.most[number] > 1
         out.append(
             {
-                "feature": name,
-                "there": _quartiles(kept.cells.edges[at], counts[:CELLS]),
-                "here": row.get("overall"),
+                "feature": bundle.features[at].name,
+                "there": _there(edges, counts[:CELLS]),
+                "here": None
+                if whole < FEW
+                else above
+                if two
+                else [round(float(v), 4) for v in quartiles[:, number]],
+                "above": None if plain or not two else float(cuts[0]),
                 "difference": None if few or np.isnan(apart[at]) else round(float(apart[at]), 4),
                 "missing_there": _share(counts[CELLS], counts.sum()),
-                "missing_here": row.get("missing"),
+                "missing_here": validity.missing(lacking, whole),
             }
         )
     return out
+
+
+def _there(edges: np.ndarray, counts: Ints) -> list[tuple[str, float]] | float | None:
+    """Median and quartiles, or of two cells the share above the edge between them."""
+    if np.isfinite(edges).sum() == 1:
+        return _share(counts[1], counts.sum())
+    return casemix.quantiles(edges, counts, (0.5, 0.25, 0.75)) or None
 
 
 def chance(bundle: Bundle, patients: int) -> float:
@@ -77,15 +92,6 @@ def chance(bundle: Bundle, patients: int) -> float:
     kept = bundle.reference.features.counts
     there = float(kept.sum(axis=1).max(initial=1)) * bundle.reference.apart
     return round(float(1.96 * np.sqrt(1 / patients + 1 / max(there, 1.0))), 4)
-
-
-def _quartiles(edges: np.ndarray, counts: Ints) -> dict[str, Any] | None:
-    """Median and quartiles, or of two cells the share above the edge between them."""
-    cuts = edges[np.isfinite(edges)]
-    if len(cuts) == 1:
-        return {"above": float(cuts[0]), "share": _share(counts[1], counts.sum())}
-    found = casemix.quantiles(edges, counts, (0.5, 0.25, 0.75))
-    return {"quartiles": found} if found else None
 
 
 def _share(part: int, whole: int) -> float | None:
