@@ -37,6 +37,7 @@ from clinloom.tables import (
     SEEN,
     UNITS,
     conform,
+    matrix,
 )
 
 STUDY = """
@@ -80,18 +81,40 @@ def publish(folder: Path, *, seed: int = 0, codes: dict[str, list[str]] | None =
     arrays["coefficients"][:LABS] = WEIGHTS * scale
     arrays["intercept"][:] = -1.0
     scorer = Scorer("logistic_regression", statistics, arrays, 1.0, 0.0, 0.5)
-    parts = [_dataset(made, "train", 0), _dataset(held, "test", 10_000)]
+    dataset = pa.concat_tables([_dataset(made, "train", 0), _dataset(held, "test", 10_000)])
     study = studies.parse(yaml.safe_load(STUDY), rooms=plugins, base=str(folder.parent))
-    asked = {"threshold": 0.5, "replicates": 60}
-    test = evaluate.evaluate(held["outcome"], scorer.score(held["x"]), held["subject"], **asked)
+    known = {f"LAB//{n}": [""] for n in range(LABS)} | (codes or {})
+    seen = SEEN.rows(
+        {"code": code, "unit": unit, "patients": 50}
+        for code, units in known.items()
+        for unit in (None, *units)
+    )
+    return bundled(folder, study, LISTED, scorer, dataset, seen, replicates=60)
+
+
+def bundled(
+    folder: Path,
+    study: Any,
+    listed: list[Feature],
+    scorer: Scorer,
+    dataset: pa.Table,
+    seen: pa.Table,
+    *,
+    replicates: int,
+) -> Bundle:
+    """A bundle of a scorer, judged on the dataset's test rows, with their reference."""
+    held = dataset.filter(pc.equal(dataset["split"], "test"))
+    label = held["boolean_value"].to_numpy(zero_copy_only=False)
+    asked = {"threshold": scorer.threshold, "replicates": replicates}
+    test = evaluate.evaluate(label, scorer.score(matrix(held)), held["subject_id"], **asked)
     bundles.publish(
         files.address(folder),
         scorer=scorer,
         study=study.portable(),
-        features=LISTED,
+        features=listed,
         evidence={"evidence": {"test": test}},
         check=lambda: None,
-        reference=json.dumps(_reference(pa.concat_tables(parts), scorer, codes or {}).plain()),
+        reference=json.dumps(_reference(listed, dataset, scorer, seen).plain()),
     )
     return Bundle.load(files.address(folder))
 
@@ -109,19 +132,14 @@ def _dataset(made: dict[str, np.ndarray], split: str, first: int) -> pa.Table:
     return conform(pa.table(told), DATASET)
 
 
-def _reference(dataset: pa.Table, scorer: Scorer, codes: dict[str, list[str]]) -> Any:
+def _reference(listed: list[Feature], dataset: pa.Table, scorer: Scorer, seen: pa.Table) -> Any:
     """As ``run.reference`` makes it, without its workers."""
     first = reference._first(dataset, scorer=scorer)
     cut, risk = (Cells.of(Sketch.read(first[name])) for name in ("sketch", "risk"))
     off = fitness.estimate(Risks.read(first["groups"])).intercept
-    second = reference._second(dataset, scorer=scorer, cut=cut, risk=risk, intercept=off, groups=[])
-    known = {f"LAB//{n}": [""] for n in range(LABS)} | codes
-    rows = [
-        {"code": code, "unit": unit, "patients": 50}
-        for code, units in known.items()
-        for unit in (None, *units)
-    ]
-    return reference._told(LISTED, cut, risk, second, [], SEEN.rows(rows))
+    groups = reference.subgroups(listed)
+    kept = {"scorer": scorer, "cut": cut, "risk": risk, "intercept": off, "groups": groups}
+    return reference._told(listed, cut, risk, reference._second(dataset, **kept), groups, seen)
 
 
 def events(made: dict[str, np.ndarray], *, without: tuple[int, ...] = ()) -> pa.Table:
