@@ -16,13 +16,14 @@ from clinloom import study as studies
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.bundle import Bundle
 from clinloom.deploy.scorer import Scorer
-from clinloom.evaluate import cells, fitness
-from clinloom.evaluate.cells import Cells
+from clinloom.evaluate import cells, watch
+from clinloom.evaluate.cells import Cells, Kept
+from clinloom.evaluate.watch import Reference
 from clinloom.features import Feature
 from clinloom.learn.preparation import learn
-from clinloom.learn.risks import Risks
 from clinloom.learn.sketch import Sketch
-from clinloom.run import elsewhere, external, reference
+from clinloom.run import elsewhere, external
+from clinloom.run.reference import held_out
 from clinloom.run.work import Work
 from clinloom.spark import sums, workers
 from clinloom.store import Part
@@ -132,14 +133,31 @@ def _dataset(made: dict[str, np.ndarray], split: str, first: int) -> pa.Table:
     return conform(pa.table(told), DATASET)
 
 
-def _reference(listed: list[Feature], dataset: pa.Table, scorer: Scorer, seen: pa.Table) -> Any:
-    """As ``run.reference`` makes it, without its workers."""
-    first = reference._first(dataset, scorer=scorer)
-    cut, risk = (Cells.of(Sketch.read(first[name])) for name in ("sketch", "risk"))
-    off = fitness.estimate(Risks.read(first["groups"])).intercept
-    groups = reference.subgroups(listed)
-    kept = {"scorer": scorer, "cut": cut, "risk": risk, "intercept": off, "groups": groups}
-    return reference._told(listed, cut, risk, reference._second(dataset, **kept), groups, seen)
+def _reference(
+    listed: list[Feature], dataset: pa.Table, scorer: Scorer, seen: pa.Table
+) -> Reference:
+    """As ``run.reference`` makes it of training rows and of test rows, without its workers."""
+    trained, held = (dataset.filter(pc.equal(dataset["split"], part)) for part in ("train", "test"))
+    values, subject = matrix(trained), trained["subject_id"].to_numpy()
+    cut = Cells.of(Sketch.of(values, subject))
+    found = cut.counts(values, np.zeros(len(subject), np.int64), subject)
+    rows, patients = cells.dense(found, [0], len(listed))
+    risk, label = scorer.score(matrix(held)), held["boolean_value"].to_numpy(zero_copy_only=False)
+    subject, none = held["subject_id"].to_numpy(), np.zeros(len(risk), np.int64)
+    risks, member = Cells.of(Sketch.of(risk[:, None], subject)), np.zeros((len(risk), 0), bool)
+    known, flagged = np.ones(len(risk), bool), risk >= scorer.threshold
+    made = watch.Rows(subject, none, risk, flagged, label, known, member)
+    codes: dict[str, list[str]] = {}
+    for row in seen.to_pylist():
+        codes.setdefault(row["code"], []).extend([] if row["unit"] is None else [row["unit"]])
+    return Reference(
+        names=tuple(feature.name for feature in listed),
+        features=Kept.of(cut, rows[0], patients[0]),
+        apart=1.0,
+        codes=codes,
+        pairs=len(codes),
+        **held_out(risks, watch.sums(made, risks, 0.0), []),
+    )
 
 
 def events(made: dict[str, np.ndarray], *, without: tuple[int, ...] = ()) -> pa.Table:
