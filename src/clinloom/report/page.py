@@ -278,7 +278,9 @@ def _alarm(leakage: Record | None) -> list[str]:
     """A failed leakage audit makes every number here worthless, so it comes first."""
     differing = (leakage or {}).get("rows_differing")
     if not differing:
-        return []
+        excused = len((leakage or {}).get("allowed") or ())
+        leaks = "a finding" if excused == 1 else f"{excused} findings"
+        return [f"The leakage audit has {leaks} that the study excuses: see there."][: excused > 0]
     rows = "row" if differing == 1 else "rows"
     return [
         f"The leakage audit failed on {count(differing)} {rows}: a feature knows the future, and"
@@ -290,8 +292,18 @@ def _leakage(found: Record | None) -> dict[str, Any] | None:
     if not found:
         return None
     checked, differing = found.get("rows_checked") or 0, found.get("rows_differing") or 0
-    return {"passed": checked > 0 and not differing, "checked": count(checked),
-            "differing": count(differing)}  # fmt: skip
+    sampled = found.get("sampled") or {}
+    told = {key: list(found.get(key) or ()) for key in ("looked", "findings", "allowed", "idle")}
+    by_check = Counter(one["check"] for key in ("findings", "allowed") for one in told[key])
+    for check in told["looked"]:
+        check["found"] = count(by_check[check["check"]]) if by_check[check["check"]] else "nothing"
+    return {
+        "passed": checked > 0 and not differing and not told["findings"],
+        "checked": count(checked),
+        "differing": count(differing),
+        "sampled": disclosure.told(sum(sampled.values())) if sampled else None,
+        **told,
+    }
 
 
 def _run(record: Record, model: Record) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from clinloom.run.sums import (
 )
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
-from clinloom.spark.patients import Input, patients
 from clinloom.store import Pending
 from clinloom.study import Study, digest
 from clinloom.tables import (
@@ -336,7 +335,7 @@ def needed(listed: Sequence[Feature]) -> list[str]:
 def build_features(
     work: Work, study: Study, events: Tables, cohort: Tables, listed: Sequence[Feature]
 ) -> Tables:
-    """The integrated dataset, a row per patient and moment, and the leakage audit."""
+    """The integrated dataset, a row per patient and moment."""
 
     def do(out: Pending) -> None:
         workers.by_patient(
@@ -347,7 +346,6 @@ def build_features(
             tables={"dataset": DATASET},
             columns={"events": needed(listed)},
         )
-        out.put("leakage", "audit.json", json.dumps(audit(events, cohort, listed)))
 
     made = work.step(
         "features",
@@ -369,32 +367,3 @@ def integrate(
     for name in ("boolean_value", "split"):
         made = made.append_column(name, index.column(name))
     return {"dataset": made.select(DATASET.arrow.names)}
-
-
-def audit(
-    events: Tables, cohort: Tables, listed: Sequence[Feature], rows: int = 2000
-) -> dict[str, int]:
-    """Recompute some rows without, and with poisoned, events at or after the index time."""
-    checked = differing = 0
-    moments = cohort["index"].buckets()
-    happened = events["events"].buckets()
-    for bucket, index in moments.items():
-        inputs = {
-            "events": Input(tuple(map(str, happened[bucket])), EVENTS, tuple(needed(listed))),
-            "index": Input(tuple(map(str, index)), INDEX),
-        }
-        for part in patients(inputs, 1 << 16):
-            found = features.audit(part["events"], part["index"], listed)
-            checked += found["rows_checked"]
-            differing += found["rows_differing"]
-            if checked >= rows:
-                break
-        if checked >= rows:
-            break
-    if differing:
-        raise DataError(
-            f"{differing:,} of {checked:,} rows change with events after the index time",
-            where="features",
-            mend="report this: features must not see the future",
-        )
-    return {"rows_checked": checked, "rows_differing": differing}

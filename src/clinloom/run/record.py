@@ -8,9 +8,11 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from clinloom import __version__, files
+from clinloom.audit import Finding, verdict
 from clinloom.clean import unconverted
 from clinloom.evaluate import FEWEST
 from clinloom.events import ANSWER
@@ -21,7 +23,7 @@ from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
 from clinloom.store import Pending, Stored, finished
 from clinloom.store.layout import REPORT
-from clinloom.study import Study
+from clinloom.study import Allowed, Study
 from clinloom.tables import UNITS, Fault
 
 LEDGERS = ("ledger", "preparation_ledger")
@@ -41,6 +43,7 @@ def tell(work: Work, study: Study) -> None:
             "hash": study.hash,
         },
         "kinds": {name: source.type for name, source in study.sources.items()},
+        "allowed": [one.model_dump() for one in study.audit.allow],
     }
     root = work.store.root
 
@@ -93,7 +96,7 @@ def gather(root: Address) -> dict[str, Any]:
         "flow": tables["flow"].read().to_pylist(),
         "ledger": ledger,
         "rejected": refusals,
-        "leakage": json.loads(tables["leakage"].text("audit.json")),
+        "leakage": leakage(tables, record.get("allowed", ())),
         "warnings": [
             *doubtful(given, refusals, ledger),
             *warnings(metrics, counted["split"]["test"]),
@@ -113,6 +116,27 @@ def _taken(tables: Mapping[str, Stored], kinds: dict[str, str]) -> tuple[Rows, R
     counts = tables["counts"].read().to_pylist()
     ledger = [row for name in LEDGERS for row in tables[name].read().to_pylist()]
     return sources(counts, kinds), rejected(counts), ledger
+
+
+def leakage(
+    tables: Mapping[str, Stored], allowed: Iterable[Mapping[str, str]]
+) -> dict[str, Any] | None:
+    """What the leakage audit looked at, what it found, and what the study let pass and why."""
+    texts = [
+        json.loads(tables[n].text("audit.json"))
+        for n in ("audit", "audit_preparation")
+        if n in tables
+    ]
+    if not texts:
+        return None
+    findings = [Finding(**one) for told in texts for one in told["findings"]]
+    refused, excused, idle = verdict(findings, [Allowed(**one) for one in allowed])
+    return {
+        **texts[0],
+        "findings": [asdict(one) for one in refused],
+        "allowed": excused,
+        "idle": [one.model_dump() for one in idle],
+    }
 
 
 def displays(tables: Mapping[str, Stored]) -> dict[str, str]:

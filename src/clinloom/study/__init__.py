@@ -29,6 +29,8 @@ from clinloom.study.reading import parse, read, schema, site, told
 from clinloom.study.schema import (
     PLACES,
     SITE,
+    Allowed,
+    Audit,
     Deploy,
     Evaluate,
     RuleModel,
@@ -43,6 +45,8 @@ __all__ = [
     "MICROSECONDS",
     "PLACES",
     "SITE",
+    "Allowed",
+    "Audit",
     "Codes",
     "Cohort",
     "Competing",

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from clinloom.study.cds_hooks import CdsHooks
 from clinloom.study.cohort import Cohort
@@ -91,6 +91,29 @@ class Evaluate(Model):
     modalities: bool = Field(default=True, description="also records only and images only")
 
 
+class Allowed(Model):
+    """A finding of the leakage audit that is none, and why."""
+
+    check: str = Field(description="the check that found it, such as shortcuts")
+    of: str = Field(description="what it found: a feature, a code, a column; `*` for anything")
+    because: str = Field(description="the reason, for who reads the report")
+
+    @field_validator("because")
+    @classmethod
+    def _reason(cls, because: str) -> str:
+        if len(because.split()) < 3:
+            raise ValueError("an exception needs a reason that a reader understands")
+        return because.strip()
+
+
+class Audit(Model):
+    """What the leakage audit, which always runs, may let pass."""
+
+    allow: tuple[Allowed, ...] = Field(
+        default=(), description="exceptions, each with its reason, which the report shows"
+    )
+
+
 class Deploy(Model):
     """What leaves with a score, and how the model speaks in the clinic."""
 
@@ -118,6 +141,7 @@ class Study(Model):
     cohort: Cohort
     features: dict[str, SerializeAsAny[Model]]
     split: Split = Split()
+    audit: Audit = Audit()
     models: dict[str, SerializeAsAny[Model]]
     evaluate: Evaluate = Evaluate()
     deploy: Deploy = Deploy()
