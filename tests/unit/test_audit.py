@@ -100,12 +100,12 @@ def test_a_legitimate_feature_is_strong_and_not_flagged():
 
 
 SIZES = [(60, 0.3), (150, 0.1), (600, 0.2), (1500, 0.02)]
-SEEDS = 60
+SEEDS = 25
 
 
 @pytest.mark.parametrize(("patients", "share"), SIZES)
 def test_clean_data_of_many_seeds_name_nothing(patients, share):
-    """Small and large, common and rare outcomes: of 240 clean studies at most one is flagged."""
+    """Small and large, common and rare outcomes: of a hundred clean studies one may be flagged."""
     alarms = [
         (seed, flagged) for seed in range(SEEDS) if (flagged := found(clean(seed, patients, share)))
     ]
