@@ -19,7 +19,6 @@ from clinloom.store import Store
 from clinloom.store import finished as tables_of
 from clinloom.study import parse
 
-pytestmark = pytest.mark.core
 PATIENTS = 400
 
 
@@ -64,6 +63,7 @@ def study(place: Path, allow: list[dict] | None = None):
                     "columns": {"prefix": "T//", "without": ["dead", "mrn"]},
                 }
             },
+            "clean": {"answers": {"codes": "T//*"}},
             "cohort": {
                 "index": {"at": "VISIT", "plus": "1d"},
                 "outcome": {"codes": "OUTCOME//DEAD", "within": "30d"},
@@ -96,6 +96,7 @@ def audited(place: Path, out: Path, spark, allow: list[dict] | None = None) -> d
     return leakage(tables_of(files.address(out)), allow or [])
 
 
+@pytest.mark.core
 def test_a_clean_table_passes_and_what_was_looked_at_is_kept(tmp_path, spark):
     table(tmp_path / "clean.csv")
     told = audited(tmp_path / "clean.csv", tmp_path / "out", spark)
@@ -104,6 +105,7 @@ def test_a_clean_table_passes_and_what_was_looked_at_is_kept(tmp_path, spark):
     assert min(told["sampled"].values()) > 40 and sum(told["sampled"].values()) < PATIENTS
 
 
+@pytest.mark.core
 def test_every_leak_of_a_table_without_times_is_refused_by_name_until_justified(tmp_path, spark):
     place = tmp_path / "leaky.csv"
     table(
