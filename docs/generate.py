@@ -35,6 +35,7 @@ PUBLIC = (
     "clinloom.errors",
 )
 KERNELS = (
+    "clinloom.audit",
     "clinloom.clean",
     "clinloom.cohort",
     "clinloom.cohort.split",

@@ -23,6 +23,7 @@ BLIND = (
     " is equal to seven digits"
 )
 MOST = 6.0  # bits of a code
+CELLS = 1 << 22  # numbers that are held at once
 MARGIN = 9.0  # bits beyond those of all rows with all rows: of a thousand studies one errs
 
 
@@ -62,17 +63,22 @@ class Telling:
 
     def of(self, values: Floats) -> dict[str, Floats]:
         """The bits of rows (n, f) by kind of data (n,)."""
-        values = values.astype(np.float32)
-        rare = (values == values) & (values != self.usual.astype(np.float32))
-        out = {}
-        for kind in dict.fromkeys(f.modality for f in self.features):
-            best = np.zeros((len(values), self.codes))
-            for at, feature in enumerate(self.features):
-                if feature.modality == kind and self.bits[at]:
-                    place = self.group[at]
-                    np.maximum(best[:, place], rare[:, at] * self.bits[at], out=best[:, place])
-            out[kind] = best.sum(axis=1)
-        return out
+        step = max(1, CELLS // max(self.codes, 1))
+        parts = [values[at : at + step] for at in range(0, max(len(values), 1), step)]
+        return {
+            kind: np.concatenate([self._of(part, kind) for part in parts])
+            for kind in dict.fromkeys(f.modality for f in self.features)
+        }
+
+    def _of(self, values: Floats, kind: str) -> Floats:
+        best = np.zeros((self.codes, len(values)))
+        for at, feature in enumerate(self.features):
+            if feature.modality == kind and self.bits[at]:
+                column = values[:, at].astype(np.float32)
+                rare = (column == column) & (column != np.float32(self.usual[at]))
+                np.maximum(best[self.group[at]], rare * self.bits[at], out=best[self.group[at]])
+        told: Floats = best.sum(axis=0)
+        return told
 
 
 def due(rows: int) -> float:

@@ -297,7 +297,11 @@ def _seen(found: Mapping[str, pa.Table], listed: Sequence[Feature]) -> Seen:
         counts[row["check"]][row["of"]] += row["rows"]
     sample = found.get("sample")
     if sample is None or not sample.num_rows:
-        return Seen(listed, rows_checked=counts["checked"][""], differing=counts["future"])
+        return Seen(
+            straddling=counts["both_sides"],
+            rows_checked=counts["checked"][""],
+            differing=counts["future"],
+        )
     sample = sample.sort_by([("subject_id", "ascending")])
     told = [n for n in sample.column_names if n not in DATASET.arrow.names]
     return Seen(
@@ -323,6 +327,8 @@ def _doubled(work: Work, dataset: Tables, asked: Asked, seen: Seen) -> Seen:
     """``seen`` with how many patients have a row that stands on both sides, by Spark's shuffle."""
     from pyspark.sql import functions as F
 
+    if not len(seen.features):
+        return seen
     due = duplicates.due(dataset["dataset"].rows or 0)
     telling = duplicates.Telling(seen.values, seen.features)
     names = ["subject_id", "split", "values"]
