@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from clinloom import audit, features
-from clinloom.audit import Finding, Seen, both_sides, duplicates, future, preparation
+from clinloom.audit import Evidence, Finding, both_sides, duplicates, future, preparation
 from clinloom.audit._figures import auroc, exceeds, likelier
 from clinloom.cohort import split
 from clinloom.errors import DataError, StudyError
@@ -41,7 +41,7 @@ FEATURES = [
 ]
 
 
-def clean(seed: int = 0, patients: int = 600, share: float = 0.2) -> Seen:
+def clean(seed: int = 0, patients: int = 600, share: float = 0.2) -> Evidence:
     """Patients whose outcome depends on their severity, as honest data have it.
 
     One laboratory value reaches an AUROC of about .87, the ill are examined more often, and
@@ -56,7 +56,7 @@ def clean(seed: int = 0, patients: int = 600, share: float = 0.2) -> Seen:
     labs[:, 1:][~asked[:, 1:]] = np.nan
     codes = rng.random((patients, CODES)) < 0.02 + 0.3 / (1 + np.exp(-severity))[:, None] / 2
     pixels = rng.normal(size=(patients, PIXELS))
-    return Seen(
+    return Evidence(
         features=FEATURES,
         values=np.hstack([labs, codes.astype(float), pixels]),
         positive=positive,
@@ -74,7 +74,9 @@ def clean(seed: int = 0, patients: int = 600, share: float = 0.2) -> Seen:
     )
 
 
-def with_column(seen: Seen, feature: Feature, column: np.ndarray, *, untimed: bool = False) -> Seen:
+def with_column(
+    seen: Evidence, feature: Feature, column: np.ndarray, *, untimed: bool = False
+) -> Evidence:
     return replace(
         seen,
         features=[*seen.features, feature],
@@ -83,7 +85,7 @@ def with_column(seen: Seen, feature: Feature, column: np.ndarray, *, untimed: bo
     )
 
 
-def found(seen: Seen) -> set[tuple[str, str]]:
+def found(seen: Evidence) -> set[tuple[str, str]]:
     return {(finding.check, finding.of) for finding in audit.found(seen)}
 
 
@@ -364,7 +366,9 @@ def test_preparation_fitted_on_test_rows_is_named():
     for rows in (values, test):
         told = strange(learn(rows, lower=0.01, upper=0.99))
         assert len(told) > 15
-        assert found(Seen(prepared={"random_forest": told})) == {("preparation", "random_forest")}
+        assert found(Evidence(prepared={"random_forest": told})) == {
+            ("preparation", "random_forest")
+        }
 
 
 def test_metadata_are_those_before_the_moment():

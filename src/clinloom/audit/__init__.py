@@ -1,6 +1,6 @@
 """The leakage audit: what could make a model look better than it is, judged before it is trained.
 
-A kernel room. Each check is a file with one verb, ``find``; all see the same bounded :class:`Seen`:
+A kernel room. Each check is a file with one verb, ``find``; all see the same bounded evidence:
 counts over all rows, and a sample of training patients, a row each. What a check needs of every
 row, workers count by the kernels that stand beside its verb.
 (Kapoor and Narayanan, Patterns 2023, 4(9):100804; Kaufman et al., ACM TKDD 2012, 6(4):15)
@@ -20,7 +20,17 @@ from clinloom.audit._figures import FOLDS, Flags, Floats, Ints
 from clinloom.errors import DataError
 from clinloom.study import Allowed
 
-__all__ = ["Check", "Column", "Finding", "Seen", "checks", "found", "looked", "refuse", "verdict"]
+__all__ = [
+    "Check",
+    "Column",
+    "Finding",
+    "Evidence",
+    "checks",
+    "found",
+    "looked",
+    "refuse",
+    "verdict",
+]
 
 
 class Column(Protocol):
@@ -61,7 +71,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evidence:
     """What the checks look at; what was not counted is empty, and its check finds nothing.
 
     The sample: ``values`` (n, f) of ``features``, NaN missing, with ``positive`` (n,) and
@@ -105,7 +115,7 @@ class Check(Protocol):
     TITLE: str  # what it looks at
     BLIND: str  # what it cannot see
 
-    def find(self, seen: Seen) -> Iterator[Finding]:
+    def find(self, seen: Evidence) -> Iterator[Finding]:
         """Every leak of its kind."""
 
 
@@ -114,7 +124,7 @@ def checks() -> dict[str, Check]:
     return {name: cast(Check, plugins.load("audit", name)) for name in plugins.choices("audit")}
 
 
-def found(seen: Seen) -> list[Finding]:
+def found(seen: Evidence) -> list[Finding]:
     """Every finding of every check."""
     return [finding for check in checks().values() for finding in check.find(seen)]
 

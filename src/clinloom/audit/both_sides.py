@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from clinloom.audit import Finding, Seen
+from clinloom.audit import Evidence, Finding
 from clinloom.audit._figures import Ints, few
 
 TITLE = "patients who stand on both sides of the split, or in several folds, counted over all rows"
 BLIND = "one person under two identifiers that no source links"
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a division that somebody straddles."""
     for division, patients in seen.straddling.items():
         if patients:

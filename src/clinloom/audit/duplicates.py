@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from clinloom import hashing
-from clinloom.audit import Column, Finding, Seen
+from clinloom.audit import Column, Evidence, Finding
 from clinloom.audit._figures import Flags, Floats, few
 from clinloom.hashing import Words
 
@@ -27,7 +27,7 @@ CELLS = 1 << 22  # numbers that are held at once
 MARGIN = 9.0  # bits beyond those of all rows with all rows: of a thousand studies one errs
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a kind of data of which something is doubled."""
     for kind, patients in seen.doubled.items():
         if patients:

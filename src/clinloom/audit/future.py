@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.audit import Column, Finding, Seen
+from clinloom.audit import Column, Evidence, Finding
 from clinloom.audit._figures import Floats, Ints, few
 
 TITLE = (
@@ -28,7 +28,7 @@ PLANTED = 1_000_000  # events at most in a round
 Compute = Callable[[pa.Table, pa.Table, Any], Floats]
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a feature that the future changes."""
     for feature, rows in seen.differing.items():
         if rows:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clinloom.audit import Finding, Seen
+from clinloom.audit import Evidence, Finding
 from clinloom.audit._figures import area_of, auroc, exceeds, regressed
 
 TITLE = "the outcome predicted from which values are missing, each alone and all together"
@@ -19,7 +19,7 @@ SINGLE, TOGETHER = 0.8, 0.85
 MOST = 400  # patterns in the regression, those nearest to half
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a code whose absence tells the outcome; else one for the pattern."""
     missing = np.isnan(seen.values)
     share = missing.mean(axis=0) if len(missing) else np.zeros(len(seen.features))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from clinloom.audit import Column, Finding, Seen
+from clinloom.audit import Column, Evidence, Finding
 from clinloom.audit._figures import Floats
 
 TITLE = "the fitted preparation of each model against the training rows' own mean and spread"
@@ -19,7 +19,7 @@ CLOSE = 1e-3  # of a scale: what a summary of many rows may lose
 FELT = 1e-7  # of a scale: what differs by less says nothing
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a model."""
     for model, features in seen.prepared.items():
         if features:

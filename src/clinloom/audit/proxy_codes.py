@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clinloom.audit import Finding, Seen
+from clinloom.audit import Evidence, Finding
 from clinloom.audit._figures import ALPHA, Flags, Floats, likelier
 
 TITLE = "codes that stand almost only in rows with the outcome, in every window of theirs"
@@ -20,7 +20,7 @@ SHARE, RATIO, SURE = 0.9, 20.0, 5.0
 FEWEST = 10  # rows that have the code
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a code."""
     positive, negative = seen.sizes
     if not positive or not negative:

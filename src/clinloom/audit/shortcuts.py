@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clinloom.audit import Finding, Seen
+from clinloom.audit import Evidence, Finding
 from clinloom.audit._figures import area_of, encoded, exceeds, levels, present, regressed
 from clinloom.vocabulary import leaks
 
@@ -23,7 +23,7 @@ BLIND = "a device, ward or site that no table names, such as one that can be see
 SINGLE, TOGETHER = 0.6, 0.65
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a column of metadata that tells the outcome; else one for all together."""
     columns = {name: values for name, values in seen.metadata.items() if _varies(values)}
     for at, feature in enumerate(seen.features):

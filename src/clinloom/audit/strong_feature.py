@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clinloom.audit import Finding, Seen
+from clinloom.audit import Evidence, Finding
 from clinloom.audit._figures import alone, exceeds, plain
 
 TITLE = "each feature's AUROC alone, in training rows, by its numbers and by its levels"
@@ -17,7 +17,7 @@ BLIND = "a leak that tells a part only of the outcomes, and several that tell it
 BOUND = 0.9
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a code whose best feature is too good: its statistics tell the same."""
     best: dict[str, tuple[float, str]] = {}
     fold, looks = seen.fold, 2 * len(seen.features)

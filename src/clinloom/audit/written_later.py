@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clinloom.audit import Finding, Seen
+from clinloom.audit import Evidence, Finding
 from clinloom.audit._figures import ALPHA, levels, likelier
 from clinloom.vocabulary import leaks
 
@@ -29,7 +29,7 @@ NEVER = 50.0  # times rarer than in all rows
 SURE = 5.0
 
 
-def find(seen: Seen) -> Iterator[Finding]:
+def find(seen: Evidence) -> Iterator[Finding]:
     """A finding a column: of a code, what stands before its value."""
     told: set[str] = set()
     for feature in seen.features:
@@ -48,7 +48,7 @@ def find(seen: Seen) -> Iterator[Finding]:
     yield from _deciding(seen, told)
 
 
-def _deciding(seen: Seen, told: set[str]) -> Iterator[Finding]:
+def _deciding(seen: Evidence, told: set[str]) -> Iterator[Finding]:
     """Values of which hardly a row, or hardly another, has the outcome."""
     positive, negative = seen.sizes
     if not positive or not negative:

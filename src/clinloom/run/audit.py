@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from clinloom import audit as audits
 from clinloom import events as ev
 from clinloom import features, hashing
-from clinloom.audit import Finding, Seen, both_sides, duplicates, future, preparation
+from clinloom.audit import Evidence, Finding, both_sides, duplicates, future, preparation
 from clinloom.cohort import split as splitting
 from clinloom.features import Feature
 from clinloom.learn.preparation import Statistics
@@ -148,7 +148,7 @@ def prepared(
         strange = {
             name: _strange(work, dataset, listed, statistics) for name, statistics in fitted.items()
         }
-        findings = [asdict(finding) for finding in audits.found(Seen(prepared=strange))]
+        findings = [asdict(finding) for finding in audits.found(Evidence(prepared=strange))]
         out.put("audit_preparation", "audit.json", json.dumps({"findings": findings}))
 
     made = work.step(
@@ -286,7 +286,7 @@ def tallied(parts: Sequence[pa.Table]) -> pa.Table:
     return found.rename_columns(TALLY.arrow.names).cast(TALLY.arrow)
 
 
-def _seen(found: Mapping[str, pa.Table], listed: Sequence[Feature]) -> Seen:
+def _seen(found: Mapping[str, pa.Table], listed: Sequence[Feature]) -> Evidence:
     """What came back, as the checks look at it."""
     counts: dict[str, Counter[str]] = {
         "both_sides": Counter(),
@@ -297,14 +297,14 @@ def _seen(found: Mapping[str, pa.Table], listed: Sequence[Feature]) -> Seen:
         counts[row["check"]][row["of"]] += row["rows"]
     sample = found.get("sample")
     if sample is None or not sample.num_rows:
-        return Seen(
+        return Evidence(
             straddling=counts["both_sides"],
             rows_checked=counts["checked"][""],
             differing=counts["future"],
         )
     sample = sample.sort_by([("subject_id", "ascending")])
     told = [n for n in sample.column_names if n not in DATASET.arrow.names]
-    return Seen(
+    return Evidence(
         features=listed,
         values=matrix(sample),
         positive=np.asarray(sample.column("boolean_value")),
@@ -323,7 +323,7 @@ def _plain(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.fill_null("").to_pylist(), str)
 
 
-def _doubled(work: Work, dataset: Tables, asked: Asked, seen: Seen) -> Seen:
+def _doubled(work: Work, dataset: Tables, asked: Asked, seen: Evidence) -> Evidence:
     """``seen`` with how many patients have a row that stands on both sides, by Spark's shuffle."""
     from pyspark.sql import functions as F
 
