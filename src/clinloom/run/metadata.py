@@ -23,6 +23,7 @@ OF_IMAGES = (
 )  # fmt: skip
 NAMED = ("modality", "body_part", "view", "laterality", "manufacturer", "burned_in")
 SAME = 0.95  # of the rows that have a code, in which it stands at one and the same distance
+FEWEST = 5  # rows that have it: of fewer it may be chance
 KEPT = 4  # distances of a code that a worker tells
 LAGS = Table(
     "lags",
@@ -135,7 +136,7 @@ def untimed(lags: pa.Table) -> set[str]:
         total, most = counts.setdefault(row["code"], [0, 0])
         one = row["rows"] if row["lag"] != OTHER else 0
         counts[row["code"]] = [total + row["rows"], max(most, one)]
-    return {code for code, (total, most) in counts.items() if most >= SAME * total}
+    return {c for c, (total, most) in counts.items() if most >= max(SAME * total, FEWEST)}
 
 
 def of_images(images: pa.Table, sample: pa.Table) -> Columns:
