@@ -323,6 +323,7 @@ def schema(rooms: Rooms) -> dict[str, Any]:
         named = {"type": "object", "properties": keys, "additionalProperties": False}
         listed = {"type": "array", "items": {"enum": list(options)}}
         out["properties"][room] = {"anyOf": [named, listed]}
+    out["$defs"]["Allowed"]["properties"]["check"]["enum"] = list(rooms.choices("audit"))
     out["properties"]["storage"] |= {"properties": _storages(), "additionalProperties": False}
     return out
 
