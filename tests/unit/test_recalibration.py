@@ -53,5 +53,6 @@ def test_risks_without_signal_give_nearly_the_prevalence():
     risks = Risks.of(RNG.random(2000) < 0.2, RNG.random(2000))
     slope, intercept = calibration.learn(risks)
     assert slope == 0.01
-    mean = np.average(calibration.applied(risks, slope, intercept).score, weights=risks.total)
+    made = risks.mapped(calibration.Calibrator(slope, intercept))
+    mean = np.average(made.score, weights=risks.total)
     assert mean == pytest.approx(risks.positives / 2000, abs=0.01)

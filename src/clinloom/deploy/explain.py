@@ -10,7 +10,8 @@ Every model adds up in one scale, before recalibration: log-odds (logistic regre
 trees, the neural network) or probability (decision tree, random forest). The risk that is told is
 ``sigmoid(intercept + slope * log-odds)`` of that output, a growing function of it: so what raises
 the one raises the other, and for a model in log-odds ``slope`` times a contribution is what it adds
-to the log-odds of the risk (:attr:`Explainer.slope`), wherever these lie within ±13.8.
+to the log-odds of the risk (:attr:`Explainer.slope`), wherever these lie within ±13.8. A
+recalibration by a bent slope or a broken line has no such number: it keeps the order alone.
 
 The reference is the training rows: their mean for linear models and networks, their shares at each
 split (covers) for trees. Contributions describe the model, not what causes the outcome.
@@ -116,9 +117,10 @@ class Explainer:
         return self._additive.base
 
     @property
-    def slope(self) -> float:
-        """What recalibration multiplies the log-odds of the output by."""
-        return self._scorer.slope
+    def slope(self) -> float | None:
+        """What recalibration multiplies the log-odds of the output by; None where it is bent."""
+        straight = not self._scorer.bend and not self._scorer.curve.size
+        return self._scorer.slope if straight else None
 
     def contributions(self, values: Floats) -> Floats:
         """What each feature adds (n, f) for feature rows ``values`` (n, f), NaN = missing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,22 @@ class Statistics:
     def width(self) -> int:
         """How many columns come out."""
         return len(self.keep) + len(self.indicator)
+
+    def unfilled(self) -> Statistics:
+        """The same for a model that takes missing values as such.
+
+        Values are drawn in to their bounds and stay on their own scale; NaN stays NaN, which needs
+        no flag.
+        """
+        size = len(self.fill)
+        return replace(
+            self,
+            fill=np.full(size, np.nan),
+            centre=np.zeros(size),
+            scale=np.ones(size),
+            indicator=self.indicator[:0],
+            share=np.zeros(0),
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The statistics by name."""

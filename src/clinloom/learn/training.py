@@ -16,16 +16,16 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import PipelineModel
-from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from clinloom import files
 from clinloom.learn import calibration, risks
 from clinloom.learn.algorithm import algorithm
+from clinloom.learn.calibration import Calibrator
 from clinloom.learn.preparation import Statistics
 from clinloom.learn.risks import Risks
-from clinloom.learn.stages import Calibration, Preparation, PreparationModel
+from clinloom.learn.stages import Calibration, Preparation, PreparationModel, raw_risk
 from clinloom.spark import saved, trees, workers
 from clinloom.spark.session import at_once
 
@@ -54,8 +54,7 @@ class Trained:
     fold_auroc: list[float]
     pipeline: PipelineModel
     arrays: Mapping[str, np.ndarray]
-    slope: float
-    intercept: float
+    calibrator: Calibrator
     threshold: float
 
     @property
@@ -74,7 +73,8 @@ class Folds:
     def __init__(self, frame: DataFrame, *, folds: int, use: Sequence[int] = (), parts: int = 64):
         self.frame, self.folds, self.use, self.parts = frame, folds, list(use), parts
         self._held: list[DataFrame] = []
-        self._ready: dict[int | None, Part] = {}
+        self._fitted: dict[int | None, PreparationModel] = {}
+        self._ready: dict[tuple[int | None, bool], Part] = {}
 
     @cached_property
     def _counts(self) -> dict[tuple[int, float], int]:
@@ -82,12 +82,16 @@ class Folds:
         rows = self.frame.groupBy("fold", "label").count().collect()
         return {(row["fold"], row["label"]): row["count"] for row in rows}
 
-    def part(self, fold: int | None) -> Part:
-        """The part that leaves out ``fold``; None: all training rows."""
-        if fold not in self._ready:
-            rows = self.frame if fold is None else self.frame.where(F.col("fold") != fold)
-            fitted = Preparation(use=self.use, parts=self.parts).fit(rows)
-            train, valid = self._keep(fitted.transform(self.frame)), None
+    def part(self, fold: int | None, *, missing: bool = False) -> Part:
+        """The part that leaves out ``fold``; None: all training rows.
+
+        ``missing``: for models that take missing values as such.
+        """
+        key = fold, missing
+        if key not in self._ready:
+            fitted = self._preparation(fold)
+            fitted = fitted.unfilled() if missing else fitted
+            train, valid = self._keep(fitted.transform(self.frame), fitted.statistics.width), None
             if fold is not None:  # prepared in one pass, as the rows are to learn from
                 valid = train.where(F.col("fold") == fold)
                 train = train.where(F.col("fold") != fold)
@@ -95,11 +99,22 @@ class Folds:
                 sum(n for (at, label), n in self._counts.items() if at != fold and label == one)
                 for one in (1.0, 0.0)
             )
-            self._ready[fold] = Part(fitted, train, valid, positive, negative)
-        return self._ready[fold]
+            self._ready[key] = Part(fitted, train, valid, positive, negative)
+        return self._ready[key]
 
-    def _keep(self, frame: DataFrame) -> DataFrame:
-        kept = frame.select(*KEYS, "fold", "label", "features").persist()
+    def _preparation(self, fold: int | None) -> PreparationModel:
+        """What is learned without the rows of ``fold``."""
+        if fold not in self._fitted:
+            rows = self.frame if fold is None else self.frame.where(F.col("fold") != fold)
+            self._fitted[fold] = Preparation(use=self.use, parts=self.parts).fit(rows)
+        return self._fitted[fold]
+
+    def _keep(self, frame: DataFrame, width: int) -> DataFrame:
+        """The rows, held; Spark is told what it would ask a job of its own each: two classes, and
+        how many features."""
+        told = {"label": {"type": "nominal", "vals": ["0", "1"]}, "features": {"num_attrs": width}}
+        columns = [F.col(n).alias(n, metadata={"ml_attr": told[n]}) for n in ("label", "features")]
+        kept = frame.select(*KEYS, "fold", *columns).persist()
         self._held.append(kept)
         return kept
 
@@ -107,7 +122,7 @@ class Folds:
         """Let go of the prepared rows."""
         for frame in self._held:
             frame.unpersist()
-        self._held, self._ready = [], {}
+        self._held, self._ready, self._fitted = [], {}, {}
 
 
 @contextmanager
@@ -152,29 +167,42 @@ def fit(name: str, options: Any, point: dict[str, Any], part: Part, *, seed: int
             up, down = total / (2 * part.positive), total / (2 * part.negative)
             weight = F.when(F.col("label") == 1.0, F.lit(up)).otherwise(F.lit(down))
             train = train.withColumn("weight", weight)
-            estimator = estimator.setWeightCol("weight")
+            estimator.set(estimator.getParam("weightCol"), "weight")
         else:
             more = max(part.positive, part.negative) / min(part.positive, part.negative)
             rare = 1.0 if part.positive < part.negative else 0.0
             times = F.when(F.col("label") == rare, F.lit(round(more))).otherwise(F.lit(1))
             copies = F.explode(F.array_repeat(F.lit(1), times.cast("int")))
             train = train.withColumn("_copy", copies).drop("_copy")
+    if workers := getattr(options, "workers", None):  # a library's own tasks, each of a partition
+        train = train.coalesce(workers)
     return estimator.fit(train)
 
 
-def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: str) -> Trained:
+def tune(
+    name: str,
+    options: Any,
+    folds: Folds,
+    *,
+    seed: int,
+    by: str,
+    place: str,
+    method: calibration.Method = "platt",
+) -> Trained:
     """The best point over the folds, recalibrated, with its threshold, fitted on all rows.
 
     ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``place``: an
-    address that driver and workers share, where the pipeline is saved.
+    address that driver and workers share, where the pipeline is saved; ``method``: how risks are
+    recalibrated.
     """
     module = algorithm(name)
-    parts = [folds.part(fold) for fold in range(folds.folds)]
+    parts = [folds.part(fold, missing=module.MISSING) for fold in range(folds.folds)]
     parts = [part for part in parts if part.positive and part.negative]
 
     def judge(point: dict[str, Any], part: Part) -> Risks:
         valid = cast(DataFrame, part.valid)  # what a fold leaves out
-        return outputs(fit(name, options, point, part, seed=seed), valid, folds.parts)
+        model = fit(name, options, point, part, seed=seed)
+        return outputs(model, valid, folds.parts, margin=module.MARGIN)
 
     points = module.grid(options)
     tasks = [partial(judge, point, part) for point in points for part in parts]
@@ -187,15 +215,15 @@ def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: st
         if mean > best:
             best, point, aurocs, told = mean, each, areas, risks_of
     together = Risks.merge(told)
-    slope, intercept = calibration.learn(together)
-    threshold = calibration.threshold(calibration.applied(together, slope, intercept), by=by)
-    whole = folds.part(None)
+    calibrator = calibration.learned(together, method)
+    threshold = calibration.threshold(together.mapped(calibrator), by=by)
+    whole = folds.part(None, missing=module.MISSING)
     model = fit(name, options, point, whole, seed=seed)
-    stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
+    stages = [whole.preparation, model, Calibration.of(calibrator, module.MARGIN)]
     pipeline = PipelineModel(stages)
     saved.save(pipeline, files.address(place))
     arrays = module.flatten(model, lambda: trees.read(f"{place}/stages/1_{model.uid}"))
-    return Trained(name, point, aurocs, pipeline, arrays, slope, intercept, threshold)
+    return Trained(name, point, aurocs, pipeline, arrays, calibrator, threshold)
 
 
 def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
@@ -204,10 +232,9 @@ def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
     return module.flatten(model, lambda: trees.nodes(model, f"{place}/{name}"))
 
 
-def outputs(model: Any, frame: DataFrame, parts: int) -> Risks:
+def outputs(model: Any, frame: DataFrame, parts: int, *, margin: float | None = None) -> Risks:
     """The raw risks of prepared rows and their labels, grouped in the workers."""
-    made = model.transform(frame)
-    made = made.select("label", vector_to_array(F.col("probability"))[1].alias("p"))
+    made = model.transform(frame).select("label", raw_risk(margin).alias("p"))
     found = workers.summed(made, _grouped, risks.merged, parts=parts)
     return Risks.read(found) if found is not None else Risks.none()
 

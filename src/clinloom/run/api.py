@@ -16,6 +16,7 @@ from clinloom import files, plugins
 from clinloom import study as studies
 from clinloom.errors import MissingDependency, StoreError, UsageError, instead
 from clinloom.files import Address
+from clinloom.learn.algorithm import algorithm
 from clinloom.run import acquire, dataset, judge, record, reference, train
 from clinloom.run import look as looking
 from clinloom.run import monitor as monitoring
@@ -23,6 +24,7 @@ from clinloom.run import score as scores
 from clinloom.run import stream as streaming
 from clinloom.run.progress import Progress
 from clinloom.run.work import Work
+from clinloom.spark.session import remote
 from clinloom.store import Store, Stored, finished
 from clinloom.study import Study
 
@@ -44,7 +46,7 @@ def run(
     DataError, MissingDependency, StoreError or ParityError, each with its mend.
     """
     study = study if isinstance(study, Study) else read_study(study, overrides=overrides)
-    check(study)
+    check(study, spark)
     files.use({**files.settings(), **files.checked(study.storage)})
     store = Store(files.address(out), note=progress.note if progress else None)
     work = Work(study, store, progress=progress, spark=spark)
@@ -68,10 +70,20 @@ def run(
     return Run(store.root)
 
 
-def check(study: Study) -> None:
-    """Raise MissingDependency where a plug-in that the study names lacks a library."""
+def check(study: Study, spark: SparkSession | None = None) -> None:
+    """Raise MissingDependency where a plug-in that the study names lacks a library, UsageError
+    where a model cannot be fitted over Spark Connect, which is where the study would run."""
     for room, name in named(study):
         plugins.check(room, name)
+    if ("connect" in study.platform and spark is None) or remote(spark):
+        for name in study.models:
+            if not algorithm(name).CONNECT:
+                raise UsageError(
+                    f"'{name}' cannot be fitted over Spark Connect: its library needs Spark's own"
+                    " context",
+                    where=f"models.{name}",
+                    mend="leave it out there, or run on another platform (`--on local`, `yarn`)",
+                )
 
 
 def lacking(study: Study) -> list[str]:
@@ -81,6 +93,11 @@ def lacking(study: Study) -> list[str]:
         try:
             plugins.check(room, name)
         except MissingDependency as error:
+            found.append(f"{error.message}: {error.mend}")
+    if not found:
+        try:
+            check(study)
+        except UsageError as error:
             found.append(f"{error.message}: {error.mend}")
     return found
 

@@ -101,6 +101,7 @@ def recalibrate(
         made = replace(
             scorer,
             slope=found.slope * scorer.slope,
+            bend=found.slope * scorer.bend,
             intercept=found.intercept + found.slope * scorer.intercept,
         )
         seen = replace(reference, **held_out(_moved(cut, found), sums, groups))

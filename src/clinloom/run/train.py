@@ -43,6 +43,7 @@ def train(
                 plain(study.split),
                 study.seed,
                 study.evaluate.threshold,
+                study.calibration,
             ],
             inputs={"features": work.keys["features"]},
             uses=[("models", name)],
@@ -128,6 +129,7 @@ def _train(
         seed=study.seed,
         by=study.evaluate.threshold,
         place=str(out.folder(model, "spark")),
+        method=study.calibration,
     )
     scorer = scorer_of(trained)
     worst = _agree(work, dataset, trained, scorer)
@@ -191,7 +193,7 @@ def modalities(
         shared = Shared(work, study, dataset, features)
         try:
             for kind in MODALITIES:
-                part = shared.folds(use[kind]).part(None)
+                part = shared.folds(use[kind]).part(None, missing=algorithm(name).MISSING)
                 model = training.fit(name, study.models[name], point, part, seed=study.seed)
                 arrays = training.flattened(name, model, str(place / kind))
                 shared.folds(use[kind]).close()
@@ -216,9 +218,8 @@ def scorer_of(trained: Trained) -> Scorer:
         model=trained.name,
         statistics=trained.statistics,
         arrays=trained.arrays,
-        slope=trained.slope,
-        intercept=trained.intercept,
         threshold=trained.threshold,
+        **vars(trained.calibrator),
     )
 
 

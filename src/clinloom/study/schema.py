@@ -119,6 +119,12 @@ class Study(Model):
     features: dict[str, SerializeAsAny[Model]]
     split: Split = Split()
     models: dict[str, SerializeAsAny[Model]]
+    calibration: Literal["platt", "isotonic", "beta", "none"] = Field(
+        default="platt",
+        description="how a model's risks are made right as numbers, learned on the rows that the"
+        " folds left out: by slope and intercept (platt), by a broken line (isotonic; asks for some"
+        " hundred outcomes), by a bent slope (beta), or not",
+    )
     evaluate: Evaluate = Evaluate()
     deploy: Deploy = Deploy()
     platform: dict[str, SerializeAsAny[Model]] = Field(
