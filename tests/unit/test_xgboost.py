@@ -76,3 +76,42 @@ def test_unfilled_values_keep_their_scale_within_their_bounds_and_nan_stays():
     made = prepare(raw, unfilled)
     expected = np.clip(raw, learned.lower, learned.upper)[:, :2]
     assert np.array_equal(made, expected, equal_nan=True)
+
+
+def test_a_bundle_scores_and_explains_where_the_library_is_not_installed(fitted, monkeypatch):
+    import sys
+
+    from clinloom.deploy.scorer import Scorer
+    from clinloom.learn.additive import Columns
+
+    x, booster = fitted
+    statistics = learn(x.astype(float), lower=0.0, upper=1.0).unfilled()
+    made = Scorer("xgboost", statistics, arrays(booster), 0.9, -0.1, 0.5).dump()
+    monkeypatch.setitem(sys.modules, "xgboost", None)  # importing it fails
+    scorer = Scorer.parse(made)
+    found = scorer.score(x.astype(float))
+    raw = booster.predict(library.DMatrix(x)).astype(float)
+    assert np.abs(found - scorer.calibrator(raw)).max() <= module.TOLERANCE
+    reasons = module.additive(scorer.arrays, Columns.of(statistics, 5)).of(x[:3].astype(float))
+    assert reasons.shape == (3, 5) and np.abs(reasons).max() > 0.1
+
+
+@pytest.mark.parametrize("installed", ["xgboost-cpu", "xgboost", None])
+def test_the_library_serves_with_and_without_its_part_for_gpus(monkeypatch, installed):
+    from importlib import metadata
+
+    from clinloom import plugins
+    from clinloom.errors import MissingDependency
+
+    def version(name):
+        if name == installed:
+            return "3.2.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    if installed:
+        plugins.check("models", "xgboost")
+    else:
+        with pytest.raises(MissingDependency, match="xgboost-cpu") as error:
+            plugins.check("models", "xgboost")
+        assert "clinloom[xgboost]" in error.value.mend

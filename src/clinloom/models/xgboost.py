@@ -9,6 +9,7 @@ risk differs from XGBoost's own by what single precision rounds away (``TOLERANC
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from itertools import product as every
 from typing import Any, Literal
@@ -80,6 +81,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     """The Spark estimator of a point."""
     from xgboost.spark import SparkXGBClassifier
 
+    logging.getLogger("XGBoost-PySpark").setLevel(logging.WARNING)  # else lines a fit, on stderr
     return SparkXGBClassifier(
         n_estimators=options.trees,
         learning_rate=options.rate,
