@@ -43,6 +43,11 @@ class Calibrator:
             p = np.interp(p, self.curve[0], self.curve[1])
         return apply(p, self.slope, self.intercept, self.bend)
 
+    def then(self, slope: float, intercept: float) -> Calibrator:
+        """This and, after it, another slope and intercept on the log-odds."""
+        moved = intercept + slope * self.intercept
+        return Calibrator(slope * self.slope, moved, slope * self.bend, self.curve)
+
 
 def learned(risks: Risks, method: Method) -> Calibrator:
     """What out-of-fold risks and their outcomes ask for."""

@@ -98,12 +98,8 @@ def recalibrate(
         }
         if found.method == "none":
             return {"verdict": "the model fits as it is: no bundle is written", **told}
-        made = replace(
-            scorer,
-            slope=found.slope * scorer.slope,
-            bend=found.slope * scorer.bend,
-            intercept=found.intercept + found.slope * scorer.intercept,
-        )
+        changed = scorer.calibrator.then(found.slope, found.intercept)
+        made = replace(scorer, **vars(changed))
         seen = replace(reference, **held_out(_moved(cut, found), sums, groups))
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     link = {**told, "from": loaded.hash, "created": now}
