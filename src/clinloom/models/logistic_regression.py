@@ -51,4 +51,4 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
     """The Spark estimator of a point."""
     from pyspark.ml.classification import LogisticRegression
 
-    return LogisticRegression(maxIter=options.iterations, standardization=False, **point)
+    return LogisticRegression(maxIter=options.iterations, tol=1e-4, standardization=False, **point)

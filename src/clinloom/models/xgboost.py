@@ -92,6 +92,7 @@ def estimator(options: Options, point: dict[str, Any], *, features: int, seed: i
         random_state=seed,
         num_workers=options.workers,
         verbosity=0,
+        verbose=False,
         **point,
     )
 
