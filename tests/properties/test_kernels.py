@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics as st_
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from clinloom import features
 from clinloom.clean import clean
 from clinloom.cohort import cohort, split
 from clinloom.features import Feature, codes, demographics, imaging, measurements
+from clinloom.features._summaries import Statistic
 from clinloom.study import MICROSECONDS, Cohort, Split
 from clinloom.tables import ACQUIRED, EVENTS, INDEX, conform
 
@@ -107,7 +109,7 @@ FAMILIES = {
     "demographics": demographics.Options(),
     "measurements": measurements.Options(
         codes=("*",),
-        statistics=("count", "last", "mean", "min", "max", "slope"),
+        statistics=get_args(Statistic),
         windows=("36h", "7d", "all", "6h"),
         min_rows=0,
     ),
@@ -115,7 +117,7 @@ FAMILIES = {
         codes=("*",), statistics=("present", "count"), windows=("48h", "all"), min_rows=0
     ),
     "imaging": imaging.Options(
-        statistics=("last", "mean", "count"), windows=("48h", "all"), min_rows=0
+        statistics=("last", "mean", "count", "first", "since"), windows=("48h", "all"), min_rows=0
     ),
 }
 
@@ -156,11 +158,17 @@ def oracle(rows, row, feature):
         return float(len(values))
     if not values:
         return math.nan
+    if feature.statistic == "since":
+        return (at - numeric[-1]["time"]) / DAY if numeric else math.nan
+    if feature.statistic == "first":
+        return numeric[0]["numeric_value"] if numeric else values[0]
+    if feature.statistic == "sd":
+        return st_.stdev(values) if len(values) > 1 else math.nan
     if feature.statistic == "slope":
         days = [(r["time"] - numeric[0]["time"]) / DAY for r in numeric]
         values = [r["numeric_value"] for r in numeric]
         return st_.linear_regression(days, values).slope if len(set(days)) > 1 else math.nan
-    pick = {"last": lambda v: v[-1], "mean": st_.fmean, "min": min, "max": max}
+    pick = {"last": lambda v: v[-1], "mean": st_.fmean, "min": min, "max": max, "sum": math.fsum}
     return pick[feature.statistic](values)
 
 

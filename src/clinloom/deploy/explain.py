@@ -39,9 +39,11 @@ from clinloom.vocabulary.quantities import BY_CODE
 
 Floats = npt.NDArray[np.float64]
 
-MISSING = {"slope": "too few values", "age": "not known"}  # others: not measured
+FEW = "too few values"
+MISSING = {"slope": FEW, "sd": FEW, "age": "not known"}  # others: not measured
 SIGNS = {"Cel": "°C", "kg/m2": "kg/m²", "10*3/uL": "10³/µL", "10*6/uL": "10⁶/µL"}
 SMALLEST = 1e-4  # what is smaller is written with its power of ten
+DAYS_TOLD = 2.0  # a shorter span is told in hours
 UNITLESS = ("count", "present", "age")  # statistics whose number is not in the code's unit
 
 
@@ -65,6 +67,8 @@ class Reason:
             return MISSING.get(self.feature.statistic, "not measured")
         if self.feature.statistic == "present":
             return "recorded" if self.value else "not recorded"
+        if self.feature.statistic == "since" and self.value < DAYS_TOLD:
+            return f"{figure(24 * self.value)} h"
         return f"{figure(self.value)} {self.unit}" if self.unit else figure(self.value)
 
     @property
@@ -163,6 +167,8 @@ def grouped(
 
 def unit(feature: Feature, learned: Mapping[str, str | None]) -> str | None:
     """The unit in which a feature's number is told, as clinicians write it; None: it has none."""
+    if feature.statistic == "since":
+        return "days"
     if feature.family != "measurements" or feature.statistic in UNITLESS:
         return None
     known = BY_CODE.get(feature.code)

@@ -94,7 +94,9 @@ def one_each(
     family: str, codes: Iterable[str], statistics: Sequence[str], windows: Sequence[str]
 ) -> list[str]:
     """The names of the features of codes that have one number, whatever the moment."""
-    telling = [s for s in ("last", "mean", "min", "max", "count") if s in statistics]
+    telling = [
+        s for s in ("last", "first", "mean", "min", "max", "sum", "count") if s in statistics
+    ]
     spans = {read_span(window): window for window in windows}
     return listed(family, codes, telling[:1], (spans[widest(spans)],))
 

@@ -1,13 +1,13 @@
 """Laboratory results and vital signs: summaries of a code's values over spans before the index.
 
-A number without a time is in every span, but for `slope`; `last` is it where no other was known. A
-code that is only told so gives one feature, for all spans and statistics would say the same.
+A number without a time is in every span, but for `slope` and `since`; `last` and `first` are it
+where no other was known. A code that is only told so gives one feature, for all spans and
+statistics would say the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from clinloom.events import Floats
 from clinloom.features._feature import Windows, listed, one_each
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past
-from clinloom.features._summaries import fill_numbers
+from clinloom.features._summaries import TOLD, Statistic, fill_numbers
 from clinloom.study import Codes, Model
 
 REQUIRES: str | None = None
@@ -29,10 +29,8 @@ class Options(Model):
     """Which measurements are summarised, how, and over which spans."""
 
     codes: Codes = Field(default=("*",), description="codes or patterns of numeric events")
-    statistics: tuple[Literal["count", "last", "mean", "min", "max", "slope"], ...] = Field(
-        default=("count", "last", "mean", "min", "max"),
-        description="slope: least squares, per day",
-        min_length=1,
+    statistics: tuple[Statistic, ...] = Field(
+        default=("count", "last", "mean", "min", "max"), description=TOLD, min_length=1
     )
     windows: Windows = Field(
         default=("24h", "48h", "all"),
