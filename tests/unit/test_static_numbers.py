@@ -80,6 +80,17 @@ def test_a_number_without_a_time_is_in_every_span_and_gives_way_to_a_later_one()
     assert math.isnan(of(two, "slope", "7d"))
 
 
+def test_what_a_patient_has_once_is_one_feature_however_often_it_is_told():
+    events = table(
+        fact(1, "AGE", 66.0, NOON), fact(1, "AGE", 65.0, NOON - DAY), fact(1, "Na", 140.0, NOON)
+    )
+    chosen = OPTIONS.model_copy(update={"once": ("A*",), "statistics": ("count", "max")})
+    listed = [feature.name for feature in learned(events, measurements=chosen)]
+    assert listed[-1] == "measurements|AGE|last|7d" and len(listed) == 5
+    assert all("|Na|" in name for name in listed[:-1])
+    assert values(events, listed[-1])[0] == [66.0]
+
+
 def image(subject, record, time=None, **found):
     return [
         fact(subject, f"IMAGE//CR//CHEST//{name}", value, time, record)

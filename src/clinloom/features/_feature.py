@@ -97,8 +97,13 @@ def one_each(
     telling = [
         s for s in ("last", "first", "mean", "min", "max", "sum", "count") if s in statistics
     ]
+    return listed(family, codes, telling[:1], (widest_of(windows),))
+
+
+def widest_of(windows: Sequence[str]) -> str:
+    """The window that holds all others, as the study calls it."""
     spans = {read_span(window): window for window in windows}
-    return listed(family, codes, telling[:1], (spans[widest(spans)],))
+    return spans[widest(spans)]
 
 
 def widest(windows: Iterable[Span]) -> Span:

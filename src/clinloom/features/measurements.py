@@ -2,7 +2,8 @@
 
 A number without a time is in every span, but for `slope` and `since`; `last` and `first` are it
 where no other was known. A code that is only told so gives one feature, for all spans and
-statistics would say the same.
+statistics would say the same. So does a code that a patient has `once`, such as an age: where a
+record bears two, the second may stem from a later stay, and tell who lived to have one.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from clinloom import events as ev
 from clinloom.events import Floats
-from clinloom.features._feature import Windows, listed, one_each
+from clinloom.features._feature import Windows, listed, one_each, widest_of
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past
 from clinloom.features._summaries import TOLD, Statistic, fill_numbers
@@ -37,6 +39,11 @@ class Options(Model):
         description="spans before the index time, e.g. [24h, 7d, all]",
         min_length=1,
     )
+    once: Codes = Field(
+        default=(),
+        description="codes or patterns of which a patient has one, such as an age or a height: one"
+        " feature each, the latest, whatever the statistics and windows",
+    )
     min_rows: float = Field(
         default=0.01, ge=0, le=1, description="a code is used if this part of training rows has it"
     )
@@ -49,7 +56,11 @@ def candidates(options: Options) -> Sequence[str]:
 
 def names(options: Options, vocabulary: Sequence[str]) -> list[str]:
     """The features of the codes that were seen."""
-    return listed("measurements", vocabulary, options.statistics, options.windows)
+    alone = ev.matching(vocabulary, options.once)
+    several = [code for code, once in zip(vocabulary, alone, strict=True) if not once]
+    single = [code for code, once in zip(vocabulary, alone, strict=True) if once]
+    made = listed("measurements", several, options.statistics, options.windows)
+    return made + listed("measurements", single, ("last",), (widest_of(options.windows),))
 
 
 def untimed(options: Options, vocabulary: Sequence[str]) -> list[str]:
