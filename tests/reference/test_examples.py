@@ -187,7 +187,7 @@ def test_intensive_care(data, tmp_path):
     families = [
         demographics(age=False),
         Family("measurements", numbered("ICU//"), statistics, {"all": None}),
-        Family("measurements", numbered("STAY//"), statistics, {"all": None}),
+        Family("measurements", numbered("STAY//"), ("last",), {"all": None}),
     ]
     paths = {"hours": "dyn", "stays": "sta", "deaths": "outc"}
     sets = [f"sources.{name}.path={tmp_path / file}.parquet" for name, file in paths.items()]

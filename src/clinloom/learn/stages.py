@@ -44,7 +44,9 @@ class Preparation(
 ):
     """Learn fill values, bounds, centres and scales of an array column.
 
-    ``lower`` and ``upper``: the quantiles beyond which values are drawn in (winsorised). Workers
+    ``lower`` and ``upper``: the quantiles beyond which values are drawn in (winsorised), see
+    ``learn.preparation``; the last fiftieth at either end costs a linear model more than it tells
+    (docs/accuracy.md), and trees nothing. Workers
     summarise their rows (``learn.sketch``): up to 4 million numbers neither partitions nor order
     change what is learned; beyond that it is within the error stated there. No row reaches the
     driver.
@@ -63,13 +65,13 @@ class Preparation(
         *,
         inputCol: str = "values",
         outputCol: str = "features",
-        lower: float = 0.001,
-        upper: float = 0.999,
+        lower: float = 0.02,
+        upper: float = 0.98,
         use: Sequence[int] = (),
         parts: int = 64,
     ) -> None:
         super().__init__()
-        self._setDefault(inputCol="values", outputCol="features", lower=0.001, upper=0.999, use=[])
+        self._setDefault(inputCol="values", outputCol="features", lower=0.02, upper=0.98, use=[])
         self._setDefault(parts=64)
         self._set(**{k: list(v) if k == "use" else v for k, v in self._input_kwargs.items()})
 
