@@ -21,11 +21,12 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.errors import UsageError
 from clinloom.evaluate import watch
 from clinloom.evaluate.cells import Cells
+from clinloom.evaluate.subgroups import subgroups
 from clinloom.evaluate.update import Update, fullest, update
 from clinloom.evaluate.watch import Rows, Seen
 from clinloom.run import moments
 from clinloom.run.progress import Progress
-from clinloom.run.reference import held_out, subgroups
+from clinloom.run.reference import held_out
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from clinloom.deploy.scorer import Scorer
 from clinloom.evaluate import cells, drift, fitness, watch
 from clinloom.evaluate.cells import Cells, Kept
 from clinloom.evaluate.fitness import UNKNOWN, Estimate
+from clinloom.evaluate.subgroups import Group, members, subgroups
 from clinloom.evaluate.watch import FEW, Reference, Rows, Seen
 from clinloom.events import coded, column, numbers, subjects
 from clinloom.features import Feature
@@ -36,47 +37,10 @@ from clinloom.spark.sums import Merge
 from clinloom.store import Pending
 from clinloom.tables import ACQUIRED, DATASET, SEEN, matrix
 
-AGES = (0, 18, 45, 65, 80, np.inf)
-MOST_GROUPS = 62  # what a row's memberships are kept in is a whole number of 64 bits
 READ = ("subject_id", "code", "numeric_value", "unit")
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-
-class Group(NamedTuple):
-    """Rows whose feature number ``at`` lies in [low, high); ``kind``: sex, age or site."""
-
-    kind: str
-    name: str
-    at: int
-    low: float
-    high: float
-
-
-def subgroups(features: Sequence[Feature]) -> list[Group]:
-    """The subgroups that a model's features tell: sexes, bands of age, and sites."""
-    out: dict[str, Group] = {}
-    for at, feature in enumerate(features):
-        room, _, value = feature.code.partition("//")
-        if feature.statistic == "age":
-            for low, high in zip(AGES, AGES[1:], strict=False):
-                name = f"age {low:g} to {high - 1:g}" if np.isfinite(high) else f"age {low:g} on"
-                out.setdefault(name, Group("age", name, at, low, high))
-        elif room in ("GENDER", "SITE"):
-            kind = "sex" if room == "GENDER" else "site"
-            name = f"{kind} {value}"
-            out.setdefault(name, Group(kind, name, at, np.nextafter(0.0, 1.0), np.inf))
-    return list(out.values())[:MOST_GROUPS]
-
-
-def members(values: Floats, groups: Sequence[Group]) -> Flags:
-    """Which rows (n, f) are of which subgroup: (n, g)."""
-    out = np.zeros((len(values), len(groups)), bool)
-    for number, group in enumerate(groups):
-        value = values[:, group.at]
-        out[:, number] = (value >= group.low) & (value < group.high)
-    return out
 
 
 def reference(
