@@ -402,6 +402,8 @@ RISKS = Table(
         _subject,
         Column("boolean_value", pa.bool_(), "the outcome in the time at risk", False),
         Column("values", pa.list_(_double), "one risk a model", False),
+        Column("member", _long, "a bit a subgroup that the row is in", False),
+        Column("month", _long, "of the prediction, since January 1970", False),
     ),
     ("subject_id",),
 )
@@ -416,6 +418,33 @@ GROUPS = Table(
         Column("low", _double, "least risk in the group", nullable=False),
         Column("high", _double, "greatest risk in the group", nullable=False),
     ),
+)
+
+_key = Column("key", _long, "a subgroup's number, or 2^32 and the month", False)
+SUBGROUPS = Table(
+    "subgroups",
+    "the test rows of the selected model by subgroup or month, and risk",
+    (*GROUPS.columns[1:], _key),
+)
+PATIENTS = Table(
+    "patients",
+    "how many test patients of each subgroup or month have, and have not, the outcome",
+    (
+        _key,
+        Column("having", _long, "patients with a row that has it", False),
+        Column("lacking", _long, "patients with a row that has it not", False),
+    ),
+)
+SAMPLED = Table(
+    "sampled",
+    "some test rows, drawn by a hash, on which a model is explained",
+    (
+        Column("drawn", pa.uint64(), "the hash, which rises", False),
+        _subject,
+        Column("boolean_value", pa.bool_(), "the outcome in the time at risk", False),
+        Column("values", pa.list_(_double), "one number a feature; NaN: missing", False),
+    ),
+    ("drawn",),
 )
 
 # What a source kernel yields before identities are resolved: `patient` instead of `subject_id`, and

@@ -16,12 +16,16 @@ from clinloom import evaluate as evaluation
 from clinloom import files
 from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
-from clinloom.evaluate import METRICS, Judged, Rows
+from clinloom.evaluate import METRICS, Judged, Rows, points
+from clinloom.evaluate.points import Asked
+from clinloom.evaluate.subgroups import NUMBERS, Cut, Grouped, unfound
 from clinloom.features import Feature
 from clinloom.learn.risks import Risks
-from clinloom.run import record, train
+from clinloom.report import disclosure
+from clinloom.run import explain, record, subgroups, train
 from clinloom.run.dataset import units
 from clinloom.run.predict import predict
+from clinloom.run.subgroups import Keys
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
 from clinloom.spark.session import cores
@@ -31,6 +35,7 @@ from clinloom.study import Study
 from clinloom.tables import RISKS, matrix
 
 ROWS = 1 << 16  # test rows that a worker reads at once
+Floats = npt.NDArray[np.float64]
 SHOWN = 25  # features that a model's importance names
 WITHHELD: dict[str, dict[str, float | None]] = {  # of a handful: it would tell who they are
     name: dict.fromkeys(("value", "low", "high")) for name in METRICS
@@ -49,27 +54,64 @@ def evaluate(
     alone = train.modalities(work, study, dataset, features, models)
     scorers = {name: train.scorer(models, name) for name in models}
     variants = {f"{selected}, {kind} only": scorer for kind, scorer in alone.items()}
-    predicted = predict(work, dataset, features, models, {**scorers, **variants}, selected)
+    predicted = predict(
+        work, dataset, features, models, {**scorers, **variants}, selected, study.evaluate
+    )
 
     def do(out: Pending) -> None:
-        grouped = predicted["groups"].read()
+        grouped, flags = predicted["groups"].read(), asked(study)
         judged = {
-            name: Judged.of(_groups(grouped, name), scorer.threshold)
+            name: Judged.of(_groups(grouped, name), scorer.threshold, flags)
             for name, scorer in {**scorers, **variants}.items()
         }
-        tests = _replicated(work, predicted["risks"], judged, study)
+        groups = subgroups.groups_of(features, study.evaluate)
+        keyed = subgroups.by_key(predicted["subgroups"].read())
+        keys = _keys(judged, selected, len(groups), list(keyed) if study.evaluate.months else [])
+        drawn, of_keys = _replicated(work, predicted["risks"], judged, study, keys)
+        confidence = study.evaluate.confidence
+        tests = {name: _told(one, drawn[name], confidence) for name, one in judged.items()}
         found: dict[str, Any] = {
-            "models": {name: {**train.told(models, name), "test": tests[name]} for name in models},
+            "models": {
+                name: {
+                    **train.told(models, name),
+                    "test": tests[name]["test"],
+                    "points": tests[name]["points"],
+                }
+                for name in models
+            },
             "selected": selected,
-            "modalities": {"both": {"auroc": tests[selected]["auroc"]}},
+            "modalities": {"both": {"auroc": tests[selected]["test"]["auroc"]}},
         }
         for kind, name in zip(alone, variants, strict=True):
-            found["modalities"][kind] = {"auroc": tests[name]["auroc"]}
-        curves = {
-            name: {
-                "curves": evaluation.curves(risks=judged[name].risks),
-                "importance": _importance(scorer, features),
+            found["modalities"][kind] = {"auroc": tests[name]["test"]["auroc"]}
+        if not judged[selected].few:
+            patients = {row.pop("key"): row for row in predicted["patients"].read().to_pylist()}
+            found |= subgroups.told(
+                of_keys,
+                keys,
+                groups,
+                keyed,
+                patients,
+                threshold=judged[selected].threshold,
+                confidence=confidence,
+            )
+            found["paired"] = {
+                name: evaluation.paired(drawn[selected], drawn[name], confidence=confidence)
+                for name in judged
+                if name != selected
             }
+            if study.evaluate.explain:
+                found["explanation"] = explain.explanation(
+                    work,
+                    predicted["sampled"],
+                    scorers[selected],
+                    features,
+                    seed=study.seed,
+                    confidence=confidence,
+                )
+        found["unfound"] = unfound(groups, study.evaluate.subgroups)
+        curves = {
+            name: {"curves": tests[name]["curves"], "importance": _importance(scorer, features)}
             for name, scorer in scorers.items()
         }
         out.put("evaluation", "metrics.json", json.dumps(found, indent=1))
@@ -85,7 +127,9 @@ def evaluate(
     told = work.store.root / "metrics.json"
     if files.exists(told) and files.read(told) != text.encode():  # a report would tell of others
         work.store.check()
-        files.remove(work.store.root / layout.REPORT)
+        for name in (layout.REPORT, *layout.BESIDE):
+            if files.exists(work.store.root / name):
+                files.remove(work.store.root / name)
     work.store.write_text("metrics.json", text)
     metrics: dict[str, Any] = json.loads(text)
     return metrics
@@ -104,27 +148,61 @@ def _importance(scorer: Scorer, features: Sequence[Feature]) -> list[dict[str, A
     ]
 
 
+def asked(study: Study) -> Asked:
+    """Where flags are judged besides the models' own thresholds."""
+    told = study.evaluate
+    return Asked(
+        thresholds=tuple(told.thresholds),
+        alert_rates=tuple(told.alert_rates),
+        sensitivities=tuple(told.sensitivities),
+    )
+
+
+def _told(judged: Judged, drawn: Floats, confidence: float) -> dict[str, Any]:
+    """What is told of a model; of a handful it would tell who they are."""
+    found = evaluation.summed_up(drawn, judged, confidence=confidence)
+    for point in found["points"]:
+        if disclosure.few_flagged(point["alert_rate"]["value"], judged.risks.rows):
+            point |= {name: dict.fromkeys(("value", "low", "high")) for name in points.NUMBERS}
+            point["hidden"] = True
+    return {**found, "test": WITHHELD, "points": []} if judged.few else found
+
+
+def _keys(judged: Mapping[str, Judged], selected: str, groups: int, found: list[int]) -> Keys:
+    """What the selected model's replicates are added up by."""
+    one = judged[selected]
+    periods, step = subgroups.periods(found)
+    cut = Cut.of(one.risks, one.threshold)
+    return Keys(cut, list(judged).index(selected), groups, periods, step)
+
+
 def _replicated(
-    work: Work, risks: Stored, judged: Mapping[str, Judged], study: Study
-) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Every model's metrics with their intervals; the replicates are made in the workers."""
-    asked = study.evaluate
+    work: Work, risks: Stored, judged: Mapping[str, Judged], study: Study, keys: Keys
+) -> tuple[dict[str, Floats], Floats]:
+    """Every model's replicates, and those by key; they are made in the workers."""
     total = sum(len(one.risks.score) for one in judged.values())
-    blocks = evaluation.blocks(asked.bootstrap, total, least=cores(work.spark))
+    total += len(keys.cut.score) * (keys.count + 1)
+    blocks = evaluation.blocks(study.evaluate.bootstrap, total, least=cores(work.spark))
     kernel = partial(
         replicates,
         files=[str(file) for file in risks.files()],
         judged=list(judged.values()),
         blocks=blocks,
         seed=study.seed,
+        keys=keys,
     )
-    found = workers.tasks(work.spark, len(blocks), kernel, merges={"drawn": pa.concat_tables})
-    rows = found["drawn"].sort_by([("model", "ascending"), ("replicate", "ascending")])
-    numbers = matrix(rows).reshape(len(judged), -1, len(METRICS))
-    return {
-        name: WITHHELD if one.few else evaluation.told(drawn, confidence=asked.confidence)
-        for (name, one), drawn in zip(judged.items(), numbers, strict=True)
-    }
+    merges = {"drawn": pa.concat_tables, "grouped": pa.concat_tables}
+    found = workers.tasks(work.spark, len(blocks), kernel, merges=merges)
+    drawn = _sorted(found["drawn"], len(judged), study.evaluate.bootstrap + 1, -1)
+    shape = (study.evaluate.bootstrap + 1, keys.count, 2, len(NUMBERS))
+    grouped = _sorted(found["grouped"], *shape) if keys.count else np.zeros(shape)
+    return dict(zip(judged, drawn, strict=True)), grouped
+
+
+def _sorted(found: pa.Table, *shape: int) -> Floats:
+    """The numbers of all models and replicates, in their order."""
+    rows = found.sort_by([("model", "ascending"), ("replicate", "ascending")])
+    return matrix(rows).reshape(shape)
 
 
 def replicates(
@@ -134,18 +212,27 @@ def replicates(
     judged: Sequence[Judged],
     blocks: Sequence[range],
     seed: int,
+    keys: Keys,
 ) -> Iterator[pa.RecordBatch]:
-    """The replicates of a block, in a worker: model, replicate, metrics."""
-    found = evaluation.replicated(_rows(files), judged, blocks[number], seed=seed)
-    yield workers.partial("drawn", _metrics(found, blocks[number]))
+    """The replicates of a block, in a worker: model, replicate, metrics; and those by key."""
+    block = blocks[number]
+    grouped = Grouped(keys.cut, keys.count, len(block)) if keys.count else None
+    found = evaluation.replicated(
+        _rows(files, keys), judged, block, seed=seed, grouped=grouped, of=keys.of
+    )
+    yield workers.partial("drawn", _metrics(found, block))
+    if grouped is not None:
+        told = grouped.measured().reshape(1, len(block), -1)
+        yield workers.partial("grouped", _metrics(told, block))
 
 
-def _rows(files: Sequence[str]) -> Iterator[Rows]:
-    """The test rows in chunks: subject, label, a risk a model."""
+def _rows(files: Sequence[str], keys: Keys) -> Iterator[Rows]:
+    """The test rows in chunks: subject, label, a risk a model, keys."""
     for file in files:
         for rows in stream(file, RISKS.arrow.names, ROWS, coded=False):
             label = rows.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
-            yield rows.column("subject_id").to_numpy(), label, matrix(rows)
+            pairs = keys.pairs(rows.column("member").to_numpy(), rows.column("month").to_numpy())
+            yield rows.column("subject_id").to_numpy(), label, matrix(rows), pairs
 
 
 def _metrics(found: npt.NDArray[np.float64], block: range) -> pa.Table:

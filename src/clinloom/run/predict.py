@@ -16,17 +16,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinloom.deploy.scorer import Scorer
+from clinloom.evaluate.subgroups import Group, members
 from clinloom.features import Feature
 from clinloom.learn import risks as groups
 from clinloom.learn.preparation import clipped
 from clinloom.learn.risks import Risks
 from clinloom.report import baseline
+from clinloom.run import explain, subgroups
 from clinloom.run.train import keys
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
 from clinloom.spark.sums import Merge
 from clinloom.store import Pending
-from clinloom.tables import DATASET, GROUPS, LEDGER, PREDICTIONS, RISKS, matrix
+from clinloom.study.schema import Evaluate
+from clinloom.tables import (
+    DATASET,
+    GROUPS,
+    LEDGER,
+    PATIENTS,
+    PREDICTIONS,
+    RISKS,
+    SAMPLED,
+    SUBGROUPS,
+    matrix,
+)
 
 NUMBERS = 4_000_000  # features x rows that the kernel is handed at once, about
 
@@ -38,12 +51,16 @@ def predict(
     models: Mapping[str, Tables],
     scorers: Mapping[str, Scorer],
     selected: str,
+    asked: Evaluate,
 ) -> Tables:
     """Score the test rows by every one of ``scorers``; commit what the judgement needs.
 
-    Tables: ``predictions`` of the selected model, ``risks`` of all, their ``groups``, the
-    ``preparation_ledger``, and ``counted/summary.json`` with the split and Table 1.
+    Tables: ``predictions`` of the selected model, ``risks`` of all, their ``groups``, those of
+    each of its ``subgroups`` and months with their ``patients``, some rows (``sampled``) to explain
+    it by, the ``preparation_ledger``, and ``counted/summary.json`` with the split and Table 1.
     """
+    groups = subgroups.groups_of(features, asked)
+    sample = min(asked.explain, NUMBERS // max(1, len(features)))
 
     def do(out: Pending) -> None:
         shown = characteristics(features)
@@ -52,6 +69,8 @@ def predict(
             scorers=list(scorers.values()),
             selected=list(scorers).index(selected),
             shown=shown,
+            groups=groups,
+            sample=sample,
         )
         found = workers.by_patient(
             work.spark,
@@ -59,10 +78,13 @@ def predict(
             kernel,
             out=out,
             tables={"predictions": PREDICTIONS, "risks": RISKS},
-            merges=MERGES,
+            merges=MERGES | {"sampled": partial(explain.merged, most=sample)},
             chunk=max(1024, NUMBERS // max(1, len(features))),
         )
         out.write(GROUPS, _named(found.get("groups"), list(scorers)))
+        for table in (SUBGROUPS, PATIENTS, SAMPLED):
+            rows = found.get(table.name)
+            out.write(table, table.empty if rows is None else rows.cast(table.arrow))
         out.write(LEDGER, _outliers(found.get("outliers"), features), name="preparation_ledger")
         names = [features[at].name for at in shown]
         told = {
@@ -74,12 +96,22 @@ def predict(
     more = ("modalities",) if "modalities" in work.keys else ()
     inputs = keys(work, models, "features", *more)
     return work.step(
-        "predict", do, options=[list(scorers), selected], inputs=inputs, counts="predictions"
+        "predict",
+        do,
+        options=[list(scorers), selected, [group.name for group in groups], sample],
+        inputs=inputs,
+        counts="predictions",
     )
 
 
 def scored(
-    dataset: pa.Table, *, scorers: Sequence[Scorer], selected: int, shown: Sequence[int]
+    dataset: pa.Table,
+    *,
+    scorers: Sequence[Scorer],
+    selected: int,
+    shown: Sequence[int],
+    groups: Sequence[Group] = (),
+    sample: int = 0,
 ) -> dict[str, pa.Table]:
     """The kernel: rows of whole patients (DATASET) as risks and sums."""
     values, outcome = matrix(dataset), dataset.column("boolean_value").fill_null(False)
@@ -96,6 +128,9 @@ def scored(
         return found
     risk = np.stack([scorer.score(values[test]) for scorer in scorers], axis=1)
     rows, mine = dataset.filter(inside), risk[:, selected]
+    member, month = members(values[test], groups), subgroups.month(rows.column("prediction_time"))
+    if sample:
+        found["sampled"] = explain.sampled(rows, sample)
     predicted = {
         "subject_id": rows.column("subject_id"),
         "prediction_time": rows.column("prediction_time"),
@@ -106,7 +141,8 @@ def scored(
     return {
         **found,
         "predictions": pa.table(predicted, schema=PREDICTIONS.arrow),
-        "risks": _risks(subject[test], label[test], risk),
+        "risks": _risks(subject[test], label[test], risk, subgroups.bits(member), month),
+        **subgroups.sums(subject[test], label[test], mine, member, month),
         "groups": pa.concat_tables(
             keyed(number, Risks.of(label[test], risk[:, number]).compact())
             for number in range(len(scorers))
@@ -115,11 +151,15 @@ def scored(
 
 
 def _risks(
-    subject: npt.NDArray[np.int64], label: npt.NDArray[np.bool_], risk: npt.NDArray[np.float64]
+    subject: npt.NDArray[np.int64],
+    label: npt.NDArray[np.bool_],
+    risk: npt.NDArray[np.float64],
+    *keys: npt.NDArray[np.int64],
 ) -> pa.Table:
     offsets = np.arange(len(risk) + 1, dtype=np.int32) * risk.shape[1]
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(risk.ravel()))
-    return pa.table([pa.array(subject), pa.array(label), lists], schema=RISKS.arrow)
+    columns = [pa.array(subject), pa.array(label), lists, *map(pa.array, keys)]
+    return pa.table(columns, schema=RISKS.arrow)
 
 
 def keyed(model: int, risks: Risks) -> pa.Table:
@@ -209,6 +249,7 @@ def characteristics(features: Sequence[Feature]) -> list[int]:
 
 
 MERGES: dict[str, Merge] = {
+    **subgroups.MERGES,
     "groups": regrouped,
     "baseline": baseline.merged,
     "split": partial(_summed, by="split"),

@@ -15,8 +15,8 @@ from clinloom.clean import unconverted
 from clinloom.evaluate import FEWEST
 from clinloom.events import ANSWER
 from clinloom.files import Address
-from clinloom.report import disclosure, doubts
-from clinloom.report import render as page
+from clinloom.report import card, checklists, disclosure, doubts, markdown, view
+from clinloom.report import shown as page
 from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
 from clinloom.store import Pending, Stored, finished
@@ -50,17 +50,40 @@ def tell(work: Work, study: Study) -> None:
         text = json.dumps(record, indent=1)
         out.put("record", "run.json", text)
         work.store.write_text("run.json", text)
-        work.store.write_text(REPORT, page(gather(root)))
+        for name, text in written(root).items():
+            work.store.write_text(name, text)
 
     work.step("report", do, options=told, inputs=dict(work.keys))
     if not files.exists(root / REPORT):
-        work.store.write_text(REPORT, page(gather(root)))
+        for name, text in written(root).items():
+            work.store.write_text(name, text)
 
 
 def render(root: Address) -> Address:
     """Render the report of a finished run again."""
-    files.write(root / REPORT, page(gather(root)).encode())
+    for name, text in written(root).items():
+        files.write(root / name, text.encode())
     return root / REPORT
+
+
+def written(root: Address) -> dict[str, str]:
+    """The report as a page, as Markdown and as JSON, and the model card as XML, by file name."""
+    record = gather(root)
+    seen = view(record)
+    selected = record["models"][record["selected"]]
+    fairness = {
+        f"{row['name']}: {name}": found
+        for row in record.get("subgroups") or []
+        for name, found in row["fairness"].items()
+    }
+    return {
+        "report.json": json.dumps(markdown.plain(seen), indent=1),
+        "report.md": markdown.markdown(seen),
+        "card.xml": card.card(
+            seen, checklists.facts(seen), {**selected["test"], "fairness": fairness}, __version__
+        ),
+        REPORT: page(seen),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -76,6 +76,10 @@ class Split(Model):
         return self
 
 
+Risk = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class Evaluate(Model):
     """How the models are judged on the test rows."""
 
@@ -89,6 +93,30 @@ class Evaluate(Model):
         default="f1", description="what a flag's threshold makes greatest, in the folds"
     )
     modalities: bool = Field(default=True, description="also records only and images only")
+    thresholds: list[Risk] = Field(
+        default=[0.05, 0.1, 0.2, 0.3, 0.5],
+        description="further risks at which flags are judged",
+    )
+    alert_rates: list[Share] = Field(
+        default=[0.1],
+        description="shares of rows that may be flagged, at which flags are judged",
+    )
+    sensitivities: list[Share] = Field(
+        default=[0.8], description="shares of the outcomes to be found, at which flags are judged"
+    )
+    subgroups: list[str] = Field(
+        default=[],
+        description="codes, or patterns such as ICD10CM//E11*, of features: who has one is a"
+        " subgroup of its own, beside age, sex, ethnicity, site and scanner",
+    )
+    months: bool = Field(default=True, description="also each calendar month of the test rows")
+    explain: int = Field(
+        default=1_000,
+        ge=0,
+        le=10_000,
+        description="test rows, at most, on which features are permuted and their shares added up;"
+        " 0: none",
+    )
 
 
 class Deploy(Model):
