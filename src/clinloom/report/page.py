@@ -6,9 +6,18 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clinloom.report import disclosure, names, performance, summary
+from clinloom.report import (
+    checklists,
+    disclosure,
+    limits,
+    names,
+    performance,
+    subgroups,
+    summary,
+)
 from clinloom.report.baseline import SIZE
 from clinloom.report.charts import forest
+from clinloom.report.definitions import DEFINITIONS, SIGNS
 from clinloom.report.disclosure import cell
 from clinloom.report.figures import FEW, NONE, count, moment, percent, seconds
 from clinloom.report.words import GLOSSARY, rule, sentence
@@ -28,7 +37,9 @@ def view(record: Record) -> dict[str, Any]:
     split = _split(record.get("split") or {})
     study = record.get("study") or {}
     displays = record.get("displays") or {}
-    return {
+    titles = {name: performance.title(name, one) for name, one in models.items()}
+    whole = model.get("test") or {}
+    found = {
         "title": study.get("title") or study.get("name") or "Clinloom study",
         "description": study.get("description") or "",
         "created": moment(record.get("created")),
@@ -40,7 +51,14 @@ def view(record: Record) -> dict[str, Any]:
         "flow": _flow(record.get("flow") or [], split["total"]),
         "split": split,
         "comparison": performance.comparison(models, selected) if models else None,
+        "paired": subgroups.paired(record.get("paired") or {}, models, titles) if shown else [],
+        "chosen": titles.get(selected, ""),
         "panels": performance.panels(models, selected, displays),
+        "subgroups": subgroups.subgroups(record.get("subgroups") or [], whole, displays),
+        "months": subgroups.months(record.get("months") or [], whole),
+        "explanation": subgroups.explanation(record.get("explanation"), displays),
+        "demographics": limits.demographics(record),
+        "hash": study.get("hash") or "",
         "modalities": _modalities(record.get("modalities") or {}) if shown else None,
         "table1": _table1(record.get("table1") or [], displays),
         "sources": _sources(record.get("sources") or []),
@@ -48,8 +66,12 @@ def view(record: Record) -> dict[str, Any]:
         "rejected": _rejected(record.get("rejected") or [], record.get("sources") or []),
         "leakage": _leakage(record.get("leakage")),
         "run": _run(record, model),
+        "limits": limits.limits(record, model),
         "glossary": GLOSSARY,
+        "definitions": DEFINITIONS,
+        "signs": SIGNS,
     }
+    return {**found, "checklists": checklists.filled(checklists.facts(found))}
 
 
 def _judged(record: Record) -> dict[str, Record]:
