@@ -53,6 +53,7 @@ FAIRNESS = {  # of a subgroup against the rest
     "alert_rate_ratio": "alert_rate",
 }
 CELLS = 512  # cells of equal risk that replicates of subgroups are added up over
+FITTED = 128  # and those that their calibration is fitted on
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -126,13 +127,14 @@ def members(values: Floats, groups: Sequence[Group]) -> Flags:
 class Cut:
     """The model's risks in cells, of which none lies on both sides of its threshold.
 
-    ``starts``: the first group of each cell; ``score`` (cells,): the mean risk; ``flagged``: how
-    many cells lie at or above the threshold.
+    ``starts``: the first group of each cell; ``score`` and ``once`` (cells,): the mean risk, and
+    how many rows; ``flagged``: how many cells lie at or above the threshold.
     """
 
     risks: Risks
     starts: Ints
     score: Floats
+    once: Floats
     flagged: int
 
     @classmethod
@@ -143,7 +145,7 @@ class Cut:
         starts = np.unique(np.r_[calibration.cells(once, most), min(edge, len(once) - 1)])
         (score,) = calibration.joined(risks.score, once, starts)
         flagged = len(starts) if edge == len(once) else int(np.searchsorted(starts, edge))
-        return cls(risks, starts, score, flagged)
+        return cls(risks, starts, score, np.add.reduceat(once, starts), flagged)
 
     def cell(self, risk: Floats) -> Ints:
         """The cell (n,) of each risk (n,)."""
@@ -184,21 +186,35 @@ class Grouped:
     def measured(self) -> Floats:
         """(b, keys, 2, NUMBERS): of each key's rows, and of all others."""
         replicates, cut = len(self.total), self.cut
+        fits = calibration.cells(cut.once, FITTED)
         out = np.empty((replicates, self.keys, 2, len(NUMBERS)))
         for key in range(self.keys):
             mine = self.positive[:, key], self.total[:, key]
             rest = self.positive[:, -1] - mine[0], self.total[:, -1] - mine[1]
             for side, part in enumerate((mine, rest)):
-                out[:, key, side] = numbers(cut.score, *part, cut.flagged)
+                cells = calibration.joined(cut.score, cut.once, fits, *part)
+                out[:, key, side] = numbers(cut.score, *part, cut.flagged, cells)
         return out
 
 
-def numbers(score: Floats, positive: Floats, total: Floats, flagged: int) -> Floats:
-    """(b, NUMBERS) of weights (b, g) by falling ``score`` (g,), the first ``flagged`` flagged."""
+def numbers(
+    score: Floats,
+    positive: Floats,
+    total: Floats,
+    flagged: int,
+    cells: tuple[Floats, ...] = (),
+) -> Floats:
+    """(b, NUMBERS) of weights (b, g) by falling ``score`` (g,), the first ``flagged`` flagged.
+
+    ``cells``: the same three of fewer groups, on which calibration is fitted; none: on these.
+    """
     found = discrimination.ranked(positive, total)
     called, true = (w[:, :flagged].sum(axis=1) for w in (total, positive))
     found |= discrimination.at_threshold(true, called, positive, total)
-    found |= calibration.believable(score, positive, total)
+    fitted = calibration.fit(*(cells or (score, positive, total)))
+    found["calibration_slope"], found["calibration_intercept"] = fitted[:, 1], fitted[:, 2]
+    found["brier"] = calibration.brier(score, positive, total)
+    found["observed_expected"] = calibration.observed_expected(score, positive, total)
     rows = total.sum(axis=1)
     share = np.divide(positive.sum(axis=1), rows, out=np.full(len(rows), np.nan), where=rows > 0)
     found["prevalence"] = share
