@@ -219,9 +219,12 @@ def test_the_card_is_valid_against_the_published_schema(record):
 
 def test_what_is_not_known_is_left_out_of_every_form(record):
     bare = copy.deepcopy(record)
-    for name in ("subgroups", "months", "explanation", "paired", "unfound", "table1", "leakage"):
+    for name in ("subgroups", "months", "explanation", "paired", "unfound", "leakage"):
         bare.pop(name)
-    bare["models"]["first"] |= {"test": {}, "curves": {}, "points": []}
+    for row in bare["table1"]:
+        row.pop("difference", None)  # as a run of an older version has it
+    bare["models"]["first"] |= {"test": {}, "curves": {}}
+    bare["models"]["first"].pop("points")
     seen = view(bare)
     Reader(render(bare))
     assert "None" not in render(bare) and "None" not in markdown.markdown(seen)

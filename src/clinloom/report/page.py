@@ -213,7 +213,7 @@ def _table1(
     known = int((sizes or {}).get("known", len(shown)))
     left = f"{len(shown)} of {count(known)} characteristics, those with the fewest missing."
     told = names.features([row["feature"] for row in shown], displays)
-    named = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
+    named = [{"difference": "", **row, "name": name} for row, name in zip(shown, told, strict=True)]
     return {"sizes": sizes, "rows": named, "left": left if known > len(shown) else ""}
 
 
