@@ -420,7 +420,12 @@ GROUPS = Table(
     ),
 )
 
-_key = Column("key", _long, "a subgroup's number, or 2^32 and the month", False)
+_key = Column(
+    "key",
+    _long,
+    "a subgroup's number, or 2^32 and the month, 2^33 and the quarter, 2^34 and the year",
+    False,
+)
 SUBGROUPS = Table(
     "subgroups",
     "the test rows of the selected model by subgroup or month, and risk",

@@ -138,7 +138,8 @@ def judged(made, rows, replicates=range(41)):
     risk = matrix(rows)
     whole = Judged.of(Risks.of(label, risk[:, 0]), SCORER.threshold)
     found = subgroups.by_key(made["subgroups"])
-    periods, step = subgroups.periods(list(found))
+    patients = {row.pop("key"): row for row in made["patients"].to_pylist()}
+    periods, step = subgroups.periods(patients)
     cut = Cut.of(whole.risks, SCORER.threshold)
     keys = subgroups.Keys(cut, 0, len(GROUPS), periods, step)
     grouped = Grouped(cut, keys.count, len(replicates))
@@ -181,11 +182,24 @@ def test_what_is_told_of_subgroups_and_months_is_of_their_rows():
 
 
 def test_many_months_are_told_by_year_and_shifted_dates_not_at_all():
-    months = subgroups.MONTHS + np.arange(600)
-    assert subgroups.periods(months[:36]) == (tuple(range(36)), 1)
-    assert subgroups.periods(months[:40]) == ((0, 1, 2, 3), 12)
-    assert subgroups.periods(months) == ((), 1)
-    assert subgroups.periods([0, 1, 2]) == ((), 1)
+    def found(months, having):
+        return {
+            base + at: {"having": having * step, "lacking": 90}
+            for step, base in subgroups.PERIODS.items()
+            for at in range(-(-months // step))
+        }
+
+    assert subgroups.periods(found(36, 5)) == (tuple(range(36)), 1)
+    assert subgroups.periods(found(36, 2)) == (tuple(range(12)), 3)
+    assert subgroups.periods(found(40, 1)) == ((0, 1, 2, 3), 12)
+    assert subgroups.periods(found(600, 5)) == ((), 1)
+    assert subgroups.periods({0: {"having": 9, "lacking": 9}}) == ((), 1)
+    assert [subgroups._called(*one) for one in ((663, 1), (221, 3), (55, 12), (-1, 1))] == [
+        "2025-04",
+        "2025 Q2",
+        "2025",
+        "1969-12",
+    ]
     keys = subgroups.Keys(None, 0, 2, (0, 2), 12)
     pairs = keys.pairs(np.array([3, 0, 2]), np.array([5, 13, 30]))
     assert pairs.row.tolist() == [0, 0, 0, 2, 2] and pairs.key.tolist() == [0, 1, 2, 1, 3]

@@ -66,7 +66,8 @@ def evaluate(
         }
         groups = subgroups.groups_of(features, study.evaluate)
         keyed = subgroups.by_key(predicted["subgroups"].read())
-        keys = _keys(judged, selected, len(groups), list(keyed) if study.evaluate.months else [])
+        patients = {row.pop("key"): row for row in predicted["patients"].read().to_pylist()}
+        keys = _keys(judged, selected, len(groups), patients if study.evaluate.months else {})
         drawn, of_keys = _replicated(work, predicted["risks"], judged, study, keys)
         confidence = study.evaluate.confidence
         tests = {name: _told(one, drawn[name], confidence) for name, one in judged.items()}
@@ -85,7 +86,6 @@ def evaluate(
         for kind, name in zip(alone, variants, strict=True):
             found["modalities"][kind] = {"auroc": tests[name]["test"]["auroc"]}
         if not judged[selected].few:
-            patients = {row.pop("key"): row for row in predicted["patients"].read().to_pylist()}
             found |= subgroups.told(
                 of_keys,
                 keys,
@@ -168,7 +168,9 @@ def _told(judged: Judged, drawn: Floats, confidence: float) -> dict[str, Any]:
     return {**found, "test": WITHHELD, "points": []} if judged.few else found
 
 
-def _keys(judged: Mapping[str, Judged], selected: str, groups: int, found: list[int]) -> Keys:
+def _keys(
+    judged: Mapping[str, Judged], selected: str, groups: int, found: Mapping[int, Any]
+) -> Keys:
     """What the selected model's replicates are added up by."""
     one = judged[selected]
     periods, step = subgroups.periods(found)

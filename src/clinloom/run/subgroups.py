@@ -1,6 +1,7 @@
 """The test rows by subgroup and month: what a pass counts of them, and what may be told.
 
-A key is a subgroup's number, or ``MONTHS`` and the month of the prediction since January 1970.
+A key is a subgroup's number, or ``MONTHS`` and the month of the prediction since January 1970;
+patients are counted by quarter and year, too, since one may be in several months.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from clinloom.report import disclosure
 from clinloom.study.schema import Evaluate
 
 MONTHS = 1 << 32
-MOST_PERIODS = 36  # months, or else years, that are told of
+PERIODS = {1: MONTHS, 3: 1 << 33, 12: 1 << 34}  # the keys of months, quarters and years
+MOST_PERIODS = 36  # that are told of
 GROUPS = 4_096  # groups of equal risk of a key that are kept
 PATIENTS = ("having", "lacking")
 FLAGS = ("alert_rate", "precision", "npv", "recall", "specificity")  # what tells who is flagged
@@ -51,12 +53,17 @@ def month(moments: pa.ChunkedArray) -> Ints:
 def sums(subject: Ints, label: Flags, risk: Floats, member: Flags, when: Ints) -> dict[str, Any]:
     """Of rows (n,) of whole patients: groups of equal risk, and patients, by key."""
     inside = [(at, member[:, at]) for at in range(member.shape[1])]
-    inside += [(MONTHS + int(one), when == one) for one in np.unique(when)]
+    inside += [
+        (base + int(one), when // step == one)
+        for step, base in PERIODS.items()
+        for one in np.unique(when // step)
+    ]
     grouped, counted = [], []
     for key, rows in inside:
         if not rows.any():
             continue
-        grouped.append(_keyed(key, Risks.of(label[rows], risk[rows]).compact(GROUPS)))
+        if _step(key) <= 1:  # longer periods are made of months
+            grouped.append(_keyed(key, Risks.of(label[rows], risk[rows]).compact(GROUPS)))
         patients = (np.unique(subject[rows & part]).size for part in (label, ~label))
         counted.append({"key": key, **dict(zip(PATIENTS, patients, strict=True))})
     if not grouped:
@@ -123,14 +130,30 @@ class Keys:
         return Pairs(row, key)
 
 
-def periods(keys: Sequence[int]) -> tuple[tuple[int, ...], int]:
-    """The periods that are told of, and of how many months each is; none where they are many."""
-    months = sorted(key - MONTHS for key in keys if key >= MONTHS // 2)
-    for step in (1, 12):
-        found = sorted({month // step for month in months})
-        if 1 < len(found) <= MOST_PERIODS:
-            return tuple(found), step
+def _step(key: int) -> int:
+    """Of how many months a key's period is; 0: it is a subgroup's."""
+    near = {step: abs(key - base) < MONTHS // 2 for step, base in PERIODS.items()}
+    return next((step for step, inside in near.items() if inside), 0)
+
+
+def periods(patients: Mapping[int, Mapping[str, int]]) -> tuple[tuple[int, ...], int]:
+    """The periods that are told of, and of how many months each is; none where they are many.
+
+    Months, else quarters, else years: the first of which at least half can be shown.
+    """
+    for step, base in PERIODS.items():
+        found = {key - base: counts for key, counts in patients.items() if _step(key) == step}
+        shown = sum(min(counts.values()) >= FEWEST for counts in found.values())
+        if 1 < len(found) <= MOST_PERIODS and 2 * shown >= len(found):
+            return tuple(sorted(found)), step
     return (), 1
+
+
+def _called(period: int, step: int) -> str:
+    """A month as 2025-01, a quarter as 2025 Q1, a year as 2025."""
+    year, month = divmod(period * step, 12)
+    ends = {1: f"-{month + 1:02}", 3: f" Q{month // 3 + 1}", 12: ""}
+    return f"{1970 + year}{ends[step]}"
 
 
 def told(
@@ -150,19 +173,19 @@ def told(
     everyone = keys.cut.risks
     names: list[tuple[str, str]] = [(g.kind, g.name) for g in groups]
     sets: list[list[int]] = [[at] for at in range(len(groups))]
+    counted = list(range(len(groups)))
     for period in keys.periods:
-        first = np.datetime64("1970-01", "M") + period * keys.step
-        names.append(("month", str(first) if keys.step == 1 else str(first)[:4]))
+        names.append(("month", _called(period, keys.step)))
         sets.append([MONTHS + period * keys.step + at for at in range(keys.step)])
+        counted.append(PERIODS[keys.step] + period)
     rows = []
-    for at, ((kind, name), of) in enumerate(zip(names, sets, strict=True)):
+    for at, ((kind, name), of, key) in enumerate(zip(names, sets, counted, strict=True)):
         mine = Risks.merge([found[key] for key in of if key in found])
         if not mine.rows:
             continue
-        # A patient may be in several months of a year: so many there are at least.
-        counts = [max(patients.get(key, {}).get(n, 0) for key in of) for n in PATIENTS]
         row: dict[str, Any] = {"kind": kind, "name": name}
-        row |= {"rows": mine.rows, "positive": mine.positives, "patients": counts}
+        row |= {"rows": mine.rows, "positive": mine.positives}
+        row["patients"] = [patients[key][one] for one in PATIENTS]
         value = subgroups.exactly(everyone, mine, threshold)
         row |= subgroups.told(drawn[:, at], value, confidence=confidence)
         rows.append(row)
