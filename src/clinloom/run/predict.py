@@ -42,6 +42,7 @@ from clinloom.tables import (
 )
 
 NUMBERS = 4_000_000  # features x rows that the kernel is handed at once, about
+KEPT = 1_000_000  # features x rows that are sampled to explain a model by: the driver sees them
 
 
 def predict(
@@ -60,7 +61,7 @@ def predict(
     it by, the ``preparation_ledger``, and ``counted/summary.json`` with the split and Table 1.
     """
     groups = subgroups.groups_of(features, asked)
-    sample = min(asked.explain, NUMBERS // max(1, len(features)))
+    sample = min(asked.explain, KEPT // max(1, len(features)))
 
     def do(out: Pending) -> None:
         shown = characteristics(features)
