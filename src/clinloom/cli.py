@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,13 +69,15 @@ def doctor(args: argparse.Namespace) -> Any:
 def synth(args: argparse.Namespace) -> Any:
     """Make a synthetic hospital export with a known risk."""
     from clinloom.spark import waiting
-    from clinloom.synth import synthesise
+    from clinloom.synth import CHUNK, synthesise
 
     if args.patients < 1:
         raise UsageError("--patients is at least 1")
     tasks.where(args)
     note = tasks.progress(args).note
-    with waiting.started(note) as spark:
+    here = args.patients <= CHUNK  # one piece: nothing for a second core
+    with ExitStack() as held:
+        spark = None if here else held.enter_context(waiting.started(note))
         truth = synthesise(
             spark,
             args.directory,
