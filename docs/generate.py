@@ -31,6 +31,7 @@ PUBLIC = (
     "clinloom.deploy.bundle",
     "clinloom.learn.stages",
     "clinloom.study.schema",
+    "clinloom.study.split",
     "clinloom.plugins",
     "clinloom.errors",
 )
@@ -38,6 +39,7 @@ KERNELS = (
     "clinloom.clean",
     "clinloom.cohort",
     "clinloom.cohort.split",
+    "clinloom.cohort.division",
     "clinloom.features",
     "clinloom.radiomics",
     "clinloom.evaluate.discrimination",

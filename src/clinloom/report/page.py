@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clinloom.report import disclosure, names, performance, summary
+from clinloom.report import disclosure, judged, names, performance, summary
 from clinloom.report.baseline import SIZE
 from clinloom.report.charts import forest
 from clinloom.report.disclosure import cell
@@ -39,6 +39,7 @@ def view(record: Record) -> dict[str, Any]:
         "pictures": summary.pictures(model, split["unit"]),
         "flow": _flow(record.get("flow") or [], split["total"]),
         "split": split,
+        "judged": judged.view(record, model, split["unit"]),
         "comparison": performance.comparison(models, selected) if models else None,
         "panels": performance.panels(models, selected, displays),
         "modalities": _modalities(record.get("modalities") or {}) if shown else None,
@@ -63,7 +64,7 @@ def _judged(record: Record) -> dict[str, Record]:
 
 def _split(parts: Record) -> dict[str, Any]:
     """The training and test patients, and their sum."""
-    titles = {"train": "Training", "test": "Test"}
+    titles = {"train": "Training", "test": "Test"} if "train" in parts else {"test": "In turn"}
     found = [(title, parts[part]) for part, title in titles.items() if part in parts]
     total = {key: sum(part[key] for _, part in found) for key in ("subjects", "rows", "positive")}
     several = total["rows"] != total["subjects"]
@@ -76,6 +77,7 @@ def _split(parts: Record) -> dict[str, Any]:
         "unit": "prediction moments" if several else "patients",
         "total": total if found else None,
         "test": parts.get("test"),
+        "in_turn": "test" in parts and "train" not in parts,
         "sized": sized,
         "together": together,
         "rows": [

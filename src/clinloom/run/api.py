@@ -61,7 +61,8 @@ def run(
         watched = reference.reference(
             work, acquired, rows, features, models, evaluation["selected"]
         )
-        judge.bundle(work, study, events, features, models, evaluation, watched)
+        at_work = train.deployed(work, study, rows, features, models, evaluation["selected"])
+        judge.bundle(work, study, events, features, at_work, evaluation, watched)
         record.tell(work, study)
     finally:
         work.close()

@@ -8,16 +8,15 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
-from clinloom import features, files
+from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
 from clinloom.identity import linkage, records
-from clinloom.run.look import named
+from clinloom.run import sides
 from clinloom.run.record import uncleaned
 from clinloom.run.sums import (
     added,
@@ -35,6 +34,7 @@ from clinloom.spark import workers
 from clinloom.spark.patients import Input, patients
 from clinloom.store import Pending
 from clinloom.study import Study, digest
+from clinloom.study.split import SOURCE
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -147,7 +147,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
     question = digest([plain(study.cohort), plain(study.split), study.seed])
 
     def do(out: Pending) -> None:
-        kept = _salt(work, question)
+        kept = sides.salt(work, question)
         found = _divided(work, study, events, out, kept or 0)
         salts = splitting.salts(found.get("strata", STRATA.empty), study.split)
         if kept is None and salts.split:
@@ -158,7 +158,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
             salts = salts._replace(split=kept)
         seen = found.get("vocabulary", VOCABULARY.empty)
         classes = found.get("classes", COUNTS.empty)
-        listed = features.resolve(study.features, seen, _training(classes))
+        listed = features.resolve(study.features, seen, sides.training(classes, study))
         for line in written_twice(seen.column("code").to_pylist()):
             work.progress.note(line)
         out.write(FLOW, found["flow"])
@@ -166,8 +166,9 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         out.write(VOCABULARY, seen)
         text = json.dumps([feature.to_dict() for feature in listed])
         out.put("feature_list", "features.json", text)
-        sides = {**salts._asdict(), "question": question if not _lacking(classes) else None}
-        out.put("sides", "sides.json", json.dumps(sides))
+        lacking = any(sides.lacking(classes, study))
+        told = {"parts": sides.parts(classes, study), "question": None if lacking else question}
+        out.put("sides", "sides.json", json.dumps({**salts._asdict(), **told}))
 
     made = work.step(
         "cohort",
@@ -177,7 +178,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         uses=[("features", name) for name in study.features],
         counts="index",
     )
-    training = answerable(made["classes"].read(), made["flow"].read(), study)
+    training = sides.answerable(made["classes"].read(), made["flow"].read(), study)
     if not feature_list(made):
         _tell_no_feature(made["vocabulary"].read(), training)
     return made
@@ -204,22 +205,9 @@ def _divided(
         partial(moments, study=study, data_end=extent(events), salt=salt),
         out=out,
         tables={"index": INDEX},
-        columns={"events": FOLLOWED},
+        columns={"events": [*FOLLOWED, *(["source"] if study.split.site == (SOURCE,) else [])]},
         merges={"flow": flowed, "vocabulary": voiced, "classes": added, "strata": divided},
     )
-
-
-def _salt(work: Work, question: str) -> int | None:
-    """The salt by which the output's patients were divided, where it answered this question."""
-    entry = work.store.manifest["stages"].get("cohort", {"tables": {}})
-    if "sides" not in entry["tables"]:
-        return None
-    held = work.store.stored("cohort", "sides")
-    if not files.exists(held.file("sides.json")):
-        return None
-    told = json.loads(held.text("sides.json"))
-    salt: int | None = told["split"] if told["question"] == question else None
-    return salt
 
 
 def extent(events: Tables) -> int | None:
@@ -235,30 +223,18 @@ def moments(
     found = cohorts.cohort(events, study.cohort, data_end=data_end)
     within = study.cohort.outcome.within
     split, seed = study.split, study.seed
-    index = splitting.assign(found["index"], split, seed=seed, within=within, salt=salt)
+    index = splitting.assign(
+        found["index"], split, seed=seed, within=within, salt=salt, events=events
+    )
     strata = {"strata": splitting.strata(index, split, seed=seed)} if split.stratify else {}
-    training = index.filter(pc.equal(index.column("split"), "train"))
+    training = index.filter(pa.array(splitting.learning(index, split)))
     return {
         "index": index,
         "flow": found["flow"],
-        "classes": _classes(index),
+        "classes": sides.classes(index),
         "vocabulary": features.vocabulary(events, training, study.features),
         **strata,
     }
-
-
-def _classes(index: pa.Table) -> pa.Table:
-    """How many rows of each split have the outcome, as COUNTS: ``stage`` and ``reason``."""
-    found = index.group_by(["split", "boolean_value"]).aggregate([([], "count_all")])
-    return COUNTS.rows(
-        {
-            "table": "index",
-            "stage": row["split"],
-            "reason": str(row["boolean_value"]),
-            "rows": row["count_all"],
-        }
-        for row in found.to_pylist()
-    )
 
 
 def _tell_no_feature(seen: pa.Table, training: int) -> None:
@@ -273,54 +249,6 @@ def _tell_no_feature(seen: pa.Table, training: int) -> None:
         where="features",
         mend="lower `min_rows`",
     )
-
-
-def _training(classes: pa.Table) -> int:
-    """How many rows train."""
-    return sum(row["rows"] for row in classes.to_pylist() if row["stage"] == "train")
-
-
-def answerable(classes: pa.Table, flow: pa.Table, study: Study | None = None) -> int:
-    """How many rows train. Raises DataError where the cohort cannot answer the question.
-
-    ``classes``: COUNTS of the index by split (``stage``) and outcome (``reason``).
-    """
-    counts = {(row["stage"], row["reason"]): row["rows"] for row in classes.to_pylist()}
-    total = sum(counts.values())
-    if not total:
-        lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
-        where, mend = cohorts.emptied(flow)
-        mend += named(study, cohorts.asked(flow, study.cohort) if study else ())
-        raise DataError(
-            f"nobody is in the cohort; patients left at each step: {lost}", where=where, mend=mend
-        )
-    positive = sum(n for (_, outcome), n in counts.items() if outcome == "True")
-    if positive in (0, total):
-        who = "nobody" if positive == 0 else "everybody"
-        raise DataError(
-            f"{who} of {total:,} prediction moments has the outcome",
-            where="cohort.outcome",
-            mend="are its codes those of the events, and is `within` long enough?"
-            + named(study, study.cohort.outcome.codes if study else ()),
-        )
-    for part, having, without in _lacking(classes):
-        raise DataError(
-            f"the {part} rows ({having + without:,}) hold a single class: {having:,} with the"
-            f" outcome, {without:,} without; of all {total:,} rows {positive:,} have it",
-            where="split",
-            mend="give it more patients, another share, seed or cutoff; see tables/index",
-        )
-    return _training(classes)
-
-
-def _lacking(classes: pa.Table) -> list[tuple[str, int, int]]:
-    """The sides that hold a single class, with their rows with the outcome and without."""
-    counts = {(row["stage"], row["reason"]): row["rows"] for row in classes.to_pylist()}
-    found = [
-        (part, counts.get((part, "True"), 0), counts.get((part, "False"), 0))
-        for part in ("train", "test")
-    ]
-    return [each for each in found if not all(each[1:])]
 
 
 def feature_list(cohort: Tables) -> list[Feature]:

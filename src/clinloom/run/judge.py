@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinloom import evaluate as evaluation
 from clinloom import files
@@ -18,10 +17,10 @@ from clinloom.deploy import bundle as bundles
 from clinloom.deploy.scorer import Scorer
 from clinloom.evaluate import METRICS, Judged, Rows
 from clinloom.features import Feature
-from clinloom.learn.risks import Risks
-from clinloom.run import record, train
+from clinloom.run import parts, record, sides, train
 from clinloom.run.dataset import units
 from clinloom.run.predict import predict
+from clinloom.run.train import Deployed
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import saved, workers
 from clinloom.spark.session import cores
@@ -44,23 +43,47 @@ def evaluate(
     features: Sequence[Feature],
     models: Mapping[str, Tables],
 ) -> dict[str, Any]:
-    """Judge every model on the test rows; select by the folds; compare the modalities."""
+    """Judge every model on the rows that it has not seen; select by the folds; compare the
+    modalities.
+
+    Where several parts are judged, the metrics are of all their risks together, and flags are those
+    of each part's own threshold; beside stands what each part tells alone.
+    """
     selected = train.selected(models)
     alone = train.modalities(work, study, dataset, features, models)
-    scorers = {name: train.scorer(models, name) for name in models}
-    variants = {f"{selected}, {kind} only": scorer for kind, scorer in alone.items()}
-    predicted = predict(work, dataset, features, models, {**scorers, **variants}, selected)
+    scorers = {name: train.scorers(models, name) for name in models}
+    variants = {f"{selected}, {kind} only": each for kind, each in alone.items()}
+    every = {**scorers, **variants}
+    predicted = predict(work, dataset, features, models, every, selected)
+    division = sides.division(study, dataset)
 
     def do(out: Pending) -> None:
         grouped = predicted["groups"].read()
         judged = {
-            name: Judged.of(_groups(grouped, name), scorer.threshold)
-            for name, scorer in {**scorers, **variants}.items()
+            name: Judged.of(parts.together(grouped, name), _limit(models, name, each))
+            for name, each in every.items()
         }
-        tests = _replicated(work, predicted["risks"], judged, study)
+        flags = {
+            parts.flagged(name): Judged.of(parts.flags(grouped, name, each), 0.5)
+            for name, each in scorers.items()
+            if len(each) > 1
+        }
+        limits = {n: parts.limits(each) for n, each in enumerate(scorers.values()) if flags}
+        tests = _replicated(work, predicted["risks"], {**judged, **flags}, limits, study)
+        for name in scorers if flags else ():
+            flagged = {metric: tests[parts.flagged(name)][metric] for metric in parts.FLAGGED}
+            tests[name] = {**tests[name], **flagged}
         found: dict[str, Any] = {
-            "models": {name: {**train.told(models, name), "test": tests[name]} for name in models},
+            "models": {
+                name: {
+                    **train.told(models, name),
+                    "test": tests[name],
+                    **parts.told(grouped, name, division),
+                }
+                for name in models
+            },
             "selected": selected,
+            "judged": {"method": study.split.method, "parts": division.names},
             "modalities": {"both": {"auroc": tests[selected]["auroc"]}},
         }
         for kind, name in zip(alone, variants, strict=True):
@@ -68,9 +91,9 @@ def evaluate(
         curves = {
             name: {
                 "curves": evaluation.curves(risks=judged[name].risks),
-                "importance": _importance(scorer, features),
+                "importance": _importance(each, features),
             }
-            for name, scorer in scorers.items()
+            for name, each in scorers.items()
         }
         out.put("evaluation", "metrics.json", json.dumps(found, indent=1))
         out.put("evaluation", "curves.json", json.dumps(curves))
@@ -91,12 +114,15 @@ def evaluate(
     return metrics
 
 
-def _groups(table: pa.Table, model: str) -> Risks:
-    return Risks.read(table.filter(pc.field("model") == model))
+def _limit(models: Mapping[str, Tables], name: str, scorers: Sequence[Scorer]) -> float:
+    """The threshold of a model at work; that of its one scorer where it is only compared."""
+    at_work: float = train.told(models, name)["threshold"] if name in models else 0.0
+    return at_work if name in models else scorers[0].threshold
 
 
-def _importance(scorer: Scorer, features: Sequence[Feature]) -> list[dict[str, Any]]:
-    found = scorer.importance(len(features))
+def _importance(scorers: Sequence[Scorer], features: Sequence[Feature]) -> list[dict[str, Any]]:
+    """The greatest, on average of the models that judge the parts."""
+    found = np.mean([scorer.importance(len(features)) for scorer in scorers], axis=0)
     return [
         {"feature": features[at].name, "value": float(found[at])}
         for at in np.argsort(-found, kind="stable")[:SHOWN]
@@ -105,7 +131,11 @@ def _importance(scorer: Scorer, features: Sequence[Feature]) -> list[dict[str, A
 
 
 def _replicated(
-    work: Work, risks: Stored, judged: Mapping[str, Judged], study: Study
+    work: Work,
+    risks: Stored,
+    judged: Mapping[str, Judged],
+    limits: Mapping[int, npt.NDArray[np.float64]],
+    study: Study,
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Every model's metrics with their intervals; the replicates are made in the workers."""
     asked = study.evaluate
@@ -115,6 +145,7 @@ def _replicated(
         replicates,
         files=[str(file) for file in risks.files()],
         judged=list(judged.values()),
+        limits=limits,
         blocks=blocks,
         seed=study.seed,
     )
@@ -132,20 +163,30 @@ def replicates(
     *,
     files: Sequence[str],
     judged: Sequence[Judged],
+    limits: Mapping[int, npt.NDArray[np.float64]],
     blocks: Sequence[range],
     seed: int,
 ) -> Iterator[pa.RecordBatch]:
-    """The replicates of a block, in a worker: model, replicate, metrics."""
-    found = evaluation.replicated(_rows(files), judged, blocks[number], seed=seed)
+    """The replicates of a block, in a worker: model, replicate, metrics.
+
+    ``limits``: thresholds by part of the models, by number, whose flags are judged beside.
+    """
+    found = evaluation.replicated(_rows(files, limits), judged, blocks[number], seed=seed)
     yield workers.partial("drawn", _metrics(found, blocks[number]))
 
 
-def _rows(files: Sequence[str]) -> Iterator[Rows]:
-    """The test rows in chunks: subject, label, a risk a model."""
+def _rows(files: Sequence[str], limits: Mapping[int, npt.NDArray[np.float64]]) -> Iterator[Rows]:
+    """The judged rows in chunks: subject, label, a risk a model, and then their flags.
+
+    The order is that of the models: variants of modalities come before the flags.
+    """
     for file in files:
         for rows in stream(file, RISKS.arrow.names, ROWS, coded=False):
             label = rows.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
-            yield rows.column("subject_id").to_numpy(), label, matrix(rows)
+            risk, part = matrix(rows), rows.column("part").to_numpy()
+            flags = [parts.flag(risk[:, n], limit[part]) for n, limit in limits.items()]
+            told = np.column_stack([risk, *flags]) if flags else risk
+            yield rows.column("subject_id").to_numpy(), label, told
 
 
 def _metrics(found: npt.NDArray[np.float64], block: range) -> pa.Table:
@@ -167,19 +208,18 @@ def bundle(
     study: Study,
     events: Tables,
     features: Sequence[Feature],
-    models: Mapping[str, Tables],
+    deployed: Deployed,
     found: Mapping[str, Any],
     reference: Tables,
 ) -> None:
-    """Write the selected model's bundle; its parity was held when it was trained."""
+    """Write the bundle of the model that is put to work; its parity was held when it was fitted."""
 
     selected = found["selected"]
-    spark = train.model_of(models, selected).file("spark")
 
     def do(out: Pending) -> None:
         bundles.publish(
             out.place("bundle"),
-            scorer=train.scorer(models, selected),
+            scorer=deployed.scorer,
             study=study.portable(),
             features=features,
             units=units(events),
@@ -187,13 +227,16 @@ def bundle(
             evidence={
                 "selected": selected,
                 "study_hash": study.hash,
-                "evidence": found["models"][selected],
-                **record.learned_from(work.store.root, (f.code for f in features), dict(found)),
+                "evidence": {**found["models"][selected], "parity": deployed.parity},
+                **record.learned_from(
+                    work.store.root, (f.code for f in features), dict(found), study
+                ),
             },
             check=out.check,
-            spark=partial(saved.copy, spark),
+            spark=partial(saved.copy, deployed.spark),
         )
         out.took("bundle", [Part(bundles.DOCUMENT, name=bundles.DOCUMENT)])
 
-    inputs = {name: work.keys[name] for name in ("evaluate", "reference")}
+    steps = ("evaluate", "reference", *(("refit",) if study.deploy.refit else ()))
+    inputs = {name: work.keys[name] for name in steps}
     work.step("bundle", do, options=study.portable(), inputs=inputs)

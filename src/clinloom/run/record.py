@@ -41,6 +41,7 @@ def tell(work: Work, study: Study) -> None:
             "hash": study.hash,
         },
         "kinds": {name: source.type for name, source in study.sources.items()},
+        "learned": learned(study),
     }
     root = work.store.root
 
@@ -121,22 +122,50 @@ def displays(tables: Mapping[str, Stored]) -> dict[str, str]:
     return {row["code"]: row["display"] for row in called}
 
 
-def learned_from(root: Address, codes: Iterable[str], metrics: dict[str, Any]) -> dict[str, Any]:
+def learned_from(
+    root: Address, codes: Iterable[str], metrics: dict[str, Any], study: Study
+) -> dict[str, Any]:
     """What a bundle tells of the data it was learned from, for who reads its risks.
 
     ``displays`` of ``codes``; ``patients``: of the training rows and the test's, None where one
-    of them is small; ``warnings``: what a careful reader should be told of the model first.
+    of them is small; ``learned``: of which rows the model itself was learned, and whose the figures
+    are; ``warnings``: what a careful reader should be told of the model first.
     """
     tables = finished(root)
     wanted = {part for code in codes for part in (code, *code.split(ANSWER))}
     split = json.loads(tables["counted"].text("summary.json"))["split"]
-    patients = {part: split[part]["subjects"] for part in ("train", "test")}
+    patients = {part: found["subjects"] for part, found in split.items()}
     shown = all(disclosure.parts(list(patients.values())))
     called = {code: said for code, said in displays(tables).items() if code in wanted}
     return {
         "displays": called,
         "patients": patients if shown else dict.fromkeys(patients),
+        "learned": learned(study),
         "warnings": warnings(metrics, split["test"]),
+    }
+
+
+def learned(study: Study) -> dict[str, str]:
+    """Of which rows the model that is put to work was learned, in words, and what tells of it.
+
+    ``rows``: all or train; ``figures``, ``threshold``: whose they are.
+    """
+    if not study.deploy.refit:
+        figures = "of this very model, on test rows that it has not seen"
+        return {"rows": "train", "figures": figures, "threshold": "learned in training folds"}
+    if study.split.rotated:
+        turns = f"{'folds' if study.split.crossed else 'sites'}"
+        return {
+            "rows": "all",
+            "figures": f"of models learned from all {turns} but the one that each was judged on;"
+            " this one was learned again from all rows",
+            "threshold": "learned, as the calibration, from rows that the fits in folds left out",
+        }
+    return {
+        "rows": "all",
+        "figures": "of the model of the training rows, on test rows that it has not seen; this one"
+        " was learned again from both",
+        "threshold": "learned, as the calibration, in folds of the training rows",
     }
 
 

@@ -33,11 +33,12 @@ from clinloom.study.schema import (
     Evaluate,
     RuleModel,
     SourceModel,
-    Split,
     Study,
+    Tune,
     digest,
     without_places,
 )
+from clinloom.study.split import Split
 
 __all__ = [
     "MICROSECONDS",
@@ -61,6 +62,7 @@ __all__ = [
     "Study",
     "StudyPath",
     "TimeAtRisk",
+    "Tune",
     "Zone",
     "digest",
     "duration",
