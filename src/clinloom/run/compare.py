@@ -40,6 +40,7 @@ KEPT = pa.schema(
         ("label", pa.bool_()),
     ]
 )
+ALL = 0  # the part of every row: of a comparison there are none
 COUNTED = ("both", "bundle_alone", "challenger_alone", "known")
 Floats = npt.NDArray[np.float64]
 
@@ -183,7 +184,7 @@ def _grouped(
     subject: Any, label: Any, risk: Floats, counted: dict[str, int]
 ) -> dict[str, pa.Table]:
     """The kernel of the first pass: each model's groups of equal risk."""
-    groups = [keyed(at, Risks.of(label, risk[:, at]).compact()) for at in (0, 1)]
+    groups = [keyed(at, ALL, Risks.of(label, risk[:, at]).compact()) for at in (0, 1)]
     return {"groups": pa.concat_tables(groups), "counted": pa.Table.from_pylist([counted])}
 
 
