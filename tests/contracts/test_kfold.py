@@ -21,7 +21,8 @@ STUDY = """
 name: in-turn
 sources:
   lab:
-    {type: table, path: lab.csv, patient: pid, time: {column: at, zone: UTC}, code: what, value: v}
+    {type: table, path: lab.csv, patient: pid, time: {column: at, zone: UTC},
+     code: {column: what}, value: v}
 cohort:
   index: {at: IN}
   outcome: {codes: OUT, within: 30d}

@@ -23,8 +23,8 @@ import clinloom
 from clinloom import files
 from clinloom.errors import DataError, SourceError
 from clinloom.run import api as spine
-from clinloom.run import dataset as steps
 from clinloom.run import score as scoring
+from clinloom.run import sides as steps
 from clinloom.tables import COUNTS, EVENTS, FLOW, matrix
 
 pytestmark = pytest.mark.core
