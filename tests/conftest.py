@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.hospital import STUDY, clinloom, places, sets, small
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("CLINLOOM_DATA", str(ROOT.parent / "shared" / "data"))
 os.environ.setdefault("SPARK_SUBMIT_OPTS", classes.options())
+# A run starts hundreds of Python processes; where nothing may be kept, each compiles Clinloom anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # How long an example takes to draw and to run is the machine's, not ours.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

@@ -10,14 +10,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clinloom import __version__, files, platforms, sending, tasks, watching
+from clinloom import __version__, files, platforms, sending, tasks, validating, watching
 from clinloom.deploy import serving
 from clinloom.errors import ClinloomError, UsageError, instead
-from clinloom.platforms import Site, Task
-from clinloom.run.progress import Progress
 from clinloom.store import disk_full
 
 EXIT = "exit codes: 0 success, 1 failure, 2 wrong use or invalid study, 3 an alarm of monitor"
@@ -68,13 +67,15 @@ def doctor(args: argparse.Namespace) -> Any:
 def synth(args: argparse.Namespace) -> Any:
     """Make a synthetic hospital export with a known risk."""
     from clinloom.spark import waiting
-    from clinloom.synth import synthesise
+    from clinloom.synth import CHUNK, synthesise
 
     if args.patients < 1:
         raise UsageError("--patients is at least 1")
     tasks.where(args)
     note = tasks.progress(args).note
-    with waiting.started(note) as spark:
+    here = args.patients <= CHUNK  # one piece: nothing for a second core
+    with ExitStack() as held:
+        spark = None if here else held.enter_context(waiting.started(note))
         truth = synthesise(
             spark,
             args.directory,
@@ -146,7 +147,7 @@ def run_(args: argparse.Namespace) -> Any:
     if site is None:
         return run.run(study, out=args.out, progress=progress).summary()
     out = files.address(args.out)
-    return _submitted(site, tasks.of_run(args, study), progress) or run.Run(out).summary()
+    return tasks.submitted(site, tasks.of_run(args, study), progress) or run.Run(out).summary()
 
 
 def report(args: argparse.Namespace) -> Any:
@@ -177,29 +178,13 @@ def score(args: argparse.Namespace) -> Any:
         asked |= {"overrides": changes, "watched": args.features, "reasons": args.reasons}
         return run.score(args.bundle, out=args.out, **asked, progress=progress)
     task = tasks.of_score(args, changes)
-    return _submitted(site, task, progress) or {"predictions": str(task.places["--out"])}
+    return tasks.submitted(site, task, progress) or {"predictions": str(task.places["--out"])}
 
 
 def serve(args: argparse.Namespace) -> Any:
     """Serve a bundle's risks by HTTP: events and FHIR in, without a JVM."""
     tasks.where(args)
     serving.serve(**{name: getattr(args, name) for name in serving.NAMES})
-
-
-def _submitted(site: Site, task: Task, progress: Progress) -> Any:
-    """Run a command on its platform: its result, or None where the platform brings back none.
-
-    Ends this process with the command's own exit code where that is not 0, and where it has told
-    its result itself. Results go to stdout, progress and faults to stderr, as everywhere.
-    """
-    outcome = site.platform.submit(task, site.options, note=progress.relay)
-    if outcome.fault:
-        print(f"clinloom: {outcome.fault}", file=sys.stderr)
-    if outcome.code or outcome.told:
-        raise SystemExit(outcome.code)
-    if outcome.report:
-        progress.note(f"the report: {outcome.report}")
-    return outcome.result
 
 
 def plugins_(args: argparse.Namespace) -> Any:
@@ -228,7 +213,7 @@ def demo(args: argparse.Namespace) -> Any:
         asked = {"patients": args.patients, "seed": args.seed}
         return run.demo(args.out, **asked, overrides=changes, progress=progress).summary()
     out = files.address(args.out)
-    return _submitted(site, tasks.of_demo(args, changes), progress) or run.Run(out).summary()
+    return tasks.submitted(site, tasks.of_demo(args, changes), progress) or run.Run(out).summary()
 
 
 COMMANDS = {
@@ -246,6 +231,7 @@ COMMANDS = {
     "serve": (serve, "clinloom serve out/bundle --token env:CLINLOOM_TOKEN"),
     "plugins": (plugins_, "clinloom plugins"),
     "demo": (demo, "clinloom demo --out demo-out"),
+    **validating.COMMANDS,
     **sending.COMMANDS,
     **watching.COMMANDS,
 }
@@ -317,6 +303,7 @@ def parser() -> Parser:
     for name, patients in (("synth", 2000), ("demo", 2000)):
         made[name].add_argument("--patients", type=int, default=patients)
         made[name].add_argument("--seed", type=int, default=7)
+    validating.arguments(made)
     sending.arguments(made)
     watching.arguments(made)
     return top

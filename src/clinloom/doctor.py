@@ -45,6 +45,7 @@ EXTRAS = {
     "gcs": ("gcsfs",),
     "hdfs": ("hdfs-native",),
     "yarn": ("venv-pack",),
+    "xgboost": ("xgboost-cpu",),
 }
 
 

@@ -22,6 +22,7 @@ from clinloom.study import Model, RuleModel, SourceModel
 
 ROOMS = ("sources", "clean", "features", "models", "outputs", "platforms")
 BASES: dict[str, type[Model]] = {"sources": SourceModel, "clean": RuleModel}
+SAME = {"xgboost-cpu": "xgboost"}  # distributions that bring the same library
 
 
 @cache
@@ -90,11 +91,15 @@ def needed(room: str, name: str) -> dict[str, str | None]:
     extra = getattr(load(room, name), "REQUIRES", None)
     found: dict[str, str | None] = {}
     for distribution in _of_extra(extra) if extra else ():
-        try:
-            found[distribution] = metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            found[distribution] = None
+        found[distribution] = _version(distribution) or _version(SAME.get(distribution, ""))
     return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution) if distribution else None
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def check(room: str, name: str) -> None:

@@ -112,6 +112,9 @@ _subject = Column("subject_id", _long, "pseudonymous patient", nullable=False)
 _patient = Column("patient", _string, "the source's own identifier of the patient", nullable=False)
 _moment = Column("prediction_time", TIME, "when the prediction is made (index time)", False)
 _outcome = Column("boolean_value", pa.bool_(), "the outcome in the time at risk; null: not known")
+_side = Column(
+    "split", _string, "train, test, or null: in neither; judged in turn: its site, or crossed"
+)
 _fact = (
     Column("time", TIME, "when the fact was known; null: static"),
     Column("code", _string, "vocabulary//code", nullable=False),
@@ -285,7 +288,7 @@ INDEX = Table(
         _subject,
         _moment,
         _outcome,
-        Column("split", _string, "train, test, or null: in neither"),
+        _side,
     ),
     ("subject_id", "prediction_time"),
 )
@@ -346,7 +349,7 @@ DATASET = Table(
         _subject,
         _moment,
         _outcome,
-        Column("split", _string, "train, test, or null: in neither"),
+        _side,
         Column("values", pa.list_(_double), "one number a feature; NaN: missing", False),
     ),
     ("subject_id", "prediction_time"),
@@ -395,27 +398,82 @@ STREAMED = Table(
     PREDICTIONS.key,
 )
 
+JUDGED = Table(
+    "predictions",
+    "predictions of the rows that are judged, each by a model that has not seen its patient",
+    (
+        *PREDICTIONS.columns,
+        Column("repeat", _long, "by repeated kfold, which time; else 1", nullable=False),
+        Column("part", _string, "test, the fold, or the site that was judged", nullable=False),
+    ),
+    (*PREDICTIONS.key, "repeat"),
+)
 RISKS = Table(
     "risks",
     "the test rows as every model sees them: what the bootstrap draws from",
     (
         _subject,
         Column("boolean_value", pa.bool_(), "the outcome in the time at risk", False),
+        Column("part", _long, "the number of the part that the row is judged in", False),
         Column("values", pa.list_(_double), "one risk a model", False),
+        Column("member", _long, "a bit a subgroup that the row is in", False),
+        Column("month", _long, "of the prediction, since January 1970", False),
     ),
     ("subject_id",),
 )
 GROUPS = Table(
     "groups",
-    "the test rows of each model by risk, at most 65,536 groups: what metrics and curves need",
+    "the judged rows of each model and part by risk, at most 65,536 groups: what metrics need",
     (
         Column("model", _string, "which model", nullable=False),
+        Column("part", _long, "the number of the part that was judged", nullable=False),
         Column("score", _double, "mean risk of the group's rows", nullable=False),
         Column("positive", _long, "rows with the outcome", nullable=False),
         Column("total", _long, "rows", nullable=False),
         Column("low", _double, "least risk in the group", nullable=False),
         Column("high", _double, "greatest risk in the group", nullable=False),
     ),
+)
+TRIALS = Table(
+    "trials",
+    "the rows that validated a point in a fold, by risk: until the model is trained",
+    (
+        Column("part", _long, "the part that is judged by the model so tuned", nullable=False),
+        Column("fold", _long, "the fold that validated", nullable=False),
+        *GROUPS.columns[2:],
+    ),
+)
+
+_key = Column(
+    "key",
+    _long,
+    "a subgroup's number, or 2^32 and the month, 2^33 and the quarter, 2^34 and the year",
+    False,
+)
+SUBGROUPS = Table(
+    "subgroups",
+    "the test rows of the selected model by subgroup or month, and risk",
+    (*GROUPS.columns[2:], _key),
+)
+PATIENTS = Table(
+    "patients",
+    "how many test patients of each subgroup or month have, and have not, the outcome",
+    (
+        _key,
+        Column("having", _long, "patients with a row that has it", False),
+        Column("lacking", _long, "patients with a row that has it not", False),
+    ),
+)
+SAMPLED = Table(
+    "sampled",
+    "some test rows, drawn by a hash, on which a model is explained",
+    (
+        Column("drawn", pa.uint64(), "the hash, which rises", False),
+        _subject,
+        Column("boolean_value", pa.bool_(), "the outcome in the time at risk", False),
+        Column("values", pa.list_(_double), "one number a feature; NaN: missing", False),
+    ),
+    ("drawn",),
 )
 
 # What a source kernel yields before identities are resolved: `patient` instead of `subject_id`, and

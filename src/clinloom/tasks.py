@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from clinloom import files, platforms
 from clinloom.errors import UsageError
 from clinloom.files import Address
-from clinloom.platforms import Task
+from clinloom.platforms import Site, Task
 from clinloom.run.progress import Progress
 from clinloom.study import PLACES, Model, Study, placed
 
@@ -82,6 +83,35 @@ def of_demo(args: argparse.Namespace, changes: list[str]) -> Task:
     size = ("--patients", str(args.patients), "--seed", str(args.seed))
     command = ("demo", "--out", str(out), *size, *words, *_telling(args))
     return Task(command, {}, {"--out": out, **found}, out / "report.html")
+
+
+def of_validation(args: argparse.Namespace, changes: list[str]) -> Task:
+    """``clinloom validate-external`` with every place of ``--set`` made absolute."""
+    bundle, out = files.address(args.bundle), files.address(args.out)
+    words, found = _changes(changes)
+    more = ["--recalibrate"] * args.recalibrate
+    if args.recalibrated:
+        found["--bundle"] = files.address(args.recalibrated)
+        more += ["--bundle", str(found["--bundle"])]
+    name = "validate-external"
+    command = (name, str(bundle), "--out", str(out), *more, *words, *_telling(args))
+    return Task(command, {}, {"bundle": bundle, "--out": out, **found}, out / "report.html")
+
+
+def submitted(site: Site, task: Task, progress: Progress) -> Any:
+    """Run a command on its platform: its result, or None where the platform brings back none.
+
+    Ends this process with the command's own exit code where that is not 0, and where it has told
+    its result itself. Results go to stdout, progress and faults to stderr, as everywhere.
+    """
+    outcome = site.platform.submit(task, site.options, note=progress.relay)
+    if outcome.fault:
+        print(f"clinloom: {outcome.fault}", file=sys.stderr)
+    if outcome.code or outcome.told:
+        raise SystemExit(outcome.code)
+    if outcome.report:
+        progress.note(f"the report: {outcome.report}")
+    return outcome.result
 
 
 def _changes(changes: list[str]) -> tuple[list[str], dict[str, Address]]:

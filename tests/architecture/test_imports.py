@@ -22,8 +22,18 @@ GROUND = {
     "vocabulary",
     "zones",
 }
-STAGES = {"sources", "clean", "cohort", "features", "models", "evaluate", "report", "synth"}
-KERNELS = {"clean", "cohort", "features", "radiomics", "evaluate", "report"}
+STAGES = {
+    "sources",
+    "audit",
+    "clean",
+    "cohort",
+    "features",
+    "models",
+    "evaluate",
+    "report",
+    "synth",
+}
+KERNELS = {"audit", "clean", "cohort", "features", "radiomics", "evaluate", "report"}
 LAYERS = [  # from the ground up; a room imports its own layer's rooms or those below
     {"errors", "checks", "hashing", "vocabulary"},
     {"tables"},
@@ -41,7 +51,7 @@ LAYERS = [  # from the ground up; a room imports its own layer's rooms or those 
     {"outputs"},
     {"run"},
     {"platforms"},
-    {"doctor", "tasks", "sending", "watching", "cli"},
+    {"doctor", "tasks", "sending", "validating", "watching", "cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -136,6 +146,7 @@ def test_the_house_keeps_its_laws(path: Path):
     [
         ("features/new", "from clinloom import evaluate", "imports stage room evaluate"),
         ("features/new", "from clinloom.report import render", "imports stage room report"),
+        ("audit/new", "from clinloom import features", "imports stage room features"),
         ("clean/new", "from clinloom.run import api", "lies above it"),
         ("store/new", "from clinloom.spark import workers", "lies above it"),
         ("deploy/new", "def f():\n    import pyspark", "knows Spark"),

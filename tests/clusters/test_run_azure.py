@@ -21,16 +21,18 @@ import json, sys
 import pyarrow.compute as pc
 import clinloom
 from clinloom.store import finished
+from clinloom.tables import matrix
 
 tables = finished(sys.argv[1])
-known = tables["predictions"].read().slice(0, 40)
+known = tables["dataset"].read().slice(0, 40)
 events = tables["events"].read()
 events = events.filter(pc.is_in(events["subject_id"], known["subject_id"].combine_chunks()))
-found = clinloom.load_bundle(sys.argv[1] + "/bundle").predict(events)
+bundle = clinloom.load_bundle(sys.argv[1] + "/bundle")
+found, risks = bundle.predict(events), bundle.scorer.score(matrix(known)).tolist()
 assert not [name for name in sys.modules if name.startswith("pyspark")]
 risk = "predicted_boolean_probability"
 told = dict(zip(found["subject_id"].to_pylist(), found[risk].to_pylist()))
-rows = [(told[row["subject_id"]], row[risk]) for row in known.to_pylist()]
+rows = [(told[who], of) for who, of in zip(known["subject_id"].to_pylist(), risks)]
 print(json.dumps(rows))
 """
 

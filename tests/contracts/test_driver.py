@@ -54,6 +54,9 @@ features: {{measurements: {{codes: "V//*", windows: [24h], statistics: [last, me
 models: {{logistic_regression: {{penalty: [0.1], elastic_net: [0.0], iterations: 5}}}}
 split: {{folds: 2}}
 evaluate: {{bootstrap: 20, modalities: false}}
+audit:
+  allow:
+    - {{check: strong_feature, of: "V//*", because: "The vitals are made from the outcome."}}
 """
 
 

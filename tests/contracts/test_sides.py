@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from clinloom.cohort import split
+from clinloom.cohort.division import Division
 from clinloom.errors import DataError
 from clinloom.run import api, dataset
 from clinloom.run.acquire import acquire
-from clinloom.run.train import with_fold
+from clinloom.run.train import with_division
 from clinloom.run.work import Work
 from clinloom.store import Store, finished
 
@@ -76,14 +78,20 @@ def test_few_outcomes_are_on_both_sides_and_known_patients_stay_where_they_were(
     assert {subject: after[subject] for subject in sides(before)} == sides(before)
 
 
-def test_the_folds_of_spark_are_those_that_are_counted(spark):
+def test_the_folds_and_parts_of_spark_are_those_that_are_counted(spark):
     subject = np.array([0, 1, -1, 2**62, -(2**63), *range(1000, 1200)], np.int64)
-    frame = spark.createDataFrame([(int(n),) for n in subject], "subject_id long")
-
-    class Study:
-        seed, split = 7, None
-
-    for salt in (0, 3):
-        Study.split = split.Split(folds=5)
-        found = {row["subject_id"]: row["fold"] for row in with_fold(frame, Study, salt).collect()}
-        assert [found[int(n)] for n in subject] == split.fold(subject, 5, 7, salt).tolist()
+    sides = np.array(["train", "test", None, "SITE//9"], object)[np.arange(len(subject)) % 4]
+    made = [(int(n), side) for n, side in zip(subject, sides, strict=True)]
+    frame = spark.createDataFrame(made, "subject_id long, split string")
+    rows = pa.table({"subject_id": subject, "split": pa.array(sides, pa.string())})
+    for division in (
+        Division(5, 7, (0,), ("test",)),
+        Division(5, 7, (3, 1), ()),
+        Division(5, 7, (3,), ("SITE//8", "SITE//9")),
+    ):
+        for repeat, salt in enumerate(division.salts):
+            told = {r["subject_id"]: r for r in with_division(frame, division, repeat).collect()}
+            folds = [told[n]["fold"] for n in subject.tolist()]
+            assert folds == split.fold(subject, 5, 7, salt).tolist()
+            parts = [told[n]["part"] for n in subject.tolist()]
+            assert parts == division.part(rows, repeat).tolist()

@@ -23,16 +23,19 @@ import clinloom
 from clinloom import files
 from clinloom.errors import DataError, SourceError
 from clinloom.run import api as spine
-from clinloom.run import dataset as steps
 from clinloom.run import score as scoring
-from clinloom.tables import COUNTS, EVENTS, FLOW
+from clinloom.run import sides as steps
+from clinloom.tables import COUNTS, EVENTS, FLOW, matrix
 
 pytestmark = pytest.mark.core
 
 
 def small(folder):
-    """The quick run, with a choice between two points of a grid."""
-    return [*quick(folder), "models.logistic_regression.elastic_net=[0.0, 0.5]"]
+    """The quick run, with a choice between two points of a grid; its bundle is what was judged."""
+    return [*quick(folder), "models.logistic_regression.elastic_net=[0.0, 0.5]", KEPT]
+
+
+KEPT = "deploy.refit=false"
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +217,42 @@ def test_a_report_that_tells_of_other_metrics_is_gone_before_they_are_there(
         spine.run(STUDY, out=out, overrides=changes, spark=spark)
     assert (out / "metrics.json").read_bytes() != files.read(done.out / "metrics.json")
     assert not (out / "report.html").exists()
+
+
+def test_a_refit_changes_the_bundle_alone_and_is_held_against_spark(
+    spark, hospital, done, tmp_path
+):
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    changes = [change for change in small(hospital) if change != KEPT]
+    again = spine.run(STUDY, out=out, overrides=changes, spark=spark)
+    assert again.metrics == done.metrics
+    before, after = (clinloom.load_bundle(one.out / "bundle") for one in (done, again))
+    assert (before.document["learned"]["rows"], after.document["learned"]["rows"]) == (
+        "train",
+        "all",
+    )
+    assert after.document["evidence"]["parity"] <= 1e-9
+    for name in ("slope", "intercept", "threshold"):
+        assert getattr(after.scorer, name) == getattr(before.scorer, name)
+    stages = {
+        s["name"]: s["reused"] for s in json.loads(files.read(again.out / "run.json"))["stages"]
+    }
+    assert [name for name, reused in stages.items() if not reused] == ["refit", "bundle"]
+    rows = again.table("dataset").read().slice(0, 60)
+    from pyspark.ml import PipelineModel
+
+    frame = spark.read.parquet(*map(str, again.table("dataset").files()))
+    made = (
+        PipelineModel.load(after.spark)
+        .transform(frame)
+        .select("subject_id", "predicted_boolean_probability")
+    )
+    told = dict(made.collect())
+    risk = after.scorer.score(matrix(rows))
+    expected = [told[subject] for subject in rows["subject_id"].to_pylist()]
+    assert np.abs(risk - expected).max() < 1e-9
+    assert np.abs(risk - before.scorer.score(matrix(rows))).max() > 1e-6
 
 
 def test_new_patients_score_as_they_did(spark, hospital, done, tmp_path):

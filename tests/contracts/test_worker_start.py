@@ -12,7 +12,8 @@ from clinloom.spark import daemon, workers
 
 def begun(rows: pa.Table) -> pa.Table:
     loaded = all(name in sys.modules for name in daemon.LOADED)
-    return pa.table({"ready": [loaded and gc.get_freeze_count() > 50_000]})
+    small_pages = pa.default_memory_pool().backend_name == "system"
+    return pa.table({"ready": [loaded and small_pages and gc.get_freeze_count() > 50_000]})
 
 
 def test_a_worker_finds_a_runs_kernels_loaded_and_out_of_the_collectors_way(spark):

@@ -42,4 +42,6 @@ def test_the_bundle_knows_its_patients_and_warnings(finished, bundle):
     assert set(bundle.document["displays"]) <= {f.code for f in bundle.features}
     said = _cards.evidence(bundle)
     assert said[0].startswith("AUROC 0.")
-    assert f"learned from {patients['train']:,} patients" in said[2]
+    assert bundle.document["learned"]["rows"] == "all"
+    assert f"learned from {sum(patients.values()):,} patients" in said[2]
+    assert f"model of the other {patients['train']:,}" in said[2]

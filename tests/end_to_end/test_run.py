@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tests.hospital import STUDY, clinloom, killed, progress, sets, small
 
+from clinloom import load_bundle
 from clinloom.cli import main
+from clinloom.tables import matrix
+
+RISK = "predicted_boolean_probability"
 
 METRICS = (
     "auroc auprc accuracy precision recall specificity f1 brier calibration_slope"
@@ -92,12 +98,31 @@ def test_killed_at_any_moment_it_goes_on_with_identical_results(hospital, finish
 
 
 def test_new_patients_are_scored_in_batch(finished, scored):
-    test = pq.read_table(finished / "tables" / "predictions").to_pylist()
+    dataset = pq.read_table(finished / "tables" / "dataset")
+    known = load_bundle(finished / "bundle").scorer.score(matrix(dataset))
     rows = pq.read_table(scored).to_pylist()
     risk = {r["subject_id"]: r["predicted_boolean_probability"] for r in rows}
-    assert test and all(
-        abs(risk[r["subject_id"]] - r["predicted_boolean_probability"]) < 1e-9 for r in test
+    found = [risk[subject] for subject in dataset["subject_id"].to_pylist()]
+    assert len(found) > 100 and np.abs(np.array(found) - known).max() < 1e-9
+
+
+def test_the_model_at_work_was_learned_again_from_all_rows(finished):
+    document = json.loads((finished / "bundle" / "bundle.json").read_text())
+    assert document["learned"]["rows"] == "all" and document["evidence"]["parity"] <= 1e-9
+    test = pq.read_table(finished / "tables" / "predictions")
+    assert set(test["part"].to_pylist()) == {"test"}
+    rows = pq.read_table(finished / "tables" / "dataset").filter(pc.field("split") == "test")
+    again = load_bundle(finished / "bundle").scorer.score(matrix(rows))
+    judged = dict(zip(*(test[n].to_pylist() for n in ("subject_id", RISK)), strict=True))
+    off = again - np.array([judged[subject] for subject in rows["subject_id"].to_pylist()])
+    assert 1e-6 < np.abs(off).max() < 0.5  # another model, and much like it
+    assert "learned once more, from all rows" in (finished / "report.html").read_text()
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["models"]["baseline"]["rival"] and metrics["selected"] != "baseline"
+    baseline, best = (
+        metrics["models"][m]["test"]["auroc"] for m in ("baseline", metrics["selected"])
     )
+    assert 0.3 < baseline["value"] < best["value"]
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,14 @@ def summary(statistic: str, found: list[Fact], index: int) -> float:
     values = [value for _, value in points]
     if statistic == "slope":
         return slope(points)
+    if statistic == "since":
+        return (index - points[-1][0]) / DAY
     mean = math.fsum(values) / len(values)
-    return {"last": values[-1], "mean": mean, "min": min(values), "max": max(values)}[statistic]
+    if statistic == "sd":
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        return math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else math.nan
+    ends = {"first": values[0], "last": values[-1], "min": min(values), "max": max(values)}
+    return {**ends, "mean": mean, "sum": math.fsum(values)}[statistic]
 
 
 def expected(facts: Facts, moments: list[tuple[str, int, bool]], families: list[Family]) -> Rows:

@@ -41,11 +41,12 @@ def jwk(key, **more) -> str:
 class Authority:
     """Who gives tokens: to the client `sender`, for an assertion that is shown once.
 
-    ``answers``: what the next are told instead; ``span``: for how many seconds tokens hold.
+    ``answers``: what the next are told instead; ``span``: for how many seconds tokens hold;
+    ``later``: for how many it asks to be left alone.
     """
 
     def __init__(self, hospital: Hospital):
-        self.hospital, self.answers, self.span = hospital, [], 300
+        self.hospital, self.answers, self.span, self.later = hospital, [], 300, None
         self.asked: list[dict] = []
         self.keys = {"ec": (EC.public_key(), "ES384"), "rsa": (RSA.public_key(), "RS384")}
         self.url = ""
@@ -88,6 +89,8 @@ def authority(hospital):
             data = json.dumps(told).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
+            if found.later:
+                self.send_header("Retry-After", found.later)
             self.end_headers()
             self.wfile.write(data)
 
@@ -200,6 +203,22 @@ def test_an_authority_that_is_busy_is_asked_again(published, asked, hospital, au
     assert authority.told is well
 
 
+def test_an_authority_is_left_alone_as_long_as_it_asks(published, asked, hospital, authority):
+    authority.span, authority.later, well, notes = 0, "2", authority.told, []
+
+    def told(form):
+        if len(authority.asked) == 1:
+            authority.told = well
+            return 429, {}
+        return well(form)
+
+    authority.told = told
+    with serving(hospital) as to:
+        more = {**asked, "patience": 10, "note": notes.append}
+        assert send(str(published), to=to, **more)["sent"] == PATIENTS
+    assert [note for note in notes if "trying again in 2 s" in note]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -236,6 +255,16 @@ def test_a_key_that_is_none_is_told_without_its_words(tmp_path, text, told):
     assert "canary" not in str(caught.value)
     with pytest.raises(UsageError, match="never written"):
         Key.read(pem(EC))
+
+
+def test_of_several_keys_the_one_is_taken_that_is_named(tmp_path):
+    several = [json.loads(jwk(key, kid=kid)) for key, kid in ((EC, "old"), (RSA, "new"))]
+    (tmp_path / "set").write_text(json.dumps({"keys": several}))
+    assert Key.read(f"file:{tmp_path / 'set'}", "new").algorithm == "RS384"
+    assert Key.read(f"file:{tmp_path / 'set'}", "old").algorithm == "ES384"
+    for kid in (None, "other"):
+        with pytest.raises(UsageError, match=r"several keys\n.*: new, old$"):
+            Key.read(f"file:{tmp_path / 'set'}", kid)
 
 
 def test_a_key_is_read_however_it_is_laid_down(tmp_path, monkeypatch):

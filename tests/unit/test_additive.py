@@ -14,8 +14,9 @@ from clinloom.learn.algorithm import algorithm
 from clinloom.learn.preparation import Statistics, learn, prepare
 
 RNG = np.random.default_rng(4)
-TREES = ("decision_tree", "random_forest", "gradient_boosting")
-MODELS = (*TREES, "logistic_regression", "neural_network")
+TREES = ("decision_tree", "random_forest", "gradient_boosting", "xgboost")
+OTHERS = ("logistic_regression", "linear_svm", "naive_bayes", "factorisation_machine")
+MODELS = (*TREES, *OTHERS, "neural_network")
 
 
 def grown(trees: int, depth: int, width: int, rng=RNG, *, early: float = 0.1):
@@ -51,13 +52,27 @@ def grown(trees: int, depth: int, width: int, rng=RNG, *, early: float = 0.1):
 
 
 def model(name: str, width: int, rng=RNG):
-    if name == "logistic_regression":
-        return {"coefficients": rng.normal(size=width), "intercept": rng.normal(size=1)}
+    if name == "naive_bayes":
+        spread = {"mean": rng.normal(size=(2, width)), "variance": rng.random((2, width)) + 0.1}
+        return {"prior": np.log([0.7, 0.3]), **spread}
+    if name in OTHERS:
+        pairs = {"factors": 0.3 * rng.normal(size=(width, 3))} if name == OTHERS[-1] else {}
+        return {"coefficients": rng.normal(size=width), "intercept": rng.normal(size=1), **pairs}
     if name == "neural_network":
         layers = np.array([width, 7, 5, 2])
         size = sum((a + 1) * b for a, b in zip(layers[:-1], layers[1:], strict=True))
         return {"layers": layers, "weights": rng.normal(size=size)}
-    return grown({"decision_tree": 1}.get(name, 12), 5, width, rng)
+    arrays = grown({"decision_tree": 1}.get(name, 12), 5, width, rng)
+    if name == "xgboost":
+        size = len(arrays["feature"])
+        arrays |= {"lacking": rng.random(size) < 0.5, "base": rng.normal(size=1)}
+    return arrays
+
+
+def rows(name: str, count: int, width: int, rng=RNG):
+    """Prepared rows; some values are missing where the model takes them so."""
+    x = rng.normal(size=(count, width))
+    return np.where(rng.random(x.shape) < 0.3, np.nan, x) if algorithm(name).MISSING else x
 
 
 def columns(width: int, features: int | None = None, rng=RNG) -> Columns:
@@ -78,7 +93,7 @@ def output(name: str, arrays, x):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_base_and_what_the_features_add_are_the_models_output(name, seed):
     rng = np.random.default_rng(seed)
-    arrays, x = model(name, 9, rng), rng.normal(size=(20, 9))
+    arrays, x = model(name, 9, rng), rows(name, 20, 9, rng)
     made = algorithm(name).additive(arrays, columns(9, 6, rng))
     assert made.scale == (PROBABILITY if name in TREES[:2] else LOG_ODDS)
     found = made.of(x)
@@ -95,6 +110,8 @@ def known(arrays, value, row, players, inside, at):
     sides = arrays["left"][at], arrays["right"][at]
     if players[column] in inside:
         below = row[column] <= arrays["threshold"][at]
+        if np.isnan(row[column]):
+            below = arrays["lacking"][at]
         return known(arrays, value, row, players, inside, sides[0 if below else 1])
     rows = [arrays["cover"][side] for side in sides]
     answers = [known(arrays, value, row, players, inside, side) for side in sides]
@@ -116,6 +133,8 @@ def shapley(answer, count):
 def values(name, arrays):
     """What a leaf adds to the output."""
     share = arrays["counts"][:, 1] / arrays["counts"].sum(axis=1)
+    if name == "xgboost":
+        return arrays["prediction"]
     if name != "gradient_boosting":
         return share / len(arrays["root"])
     tree = np.searchsorted(arrays["root"], np.arange(len(share)), side="right") - 1
@@ -128,24 +147,27 @@ def test_trees_tell_the_shapley_values_of_the_definition(name, seed):
     rng = np.random.default_rng(seed)
     arrays, cols = model(name, 6, rng), columns(6, 4, rng)
     made, value = algorithm(name).additive(arrays, cols), values(name, arrays)
-    for row in rng.normal(size=(3, 6)):
+    start = arrays.get("base", np.zeros(1))[0]
+    for row in rows(name, 3, 6, rng):
 
         def answer(inside, row=row):
-            return sum(known(arrays, value, row, cols.feature, inside, at) for at in arrays["root"])
+            found = (known(arrays, value, row, cols.feature, inside, at) for at in arrays["root"])
+            return start + sum(found)
 
         assert np.abs(made.of(row[None])[0] - shapley(answer, 4)).max() < 1e-9
         assert made.base == pytest.approx(answer(set()), abs=1e-12)
 
 
-def test_a_linear_model_tells_what_the_definition_says_with_the_mean_in_place_of_the_unknown():
-    arrays, cols = model("logistic_regression", 6), columns(6, 4)
-    made, row = algorithm("logistic_regression").additive(arrays, cols), RNG.normal(size=6)
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_tell_what_the_definition_says_with_the_mean_in_place_of_the_unknown(name):
+    arrays, cols = model(name, 6), columns(6, 4)
+    made, row = algorithm(name).additive(arrays, cols), RNG.normal(size=6)
 
     def answer(inside):
         x = np.where([f in inside for f in cols.feature], row, cols.mean)
-        return x @ arrays["coefficients"] + arrays["intercept"][0]
+        return output(name, arrays, x[None])[0]
 
-    assert np.abs(made.of(row[None])[0] - shapley(answer, 4)).max() < 1e-12
+    assert np.abs(made.of(row[None])[0] - shapley(answer, 4)).max() < 1e-9
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 300.0])

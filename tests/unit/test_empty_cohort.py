@@ -12,7 +12,7 @@ from clinloom import plugins
 from clinloom import study as studies
 from clinloom.cohort import asked
 from clinloom.errors import DataError
-from clinloom.run import dataset
+from clinloom.run import sides
 from clinloom.tables import COUNTS, FLOW
 
 RULE = """
@@ -52,7 +52,7 @@ def flow(*names):
 
 def fault(given, steps, classes=COUNTS.empty):
     with pytest.raises(DataError) as caught:
-        dataset.answerable(classes, steps, given)
+        sides.answerable(classes, steps, given)
     return str(caught.value)
 
 

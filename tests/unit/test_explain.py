@@ -17,6 +17,7 @@ from clinloom.errors import StoreError
 from clinloom.features import Feature
 from clinloom.learn import calibration
 from clinloom.learn.preparation import Statistics, learn
+from clinloom.report import names
 
 RNG = np.random.default_rng(8)
 NAMES = {
@@ -101,6 +102,25 @@ def test_a_reason_says_what_when_and_how_much():
     assert (said["slope"], said["age"]) == ("too few values", "not known")
     told = next(r for r in made.reasons(row, most=20) if r.feature.family == "codes")
     assert told.text == "Heart failure, in 365 days: not recorded" and told.value == 0
+
+
+@pytest.mark.parametrize(
+    ("statistic", "value", "text"),
+    [
+        ("since", 0.13, "Creatinine, time since last in 7 days: 3.12 h"),
+        ("since", 2.5, "Creatinine, time since last in 7 days: 2.5 days"),
+        ("since", None, "Creatinine, time since last in 7 days: not measured"),
+        ("sd", 0.4, "Creatinine, variability (SD) in 7 days: 0.4 mg/dL"),
+        ("sd", None, "Creatinine, variability (SD) in 7 days: too few values"),
+        ("first", 1.2, "Creatinine, first in 7 days: 1.2 mg/dL"),
+        ("sum", 7.0, "Creatinine, total in 7 days: 7 mg/dL"),
+    ],
+)
+def test_each_statistic_is_told_in_clinical_words(statistic, value, text):
+    feature = Feature.named(f"measurements|LOINC//2160-0|{statistic}|7d", modality="records")
+    words = names.feature(feature.name)
+    told = explain.Reason(feature, words, value, explain.unit(feature, {}), 0.1)
+    assert told.text == text
 
 
 @pytest.mark.parametrize(

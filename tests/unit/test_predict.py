@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from clinloom.cohort import split
+from clinloom.cohort.division import Division
 from clinloom.deploy.scorer import Scorer
 from clinloom.learn.preparation import learn
 from clinloom.learn.risks import Risks
@@ -46,11 +49,14 @@ def scorer(slope):
 
 
 SCORERS = [scorer(0.7), scorer(-0.2)]
+HELD_OUT = Division(3, 0, (0,), ("test",))
+CROSSED = Division(3, 5, (0, 4), ())
 
 
 def passed(count):
     """Every sum, merged from parts of whole patients, and the written rows together."""
-    kernel = {"scorers": SCORERS, "selected": 1, "shown": [0, 2]}
+    kernel = {"scorers": [[one] for one in SCORERS], "selected": 1, "shown": [0, 2]}
+    kernel["division"] = HELD_OUT
     edges = np.linspace(0, N // 2, count + 1).astype(int) * 2
     parts = [predict.scored(ROWS.slice(a, b - a), **kernel) for a, b in pairwise(edges)]
     sums = {
@@ -99,3 +105,38 @@ def test_how_patients_are_chunked_changes_nothing(count):
         assert mine.exact and all(
             np.array_equal(getattr(mine, n), getattr(other, n)) for n in mine.__dict__
         )
+
+
+def test_where_folds_are_judged_each_row_is_scored_once_a_repeat_by_its_part_alone():
+    """A scorer a part, each with a risk of its own: what a row is told says whose it is."""
+    rows = ROWS.set_column(3, "split", pa.array(["crossed"] * N))
+    models = [[scorer(0.1 * (n + 1)) for n in range(6)], [scorer(-0.1 * n) for n in range(6)]]
+    models = [[replace(s, threshold=0.4 + 0.02 * n) for n, s in enumerate(m)] for m in models]
+    kernel = {"scorers": models, "selected": 1, "shown": [0], "division": CROSSED}
+    found = predict.scored(rows, **kernel)
+    made, risks = found["predictions"], found["risks"]
+    assert made.num_rows == 2 * N and risks.num_rows == 2 * N
+    names = CROSSED.names
+    by_hand = [CROSSED.part(rows, repeat) for repeat in (0, 1)]
+    subject = rows["subject_id"].to_numpy()
+    for repeat, parts in enumerate(by_hand):
+        assert (
+            parts.tolist()
+            == (split.fold(subject, 3, 5, CROSSED.salts[repeat]) + 3 * repeat).tolist()
+        )
+        mine = made.filter(pc.equal(made["repeat"], repeat + 1))
+        assert mine["prediction_time"].to_pylist() == rows["prediction_time"].to_pylist()
+        assert mine["part"].to_pylist() == [names[part] for part in parts]
+        told = mine["predicted_boolean_probability"].to_numpy()
+        for part in np.unique(parts):
+            own, at = models[1][part], parts == part
+            assert np.array_equal(told[at], own.score(matrix(rows)[at]))
+            flags = mine["predicted_boolean_value"].to_numpy(zero_copy_only=False)[at]
+            assert np.array_equal(flags, told[at] >= own.threshold)
+    assert predict._split(found["split"]).keys() == {"test"}
+    groups = found["groups"]
+    assert set(groups["part"].to_pylist()) == set(range(6))
+    assert pc.sum(groups["total"]).as_py() == 2 * 2 * N
+    halves = [predict.scored(rows.slice(a, N // 2), **kernel) for a in (0, N // 2)]
+    assert pa.concat_tables([h["predictions"] for h in halves]).equals(made)
+    assert predict.regrouped([h["groups"] for h in halves]).equals(predict.regrouped([groups]))

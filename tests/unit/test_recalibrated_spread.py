@@ -10,7 +10,7 @@ from clinloom.evaluate.cells import Cells
 from clinloom.evaluate.watch import Rows
 from clinloom.learn.calibration import apply
 from clinloom.learn.sketch import Sketch
-from clinloom.run.recalibrate import _changed, decided
+from clinloom.run.recalibrate import changed, decided
 
 EACH = 5  # moments of a patient
 
@@ -29,7 +29,7 @@ def decision(*, intercept: float, alike: bool, patients: int = 300):
 
     def summed(change):
         asked.append(change)
-        made = rows if change is None else _changed(rows, change=change, threshold=0.5)
+        made = rows if change is None else changed(rows, change=change, threshold=0.5)
         return watch.sums(made, cut, 0.0)
 
     return *decided(summed, level=0.05), asked

@@ -53,5 +53,14 @@ def test_risks_without_signal_give_nearly_the_prevalence():
     risks = Risks.of(RNG.random(2000) < 0.2, RNG.random(2000))
     slope, intercept = calibration.learn(risks)
     assert slope == 0.01
-    mean = np.average(calibration.applied(risks, slope, intercept).score, weights=risks.total)
+    made = risks.mapped(calibration.Calibrator(slope, intercept))
+    mean = np.average(made.score, weights=risks.total)
     assert mean == pytest.approx(risks.positives / 2000, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic", "beta", "none"])
+def test_a_calibration_learned_anew_comes_after_the_first(method):
+    label, risk = rows(False)
+    first = calibration.learned(Risks.of(label, risk), method)
+    both = calibration.apply(first(risk), 0.7, -0.2)
+    assert np.abs(first.then(0.7, -0.2)(risk) - both).max() < 1e-12

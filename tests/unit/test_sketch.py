@@ -45,6 +45,25 @@ def test_a_small_study_is_prepared_bit_by_bit_the_same_however_it_lies(count):
     assert 5 not in learned.keep and 6 not in learned.keep
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_extremes_are_drawn_in_and_a_rare_code_stays(compressed):
+    values = np.zeros((4000, 4))
+    values[:, 0] = np.exp(RNG.normal(size=4000))
+    values[:40, 1] = 1  # of one row in a hundred
+    values[:-40, 2] = 1  # lacking in one of a hundred
+    values[:400, 3] = 1
+    sketch = Sketch.of(values, np.arange(4000))
+    learned = preparation.learned(
+        sketch.compressed() if compressed else sketch, lower=0.02, upper=0.98
+    )
+    ends = np.quantile(values[:, 0], [0.02, 0.98])
+    np.testing.assert_allclose([learned.lower[0], learned.upper[0]], ends, rtol=0.01)
+    assert learned.keep.tolist() == [0, 1, 2, 3]
+    assert learned.lower[1:].tolist() == [0, 0, 0] and learned.upper[1:].tolist() == [1, 1, 1]
+    told = preparation.prepare(values, learned)[:, 1:]
+    assert all(len(np.unique(column)) == 2 for column in told.T)
+
+
 def test_what_is_missing_together_is_told_by_hashes_as_by_the_rows():
     values, order = small()
     exact = preparation.learned(Sketch.of(values, order), lower=0.001, upper=0.999)

@@ -38,7 +38,7 @@ def decided(rows, chosen: Split, seed: int) -> split.Salts:
         return split.salts(split.strata(made, chosen, seed=seed), chosen)
 
     salt = counted(0).split
-    return split.Salts(salt, counted(salt).fold)
+    return split.Salts(salt, counted(salt).folds)
 
 
 @pytest.mark.parametrize(("having", "moments"), [(2, 1), (3, 2), (6, 1), (20, 3)])
@@ -62,13 +62,13 @@ def test_few_outcomes_are_in_every_fold(folds):
         salts = decided(rows, chosen, seed)
         found = sides(rows, chosen, seed=seed, salt=salts.split)
         having = np.array([n for n in range(12) if found[n] == "train"])
-        held = np.bincount(split.fold(having, folds, seed, salts.fold), minlength=folds)
+        held = np.bincount(split.fold(having, folds, seed, salts.folds[0]), minlength=folds)
         assert held.min() >= 1 and abs(held - len(having) / folds).max() < 2
 
 
 def test_many_patients_keep_the_first_hash():
     rows = index(20_000, 60_000)
-    assert decided(rows, Split(), 3) == (0, 0)
+    assert decided(rows, Split(), 3) == split.Salts()
 
 
 def test_a_salt_once_chosen_puts_everybody_where_they_were_whatever_comes_later():
@@ -86,8 +86,8 @@ def test_strata_add_up_however_the_patients_are_chunked(chosen):
     parts = [rows.slice(at, 10) for at in range(0, rows.num_rows, 10)]
     whole = split.strata(rows, chosen, seed=1)
     assert divided([split.strata(part, chosen, seed=1) for part in parts]) == divided([whole])
-    assert (chosen.by == "random") == (split.SPLIT in whole["division"].to_pylist())
-    assert split.salts(STRATA.empty, chosen) == (0, 0)
+    assert (chosen.method == "random") == (split.SPLIT in whole["division"].to_pylist())
+    assert split.salts(STRATA.empty, chosen) == split.Salts()
 
 
 def test_the_folds_hash_is_xxhash():

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from typing import get_args
 
 import pytest
 from tests.unit.test_clean import NOON
 
 from clinloom import features
 from clinloom.features import Feature, imaging, measurements
+from clinloom.features._summaries import Statistic
 from clinloom.tables import EVENTS, INDEX
 
 DAY = dt.timedelta(days=1)
 MOMENTS = INDEX.rows([{"subject_id": n, "prediction_time": NOON + DAY} for n in (1, 2, 3)])
-OPTIONS = measurements.Options(
-    statistics=("count", "last", "mean", "min", "max", "slope"), windows=("36h", "7d"), min_rows=0
-)
+OPTIONS = measurements.Options(statistics=get_args(Statistic), windows=("36h", "7d"), min_rows=0)
 
 
 def fact(subject, code, value, time=None, record="r"):
@@ -41,7 +41,7 @@ def test_a_code_that_has_no_time_is_one_feature():
     events = table(fact(1, "AGE", 71.0), fact(2, "AGE", 50.0), fact(1, "Na", 140.0, NOON))
     (*timed, alone) = learned(events, measurements=OPTIONS)
     assert alone.name == "measurements|AGE|last|7d"
-    assert len(timed) == 12 and {f.code for f in timed} == {"Na"}
+    assert len(timed) == 20 and {f.code for f in timed} == {"Na"}
     (one,), (two,), (three,) = values(events, alone.name)
     assert (one, two) == (71.0, 50.0) and math.isnan(three)
     for asked, given in ((("max", "count"), "max"), (("count",), "count")):
@@ -60,7 +60,7 @@ def test_a_number_without_a_time_is_in_every_span_and_gives_way_to_a_later_one()
         fact(2, "W", 99.0, NOON + 2 * DAY),
     )
     names = [f.name for f in learned(events, measurements=OPTIONS)]
-    assert len(names) == 12
+    assert len(names) == 20
     one, two, _ = values(events, *names)
     one, two = dict(zip(names, one, strict=True)), dict(zip(names, two, strict=True))
 
@@ -71,9 +71,24 @@ def test_a_number_without_a_time_is_in_every_span_and_gives_way_to_a_later_one()
     assert [of(one, "count", w) for w in ("36h", "7d")] == [1, 3]
     assert [of(one, "mean", w) for w in ("36h", "7d")] == [80.0, 81.0]
     assert [of(one, "max", w) for w in ("36h", "7d")] == [80.0, 82.0]
+    assert [of(one, "first", w) for w in ("36h", "7d")] == [80.0, 81.0]
+    assert [of(one, "sum", w) for w in ("36h", "7d")] == [80.0, 243.0]
+    assert of(one, "sd", "7d") == pytest.approx(1.0) and math.isnan(of(one, "sd", "36h"))
+    assert of(one, "since", "7d") == 3.0 and math.isnan(of(one, "since", "36h"))
     assert of(one, "slope", "7d") == pytest.approx(1.0) and math.isnan(of(one, "slope", "36h"))
     assert [of(two, "last", w) for w in ("36h", "7d")] == [60.0, 60.0]
     assert math.isnan(of(two, "slope", "7d"))
+
+
+def test_what_a_patient_has_once_is_one_feature_however_often_it_is_told():
+    events = table(
+        fact(1, "AGE", 66.0, NOON), fact(1, "AGE", 65.0, NOON - DAY), fact(1, "Na", 140.0, NOON)
+    )
+    chosen = OPTIONS.model_copy(update={"once": ("A*",), "statistics": ("count", "max")})
+    listed = [feature.name for feature in learned(events, measurements=chosen)]
+    assert listed[-1] == "measurements|AGE|last|7d" and len(listed) == 5
+    assert all("|Na|" in name for name in listed[:-1])
+    assert values(events, listed[-1])[0] == [66.0]
 
 
 def image(subject, record, time=None, **found):

@@ -178,8 +178,9 @@ def digest(folder):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(spark, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        truth = synthesise(spark, tmp_path / name, patients=520, seed=seed, images=6)
+    """By Spark's workers, or without Spark."""
+    for name, seed, by in (("a", 1, spark), ("b", 1, None), ("c", 2, None)):
+        truth = synthesise(by, tmp_path / name, patients=520, seed=seed, images=6)
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"fhir", "dicom", "truth.json"}
     assert truth["radiographs"] == 6 and len(truth["risk"]) == 520

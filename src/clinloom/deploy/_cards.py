@@ -144,13 +144,24 @@ def evidence(bundle: Bundle) -> list[str]:
     test = document.get("evidence", {}).get("test", {})
     auroc = test.get("auroc", {})
     out = [f"AUROC {_measured(auroc, 3)}", _calibrated(test.get("calibration_slope", {}))]
+    return [*out, _learned(document), *map(escaped, document.get("warnings", ()))]
+
+
+def _learned(document: Mapping[str, Any]) -> str:
+    """Of how many patients the model was learned, and how many the figures are of."""
     patients = document.get("patients", {})
-    if patients.get("train") is not None:
-        tested = f", tested on {count(patients['test'])} others" if patients.get("test") else ""
-        out.append(f"learned from {count(patients['train'])} patients{tested}")
-    else:
-        out.append("of how many patients it was learned is not told")
-    return [*out, *(escaped(warning) for warning in document.get("warnings", ()))]
+    train, test = patients.get("train"), patients.get("test")
+    if "train" not in patients and test is not None:  # judged in turn
+        return f"learned from {count(test)} patients; tested on each by models of the others"
+    if train is None:
+        return "of how many patients it was learned is not told"
+    if document.get("learned", {}).get("rows") != "all" or not test:
+        tested = f", tested on {count(test)} others" if test else ""
+        return f"learned from {count(train)} patients{tested}"
+    return (
+        f"learned from {count(train + test)} patients; tested on {count(test)} of them by the model"
+        f" of the other {count(train)}"
+    )
 
 
 def _measured(metric: Mapping[str, float | None], digits: int) -> str:

@@ -77,7 +77,7 @@ class Served:
     def card(self) -> dict[str, Any]:
         """What the bundle says of itself: its evidence, its study's hash, its features."""
         document = self.bundle.document
-        kept = ("study_hash", "evidence", "patients", "warnings", "format", "units")
+        kept = ("study_hash", "evidence", "patients", "learned", "warnings", "format", "units")
         study = self.bundle.study
         told = {key: study.get(key) for key in ("title", "description", "cohort")}
         features = [feature.to_dict() for feature in self.bundle.features]

@@ -10,7 +10,8 @@ Every model adds up in one scale, before recalibration: log-odds (logistic regre
 trees, the neural network) or probability (decision tree, random forest). The risk that is told is
 ``sigmoid(intercept + slope * log-odds)`` of that output, a growing function of it: so what raises
 the one raises the other, and for a model in log-odds ``slope`` times a contribution is what it adds
-to the log-odds of the risk (:attr:`Explainer.slope`), wherever these lie within ±13.8.
+to the log-odds of the risk (:attr:`Explainer.slope`), wherever these lie within ±13.8. A
+recalibration by a bent slope or a broken line has no such number: it keeps the order alone.
 
 The reference is the training rows: their mean for linear models and networks, their shares at each
 split (covers) for trees. Contributions describe the model, not what causes the outcome.
@@ -39,9 +40,11 @@ from clinloom.vocabulary.quantities import BY_CODE
 
 Floats = npt.NDArray[np.float64]
 
-MISSING = {"slope": "too few values", "age": "not known"}  # others: not measured
+FEW = "too few values"
+MISSING = {"slope": FEW, "sd": FEW, "age": "not known"}  # others: not measured
 SIGNS = {"Cel": "°C", "kg/m2": "kg/m²", "10*3/uL": "10³/µL", "10*6/uL": "10⁶/µL"}
 SMALLEST = 1e-4  # what is smaller is written with its power of ten
+DAYS_TOLD = 2.0  # a shorter span is told in hours
 UNITLESS = ("count", "present", "age")  # statistics whose number is not in the code's unit
 
 
@@ -65,6 +68,8 @@ class Reason:
             return MISSING.get(self.feature.statistic, "not measured")
         if self.feature.statistic == "present":
             return "recorded" if self.value else "not recorded"
+        if self.feature.statistic == "since" and self.value < DAYS_TOLD:
+            return f"{figure(24 * self.value)} h"
         return f"{figure(self.value)} {self.unit}" if self.unit else figure(self.value)
 
     @property
@@ -116,9 +121,10 @@ class Explainer:
         return self._additive.base
 
     @property
-    def slope(self) -> float:
-        """What recalibration multiplies the log-odds of the output by."""
-        return self._scorer.slope
+    def slope(self) -> float | None:
+        """What recalibration multiplies the log-odds of the output by; None where it is bent."""
+        straight = not self._scorer.bend and not self._scorer.curve.size
+        return self._scorer.slope if straight else None
 
     def contributions(self, values: Floats) -> Floats:
         """What each feature adds (n, f) for feature rows ``values`` (n, f), NaN = missing.
@@ -163,6 +169,8 @@ def grouped(
 
 def unit(feature: Feature, learned: Mapping[str, str | None]) -> str | None:
     """The unit in which a feature's number is told, as clinicians write it; None: it has none."""
+    if feature.statistic == "since":
+        return "days"
     if feature.family != "measurements" or feature.statistic in UNITLESS:
         return None
     known = BY_CODE.get(feature.code)

@@ -22,7 +22,14 @@ CHUNK = 1 << 16
 
 
 class Unreachable(SourceError):
-    """An agreed place did not answer as it should; the message holds no answer and no token."""
+    """An agreed place did not answer as it should; the message holds no answer and no token.
+
+    ``later``: for how many seconds it asks to be left alone, where it does.
+    """
+
+    def __init__(self, message: str, *, where: str, later: float | None = None):
+        super().__init__(message, where=where)
+        self.later = later
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -50,7 +57,8 @@ def get(
             return _bounded(answer, where, until, most)
     except urllib.error.HTTPError as error:
         error.close()
-        raise Unreachable(f"it answered {error.code}", where=where) from None
+        later = _seconds(error.headers.get("Retry-After"))
+        raise Unreachable(f"it answered {error.code}", where=where, later=later) from None
     except (OSError, http.client.HTTPException, ValueError):
         raise Unreachable("it did not answer as it should, in time", where=where) from None
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from clinloom.errors import ParityError
 from clinloom.learn import calibration, preparation
-from clinloom.learn.algorithm import algorithm
-
-TOLERANCE = 1e-9
+from clinloom.learn.algorithm import EXACT, algorithm
 
 
 @dataclass(frozen=True)
 class Scorer:
     """Preparation, model and recalibration of one trained model.
 
-    ``arrays``: the model's own (see its file); ``threshold``: risk at or above it is positive.
+    ``arrays``: the model's own (see its file); ``threshold``: risk at or above it is positive;
+    ``slope``, ``intercept``, ``bend``, ``curve``: recalibration, see ``learn.calibration``.
     """
 
     model: str
@@ -30,12 +29,19 @@ class Scorer:
     slope: float
     intercept: float
     threshold: float
+    bend: float = 0.0
+    curve: np.ndarray = field(default_factory=lambda: np.zeros((2, 0)))
+
+    @property
+    def calibrator(self) -> calibration.Calibrator:
+        """The recalibration."""
+        return calibration.Calibrator(self.slope, self.intercept, self.bend, self.curve)
 
     def score(self, values: np.ndarray) -> np.ndarray:
         """Risk (n,) of feature rows ``values`` (n, f), NaN = missing."""
         x = preparation.prepare(np.asarray(values, np.float64), self.statistics)
         raw = algorithm(self.model).probability(self.arrays, x)
-        return calibration.apply(raw, self.slope, self.intercept)
+        return self.calibrator(raw)
 
     def importance(self, features: int) -> np.ndarray:
         """The model's importance (features,) of each feature, its missing flag included; sum 1."""
@@ -47,10 +53,13 @@ class Scorer:
 
     def dump(self) -> bytes:
         """The scorer as the bytes of one ``.npz`` file (no pickle)."""
-        plain = {k: getattr(self, k) for k in ("model", "slope", "intercept", "threshold")}
+        named = ("model", "slope", "intercept", "threshold", "bend")
+        plain = {k: getattr(self, k) for k in named if k != "bend" or self.bend}
         held: dict[str, Any] = {"plain": np.array(json.dumps(plain))}
         held |= {f"model.{k}": v for k, v in self.arrays.items()}
         held |= {f"preparation.{k}": v for k, v in self.statistics.arrays().items()}
+        if self.curve.size:
+            held["calibration.curve"] = self.curve
         sink = io.BytesIO()
         np.savez(sink, **held)
         return sink.getvalue()
@@ -58,7 +67,7 @@ class Scorer:
     @classmethod
     def parse(cls, data: bytes) -> Scorer:
         """The inverse of :meth:`dump`. Raises ValueError or KeyError where it is none."""
-        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "preparation": {}}
+        parts: dict[str, dict[str, Any]] = {"model": {}, "preparation": {}, "calibration": {}}
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             plain = json.loads(str(file["plain"]))
             for key in file.files:
@@ -66,13 +75,13 @@ class Scorer:
                 if name:
                     parts[room][name] = file[key]
         statistics = preparation.Statistics(**parts["preparation"])
-        return cls(statistics=statistics, arrays=parts["model"], **plain)
+        return cls(statistics=statistics, arrays=parts["model"], **plain, **parts["calibration"])
 
 
 def parity(scorer: Scorer, values: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference to Spark's answers ``expected`` (n,) for ``values`` (n, f).
 
-    Raises ParityError above 1e-9.
+    Raises ParityError above what the model's file allows.
     """
     return held(scorer, difference(scorer, values, expected))
 
@@ -83,10 +92,14 @@ def difference(scorer: Scorer, values: np.ndarray, expected: np.ndarray) -> floa
 
 
 def held(scorer: Scorer, worst: float) -> float:
-    """The difference, where a scorer may have it. Raises ParityError above 1e-9."""
-    if not worst <= TOLERANCE:
+    """The difference, where a scorer may have it: 1e-9, or what the model's file allows.
+
+    Raises ParityError above it.
+    """
+    most = getattr(algorithm(scorer.model), "TOLERANCE", EXACT)
+    if not worst <= most:
         raise ParityError(
-            f"the scorer differs from Spark by {worst:.2e}, more than {TOLERANCE:g}",
+            f"the scorer differs from Spark by {worst:.2e}, more than {most:g}",
             where=f"models.{scorer.model}",
             mend="the bundle is not written; report this with the model's options",
         )

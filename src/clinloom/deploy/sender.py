@@ -14,7 +14,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -190,7 +189,7 @@ class _Server:
         renewed = False
         while True:
             status, later, fault = "no token", None, None
-            with suppress(outbound.Unreachable):
+            try:
                 until = time.monotonic() + SECONDS
                 headers, status = self._headed(until), "no answer"
                 reply = outbound.post(
@@ -215,6 +214,8 @@ class _Server:
                     raise self._lost(f"it answered {status}")
                 if reply.status == FAULT:
                     faults, fault = faults + 1, f"{status} {_issue(reply.body) or UNKNOWN}"
+            except outbound.Unreachable as error:
+                later = error.later
             pause = max(later or 0.0, wait)
             late = time.monotonic() + pause > end
             if fault and (late or (part and faults >= FAULTS)):

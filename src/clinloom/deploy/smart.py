@@ -58,14 +58,14 @@ class Key:
     def read(cls, reference: str, kid: str | None = None) -> Key:
         """The key that ``env:NAME`` or ``file:/PATH`` refers to: PEM, or a JSON Web Key (Set).
 
-        ``kid``: its identifier, where it tells none. Raises UsageError.
+        ``kid``: its identifier, where it tells none; of a set's several, which. Raises UsageError.
         """
         text = files.named(reference, where="--key")
         if text == reference:
             mend = "give env:NAME of a variable or file:/PATH of a file that holds it"
             raise UsageError("a key is named, never written", where="--key", mend=mend)
         try:
-            private, own = _parsed(text.strip())
+            private, own = _parsed(text.strip(), kid)
         except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, LookupError):
             mend = "give one private key, as PEM without a password or as a JSON Web Key"
             raise UsageError("it refers to no private key", where="--key", mend=mend) from None
@@ -82,12 +82,20 @@ class Key:
         return cls(private, algorithm, str(kid or own))
 
 
-def _parsed(text: str) -> tuple[Any, str | None]:
-    """A private key and its own identifier. Raises what any of the readers does."""
+def _parsed(text: str, kid: str | None) -> tuple[Any, str | None]:
+    """A private key and its own identifier. Raises what any of the readers does, and UsageError."""
     if not text.startswith("{"):
         return load_pem_private_key(text.encode(), password=None), None
     told = json.loads(text)
-    [told] = [key for key in told.get("keys", [told]) if "d" in key]
+    held = [key for key in told.get("keys", [told]) if "d" in key]
+    if len(held) > 1:
+        named = [key for key in held if kid is not None and key.get("kid") == kid]
+        if len(named) != 1:
+            names = ", ".join(sorted(str(key["kid"]) for key in held if "kid" in key))
+            mend = f"name one of its private keys: {names or 'none has a `kid`'}"
+            raise UsageError("it holds several keys", where="--key-id", mend=mend)
+        held = named
+    [told] = held
     algorithm = {"EC": "ES384", "RSA": "RS384"}[told["kty"]]
     return jwt.PyJWK(told, algorithm=algorithm).key, told.get("kid")
 
@@ -151,7 +159,8 @@ class Tokens:
         reply = outbound.post(place, data, where=place, until=until, most=MOST, headers=headers)
         told = _object(reply.body)
         if reply.status in PASSING:
-            raise outbound.Unreachable(f"it answered {reply.status}", where=place)
+            said = f"it answered {reply.status}"
+            raise outbound.Unreachable(said, where=place, later=reply.later)
         token, kind, span = (told.get(n) for n in ("access_token", "token_type", "expires_in"))
         if reply.status == 200 and isinstance(token, str) and str(kind).lower() == "bearer":
             if token and token.isascii() and token.isprintable():  # it becomes part of a header

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clinloom import hashing
-from clinloom.evaluate import calibration, discrimination
+from clinloom.evaluate import calibration, discrimination, flexible
 from clinloom.learn.risks import Risks
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+FITTED = 2_048  # groups that curves of replicates are fitted on, at most
 ONCE = 0  # the number of the replicate in which every patient counts once: the value itself
 
 
@@ -34,6 +35,29 @@ def _thresholds() -> hashing.Words:
 
 
 THRESHOLDS = _thresholds()
+TOP = 16  # bits of a hash that say how often, but for the few cells in which a threshold lies
+UNSURE = 255
+
+
+def _table() -> npt.NDArray[np.uint8]:
+    """How often, by a hash's first bits; ``UNSURE`` where the others decide."""
+    cell = np.uint64(64 - TOP)
+    first = np.arange(1 << TOP, dtype=np.uint64) << cell
+    last = first + ((np.uint64(1) << cell) - np.uint64(1))
+    low, high = (np.searchsorted(THRESHOLDS, edge, side="right") for edge in (first, last))
+    return np.where(low == high, low, UNSURE).astype(np.uint8)
+
+
+TABLE = _table()
+
+
+def poisson(drawn: hashing.Words) -> npt.NDArray[np.uint8]:
+    """Poisson(1) variables (n,) of uniform 64-bit hashes (n,)."""
+    count: npt.NDArray[np.uint8] = TABLE[drawn >> np.uint64(64 - TOP)]
+    unsure = np.flatnonzero(count == UNSURE)
+    if unsure.size:
+        count[unsure] = np.searchsorted(THRESHOLDS, drawn[unsure], side="right")
+    return count
 
 
 def times(subject: Ints, replicates: Sequence[int], *, seed: int) -> Floats:
@@ -47,7 +71,7 @@ def times(subject: Ints, replicates: Sequence[int], *, seed: int) -> Floats:
             out[at] = 1.0
             continue
         drawn = hashing.mixed(first + hashing.words(np.array([number]), seed=~seed))
-        count = np.searchsorted(THRESHOLDS, drawn, side="right").astype(np.float64)
+        count = poisson(drawn)
         out[at] = count if len(count) == subject.size else np.repeat(count, spans)
     return out
 
@@ -55,39 +79,55 @@ def times(subject: Ints, replicates: Sequence[int], *, seed: int) -> Floats:
 class Tally:
     """The sums of some replicates of one model's rows over its groups of equal risk.
 
-    ``risks``: the groups of all rows; ``replicates``: the numbers of the replicates.
+    ``risks``: the groups of all rows; ``replicates``: how many; ``thresholds``: the model's own,
+    at which its metrics are, and any others.
     """
 
-    def __init__(self, risks: Risks, replicates: int, *, threshold: float):
-        self.risks, self.threshold = risks, threshold
+    def __init__(self, risks: Risks, replicates: int, *, thresholds: Sequence[float]):
+        self.risks, self.thresholds = risks, np.asarray(thresholds, float)
         groups = len(risks.score)
         self.positive, self.total = np.zeros((2, replicates, groups))
-        self.true, self.called, self.loss = np.zeros((3, replicates))
+        self.true, self.called = np.zeros((2, replicates, len(self.thresholds)))
+        self.loss = np.zeros(replicates)
 
     def add(self, label: npt.NDArray[np.bool_], risk: Floats, weight: Floats) -> None:
         """Rows (n,) with their weights (b, n)."""
         group, groups = self.risks.number(risk), len(self.risks.score)
-        flagged = risk >= self.threshold
-        self.called += weight @ flagged
-        self.true += weight @ (flagged & label)
+        flagged = risk[:, None] >= self.thresholds
+        both = weight @ np.concatenate([flagged, flagged & label[:, None]], axis=1).astype(float)
+        self.called += both[:, : len(self.thresholds)]
+        self.true += both[:, len(self.thresholds) :]
         if not self.risks.exact:
             self.loss += weight @ (risk - label) ** 2
         events = np.flatnonzero(label)
+        happened = group[events]
         for at, row in enumerate(weight):
             self.total[at] += np.bincount(group, row, groups)
-            self.positive[at] += np.bincount(group[events], row[events], groups)
+            self.positive[at] += np.bincount(happened, row[events], groups)
 
-    def measured(self, *, start: Floats | None) -> dict[str, Floats]:
-        """Every metric, (b,) each; ``start``: see ``calibration.fit``."""
+    def measured(
+        self, *, start: Floats | None = None, knots: Floats | None = None
+    ) -> dict[str, Floats]:
+        """Every metric, (b,) each; ``start``: see ``calibration.fit``, ``knots``: ``flexible``'s.
+
+        Where there are more than ``FITTED`` groups, curves are fitted on as many cells of them.
+        """
         score, positive, total = self.risks.score, self.positive, self.total
-        believable = calibration.believable(score, positive, total, start=start)
-        if not self.risks.exact:
+        once = self.risks.total.astype(float)
+        cells = calibration.joined(score, once, calibration.cells(once, FITTED), positive, total)
+        believable = calibration.believable(*cells, start=start)
+        if self.risks.exact:
+            believable["brier"] = calibration.brier(score, positive, total)
+        else:
             rows = total.sum(axis=1)
             believable["brier"] = np.where(rows > 0, self.loss / np.maximum(rows, 1), np.nan)
+        believable["brier_scaled"] = calibration.scaled(believable["brier"], positive, total)
+        knots = flexible.knots_of(score, once) if knots is None else knots
         return {
             **discrimination.ranked(positive, total),
-            **discrimination.at_threshold(self.true, self.called, positive, total),
+            **discrimination.at_threshold(self.true[:, 0], self.called[:, 0], positive, total),
             **believable,
+            **flexible.distances(cells[0], cells[1], cells[2], knots),
         }
 
 

@@ -17,24 +17,76 @@ EDGE = 1e-7  # risks of 0 and 1 have no logit
 STEPS = 60
 LEAP = 4.0  # the most that one step of Newton's may move a row's log odds
 CLOSE = 1e-10
+TENTHS = 10
 
 
 def believable(
     score: np.ndarray, positive: np.ndarray, total: np.ndarray, *, start: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """brier, calibration_slope and calibration_intercept, (b,) each.
+    """brier, calibration_slope, calibration_intercept and observed_expected, (b,) each.
 
     ``score`` (g,), ``positive`` and ``total`` (b, g); ``start`` (1, 3), an earlier :func:`fit`,
-    saves steps.
+    saves steps. ``observed_expected``: outcomes that came for each that the risks add up to.
     """
     found = fit(score, positive, total, start=start)
-    loss = product(positive, (1 - score) ** 2) + product(total - positive, score**2)
-    rows = total.sum(axis=1)
     return {
-        "brier": np.divide(loss, rows, out=np.full(rows.shape, np.nan), where=rows > 0),
+        "brier": brier(score, positive, total),
         "calibration_slope": found[:, 1],
         "calibration_intercept": found[:, 2],
+        "observed_expected": observed_expected(score, positive, total),
     }
+
+
+def brier(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """The mean squared distance (b,) of risk and outcome."""
+    loss = product(positive, (1 - score) ** 2) + product(total - positive, score**2)
+    return _share(loss, total.sum(axis=1))
+
+
+def scaled(loss: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """1 - Brier score / that of the prevalence told to all (b,): 1 is perfect, 0 tells nothing.
+
+    Steyerberg et al., Epidemiology 21 (2010) 128.
+    """
+    share = _share(positive.sum(axis=1), total.sum(axis=1))
+    return 1 - _share(loss, share * (1 - share))
+
+
+def observed_expected(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Outcomes that came for each that the risks add up to (b,)."""
+    return _share(positive.sum(axis=1), product(total, score))
+
+
+def _share(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below; NaN where below is not above 0."""
+    out: np.ndarray = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    return out
+
+
+def log_odds(score: np.ndarray) -> np.ndarray:
+    """The log odds of risks, of 0 and 1 drawn in."""
+    inside = np.clip(score, EDGE, 1 - EDGE)
+    odds: np.ndarray = np.log(inside) - np.log1p(-inside)
+    return odds
+
+
+def cells(total: np.ndarray, most: int) -> np.ndarray:
+    """Where groups (g,) begin that hold the same share of the rows, at most ``most`` of them."""
+    if len(total) <= most:
+        return np.arange(len(total))
+    edges = np.cumsum(total)
+    at = np.searchsorted(edges, edges[-1] * np.arange(most) / most, side="right")
+    return np.unique(np.minimum(at, len(total) - 1))
+
+
+def joined(
+    score: np.ndarray, once: np.ndarray, starts: np.ndarray, *weights: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Fewer groups: their mean score by ``once`` (g,), and ``weights`` (b, g) added up."""
+    if len(starts) == len(score):
+        return (score, *weights)
+    mean = np.add.reduceat(score * once, starts) / np.add.reduceat(once, starts)
+    return (mean, *(np.add.reduceat(one, starts, axis=1) for one in weights))
 
 
 def fit(
@@ -45,7 +97,7 @@ def fit(
     Weighted maximum likelihood for all replicates at once; NaN where there is no maximum (one
     class, classes that separate, a single risk).
     """
-    odds = np.log(np.clip(score, EDGE, 1 - EDGE)) - np.log1p(-np.clip(score, EDGE, 1 - EDGE))
+    odds = log_odds(score)
     middle = odds.mean()
     begin = np.array([middle, 1.0, 0.0]) if start is None else start[0].copy()
     begin = np.where(np.isfinite(begin), begin, [middle, 1.0, 0.0])
@@ -97,8 +149,7 @@ def _newton(
 
 def tenths(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> list[dict[str, Any]]:
     """Mean predicted and observed risk in tenths of the rows; (g,) each; ties stay together."""
-    rank = np.cumsum(total) - total / 2
-    tenth = np.minimum((10 * rank / total.sum()).astype(int), 9)
+    tenth = tenth_of(total)
     out = []
     for at in np.unique(tenth)[::-1]:
         inside = tenth == at
@@ -114,6 +165,25 @@ def tenths(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> list[d
                 "n": int(rows),
             }
         )
+    return out
+
+
+def tenth_of(total: np.ndarray) -> np.ndarray:
+    """The tenth of the rows (g,) that each group by falling score lies in, 0 the highest risks."""
+    rank = np.cumsum(total) - total / 2
+    tenth: np.ndarray = np.minimum((TENTHS * rank / total.sum()).astype(int), TENTHS - 1)
+    return tenth
+
+
+def observed(once: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """(b, TENTHS): the observed risk in the tenths of all rows ``once`` (g,); NaN of none."""
+    tenth = tenth_of(once)
+    starts = np.flatnonzero(np.r_[True, tenth[1:] != tenth[:-1]])
+    found = _share(
+        np.add.reduceat(positive, starts, axis=1), np.add.reduceat(total, starts, axis=1)
+    )
+    out = np.full((len(total), TENTHS), np.nan)
+    out[:, tenth[starts]] = found
     return out
 
 

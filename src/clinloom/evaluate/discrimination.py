@@ -27,18 +27,37 @@ def ranked(positive: np.ndarray, total: np.ndarray) -> dict[str, np.ndarray]:
 def at_threshold(
     true: np.ndarray, called: np.ndarray, positive: np.ndarray, total: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """accuracy, precision, recall, specificity and f1, (b,) each.
+    """What comes of flags, (b,) each, from sums over rows: see :func:`flagged`.
 
     ``true`` and ``called`` (b,): the weight of flagged rows with the outcome, and of all flagged.
     """
-    events, rows = positive.sum(axis=1), total.sum(axis=1)
+    return flagged(true, called, positive.sum(axis=1), total.sum(axis=1))
+
+
+def flagged(
+    true: np.ndarray, called: np.ndarray, events: np.ndarray, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What comes of flags, of any shape: ``true`` of the ``called`` rows are among the ``events``.
+
+    number_needed: how many flagged rows are looked at for one with the outcome (1 / precision;
+    Romero-Brufau et al., Crit. Care 19 (2015) 285). mcc: Matthews, Biochim. Biophys. Acta 405
+    (1975) 442. NaN where a ratio is of nothing.
+    """
     rejected = rows - called - (events - true)
+    recall, specificity = _ratio(true, events), _ratio(rejected, rows - events)
+    # Factor by factor: of many rows the product of four counts is beyond what is exact.
+    root = np.sqrt(called) * np.sqrt(events) * np.sqrt(rows - called) * np.sqrt(rows - events)
     return {
         "accuracy": _ratio(true + rejected, rows),
         "precision": _ratio(true, called),
-        "recall": _ratio(true, events),
-        "specificity": _ratio(rejected, rows - events),
+        "recall": recall,
+        "specificity": specificity,
         "f1": _ratio(2 * true, called + events),
+        "npv": _ratio(rejected, rows - called),
+        "balanced_accuracy": (recall + specificity) / 2,
+        "mcc": _ratio(true * rows - called * events, root),
+        "number_needed": _ratio(called, true),
+        "alert_rate": _ratio(called, rows),
     }
 
 

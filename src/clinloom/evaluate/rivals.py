@@ -23,8 +23,13 @@ from clinloom.learn.risks import Risks
 GROUPS = 1_000  # groups of equal risk that a replicate is added up over
 REPLICATES = 400
 STEP = 4_096  # rows that are drawn at once
-LESS = ("brier",)  # metrics of which less is better
-NEAR = {"calibration_slope": 1.0, "calibration_intercept": 0.0}  # and those that should be this
+LESS = ("brier", "ici", "e50", "e90", "number_needed")  # metrics of which less is better
+NEAR = {  # and those that should be this
+    "calibration_slope": 1.0,
+    "calibration_intercept": 0.0,
+    "observed_expected": 1.0,
+}
+NEUTRAL = ("alert_rate",)  # and those of which neither more nor less is
 NAMES = (*METRICS, "net_benefit")
 
 Floats = npt.NDArray[np.float64]
@@ -36,7 +41,7 @@ class Drawn:
 
     def __init__(self, risks: Sequence[Risks], threshold: float, replicates: int = REPLICATES):
         self.threshold, self.replicates = threshold, replicates
-        self.tallies = [Tally(one, replicates + 1, threshold=threshold) for one in risks]
+        self.tallies = [Tally(one, replicates + 1, thresholds=[threshold]) for one in risks]
 
     def add(self, subject: npt.NDArray[np.int64], label: Flags, risk: Floats, *, seed: int) -> None:
         """Rows of whole patients: subject and label (n,), risks (n, models)."""
@@ -68,7 +73,8 @@ class Drawn:
         out = []
         for tally in self.tallies:
             found = tally.measured(start=None)
-            won = tally.true - (tally.called - tally.true) * price
+            true, called = tally.true[:, 0], tally.called[:, 0]
+            won = true - (called - true) * price
             found["net_benefit"] = won / np.maximum(tally.total.sum(axis=1), 1)
             out.append(np.stack([found[name] for name in NAMES], axis=1))
         return np.stack(out)
@@ -102,6 +108,8 @@ def told(measured: Floats, *, confidence: float = 0.95) -> dict[str, dict[str, A
 
 
 def _better(name: str, one: Floats, other: Floats, confidence: float) -> bool | None:
+    if name in NEUTRAL:
+        return None
     if name in NEAR:
         one, other = -np.abs(one - NEAR[name]), -np.abs(other - NEAR[name])
     gain = (one - other) if name in LESS else (other - one)

@@ -60,6 +60,13 @@ def fullest(risks: Risks) -> Update:
     return Update("intercept and slope", intercept, slope, np.nan, np.nan)
 
 
+def shift(risks: Risks) -> Update:
+    """The change of level alone that fits best, untested."""
+    once = risks.positive[None].astype(float), risks.total[None].astype(float)
+    large = float(judging.fit(risks.score, *once)[0][2])
+    return Update("intercept", large, 1.0, np.nan, np.nan)
+
+
 def update(risks: Risks, *, spread: float = 1.0, level: float = 0.05) -> Update:
     """The least change of the calibration that these outcomes do not refute.
 
@@ -69,8 +76,7 @@ def update(risks: Risks, *, spread: float = 1.0, level: float = 0.05) -> Update:
     full = fullest(risks)
     slope, both = full.slope, full.intercept
     odds = calibration.logit(risks.score)
-    once = risks.positive[None].astype(float), risks.total[None].astype(float)
-    large = float(judging.fit(risks.score, *once)[0][2])
+    large = shift(risks).intercept
     most = _likelihood(risks, both + slope * odds)
     anything = float(np.exp(-_ratio(most, _likelihood(risks, odds), spread) / 2))
     alone = _ratio(most, _likelihood(risks, large + odds), spread)

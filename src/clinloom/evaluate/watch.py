@@ -9,7 +9,7 @@ question raises an alarm though nothing changed, and how large a change must be,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,8 +213,9 @@ class Reference:
     """What a bundle tells of the rows that its model was learned from and judged on.
 
     ``features``: their names and cells, of training rows, ``apart`` independent ones for a row;
-    the rest is of held-out rows: ``risk`` (one feature), ``flagged`` of ``rows``, and the estimates
-    of all and of each subgroup. ``codes``: units by code, of ``pairs`` of patient and code.
+    the rest is of held-out rows: ``risk`` (one feature), ``flagged`` of ``rows``, the estimates of
+    all and of each subgroup, and what other patients are held against (``mix``: see ``casemix``;
+    empty of bundles of before it). ``codes``: units by code, of ``pairs`` of patient and code.
     """
 
     names: tuple[str, ...]
@@ -228,6 +229,7 @@ class Reference:
     groups: Mapping[str, Estimate]
     codes: Mapping[str, Sequence[str]]
     pairs: int
+    mix: Mapping[str, float | None] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As a document."""
@@ -245,6 +247,7 @@ class Reference:
             "groups": {name: found.plain() for name, found in self.groups.items()},
             "codes": dict(self.codes),
             "pairs": self.pairs,
+            "mix": dict(self.mix),
         }
 
     @classmethod
@@ -258,5 +261,6 @@ class Reference:
             whole=Estimate.parse(document["whole"]),
             groups={name: Estimate.parse(one) for name, one in document["groups"].items()},
             codes=document["codes"],
+            mix=document.get("mix", {}),
             **plain,
         )

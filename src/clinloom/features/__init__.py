@@ -20,7 +20,7 @@ from clinloom.features._past import Past, Seen
 from clinloom.study import Model
 from clinloom.tables import FEATURES, VOCABULARY
 
-__all__ = ["Feature", "audit", "columns", "compute", "resolve", "vocabulary"]
+__all__ = ["Feature", "columns", "compute", "resolve", "vocabulary"]
 
 MOST_VALUES = 2**31 - 1  # what a list array of 32-bit offsets can hold
 CODES_DENSE = 1 << 24
@@ -218,6 +218,3 @@ def _lists(values: ev.Floats) -> pa.ChunkedArray:
             yield pa.ListArray.from_arrays(offsets, part.reshape(-1))
 
     return pa.chunked_array(pieces(), FEATURES.arrow.field("values").type)
-
-
-from clinloom.features._audit import audit  # noqa: E402  it needs `compute`

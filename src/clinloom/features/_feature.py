@@ -94,9 +94,16 @@ def one_each(
     family: str, codes: Iterable[str], statistics: Sequence[str], windows: Sequence[str]
 ) -> list[str]:
     """The names of the features of codes that have one number, whatever the moment."""
-    telling = [s for s in ("last", "mean", "min", "max", "count") if s in statistics]
+    telling = [
+        s for s in ("last", "first", "mean", "min", "max", "sum", "count") if s in statistics
+    ]
+    return listed(family, codes, telling[:1], (widest_of(windows),))
+
+
+def widest_of(windows: Sequence[str]) -> str:
+    """The window that holds all others, as the study calls it."""
     spans = {read_span(window): window for window in windows}
-    return listed(family, codes, telling[:1], (spans[widest(spans)],))
+    return spans[widest(spans)]
 
 
 def widest(windows: Iterable[Span]) -> Span:

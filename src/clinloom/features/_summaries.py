@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from clinloom.events import DAY, Flags, Floats, Ints
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past, Seen
 
-STATISTICS = ("count", "last", "mean", "min", "max", "slope")
+Statistic = Literal["count", "last", "mean", "min", "max", "slope", "first", "since", "sd", "sum"]
+TOLD = "slope: least squares, per day; since: days since the last; sd: of at least two"
 
 
 def fill_counts(past: Past, grid: Grid, out: Floats) -> None:
@@ -107,23 +109,76 @@ def _extreme(fold: np.ufunc, start: float) -> Callable[[Bins], Floats]:
     return summary
 
 
-def _last(bins: Bins) -> Floats:
-    """The latest number; where the window holds none that has a time, one that has none."""
-    timed, untimed = bins.parted()
-    out = _latest(timed)
-    if untimed is not None:
-        np.copyto(out, _latest(untimed), where=timed.count == 0)
-    return out
+def _end(pick: Callable[[Bins], Floats]) -> Callable[[Bins], Floats]:
+    """The number that ``pick`` chooses by time; of those without one where there is no other."""
+
+    def summary(bins: Bins) -> Floats:
+        timed, untimed = bins.parted()
+        out = pick(timed)
+        if untimed is not None:
+            np.copyto(out, pick(untimed), where=timed.count == 0)
+        return out
+
+    return summary
 
 
 def _latest(bins: Bins) -> Floats:
+    return _of_latest(bins, bins.seen.value)
+
+
+def _of_latest(bins: Bins, numbers: Floats) -> Floats:
+    """What ``numbers``, one an event, is for the latest event of each window."""
+
     def put(flat: Floats) -> None:
-        flat[bins.key] = bins.seen.value  # in order of time: the last one stays
+        flat[bins.key] = numbers  # in order of time: the last one stays
 
     out = bins.each(np.nan, put)
     for window in range(1, len(out)):
         np.copyto(out[window], out[window - 1], where=bins.count[window - 1] > 0)
     return out
+
+
+def _earliest(bins: Bins) -> Floats:
+    def put(flat: Floats) -> None:
+        flat[bins.key[::-1]] = bins.seen.value[::-1]  # against time: the first one stays
+
+    out = bins.each(np.nan, put)
+    for window in range(1, len(out)):
+        np.copyto(out[window], out[window - 1], where=bins.alone[window] == 0)
+    return out
+
+
+def _since(bins: Bins) -> Floats:
+    """Days since the latest number that has a time; NaN where there is none."""
+    timed, _ = bins.parted()
+    return _of_latest(timed, timed.seen.age / DAY)
+
+
+def _sum(bins: Bins) -> Floats:
+    total = _widened(bins.total(bins.seen.value))
+    total[bins.count == 0] = np.nan
+    return total
+
+
+def _sd(bins: Bins) -> Floats:
+    """The standard deviation of a sample (n - 1); NaN for fewer than two numbers.
+
+    Sums of squares are centred in each bin and merged pairwise (Chan, Golub and LeVeque, 1979).
+    """
+    n = bins.alone.astype(np.float64)
+    mean = bins.total(bins.seen.value) / np.maximum(n, 1)
+    apart = bins.seen.value - mean.ravel()[bins.key]
+    squares = bins.total(apart * apart)
+    for b in range(1, len(n)):
+        a = b - 1
+        both = n[a] + n[b]
+        gap, share = mean[b] - mean[a], n[b] / np.maximum(both, 1)
+        squares[b] += squares[a] + gap * gap * n[a] * share
+        mean[b] = mean[a] * (1 - share) + mean[b] * share
+        n[b] = both
+    variance = np.divide(squares, n - 1, out=np.full(bins.shape, np.nan), where=n > 1)
+    deviation: Floats = np.sqrt(variance)
+    return deviation
 
 
 def _slope(bins: Bins) -> Floats:
@@ -164,9 +219,13 @@ def _slope(bins: Bins) -> Floats:
 
 SUMMARY: dict[str, Callable[[Bins], np.ndarray]] = {
     "count": _count,
-    "last": _last,
+    "last": _end(_latest),
     "mean": _mean,
     "min": _extreme(np.minimum, np.inf),
     "max": _extreme(np.maximum, -np.inf),
     "slope": _slope,
+    "first": _end(_earliest),
+    "since": _since,
+    "sd": _sd,
+    "sum": _sum,
 }

@@ -9,7 +9,6 @@ a date, where the study lets it be one, is in every span; `last` is it where no 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +17,7 @@ from clinloom.events import Flags, Floats, Ints
 from clinloom.features._feature import Windows, listed, one_each
 from clinloom.features._grid import Grid
 from clinloom.features._past import Past, Seen
-from clinloom.features._summaries import SUMMARY, Bins
+from clinloom.features._summaries import SUMMARY, Bins, Statistic
 from clinloom.study import Codes, Model
 
 REQUIRES: str | None = None
@@ -36,7 +35,7 @@ class Options(Model):
         default=("IMAGE//*",),
         description="codes IMAGE//modality//part//name; PT_BQML: PET that is no SUV",
     )
-    statistics: tuple[Literal["count", "last", "mean", "min", "max", "slope"], ...] = Field(
+    statistics: tuple[Statistic, ...] = Field(
         default=("last",),
         description="last: all of the latest image before the index (of several at one moment, the"
         " last by its identifier); the others: over all images, measurement by measurement",

@@ -22,6 +22,11 @@ class Algorithm(Protocol):
     REQUIRES: str | None
     TITLE: str  # what the report calls it
     WEIGHTS: bool  # whether the estimator takes weights
+    MISSING: bool  # whether it takes missing values as such: neither filled, scaled nor flagged
+    CONNECT: bool  # whether its estimator runs over Spark Connect
+    TOLERANCE: float  # how far the scorer's risks may lie from Spark's
+    MARGIN: float | None  # raw predictions' difference times this: the log-odds of its raw risk;
+    # None: Spark tells probabilities
     QUICK: dict[str, Any]  # options of a grid of one point that fits in seconds
 
     @property
@@ -45,6 +50,9 @@ class Algorithm(Protocol):
 
     def additive(self, arrays: Mapping[str, np.ndarray], columns: Columns) -> Additive:
         """The model's output as a base and what each feature adds to it."""
+
+
+EXACT = 1e-9  # what a scorer in double precision owes
 
 
 def algorithm(name: str) -> Algorithm:

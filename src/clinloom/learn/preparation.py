@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 RARE, COMMON = 0.05, 0.95  # a missing indicator is worth a column between these shares
+OUTER = 0.001  # the quantiles that bound a feature of which most values are one and the same
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,22 @@ class Statistics:
         """How many columns come out."""
         return len(self.keep) + len(self.indicator)
 
+    def unfilled(self) -> Statistics:
+        """The same for a model that takes missing values as such.
+
+        Values are drawn in to their bounds and stay on their own scale; NaN stays NaN, which needs
+        no flag.
+        """
+        size = len(self.fill)
+        return replace(
+            self,
+            fill=np.full(size, np.nan),
+            centre=np.zeros(size),
+            scale=np.ones(size),
+            indicator=self.indicator[:0],
+            share=np.zeros(0),
+        )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The statistics by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -47,6 +64,8 @@ class Statistics:
 def learn(values: Floats, *, lower: float, upper: float, use: Sequence[int] = ()) -> Statistics:
     """Statistics of training rows (n, f), NaN = missing: medians, quantile bounds, mean and SD.
 
+    A quantile that is the median itself is no bound, for it would leave nothing of a rare code:
+    there the outermost thousandth is.
     A feature without a value, or with one value only, is not kept; nor is one that ``use``
     (numbers of features; empty: all) does not name. Features that are missing from the same rows
     (all that are measured in one image) share one indicator.
@@ -55,7 +74,7 @@ def learn(values: Floats, *, lower: float, upper: float, use: Sequence[int] = ()
     share = missing.mean(axis=0)
     empty = np.asarray(missing.all(axis=0))
     known = np.where(empty, 0.0, values)
-    low, median, high = np.nanquantile(known, [lower, 0.5, upper], axis=0)
+    low, median, high = _bounded(np.nanquantile(known, _levels(lower, upper), axis=0))
     filled = np.clip(np.where(np.isnan(known), median, known), low, high)
     centre, scale = filled.mean(axis=0), filled.std(axis=0)
     return _chosen(
@@ -76,7 +95,7 @@ def learned(sketch: Sketch, *, lower: float, upper: float, use: Sequence[int] = 
     if sketch.values is not None:
         return learn(sketch.in_order(), lower=lower, upper=upper, use=use)
     empty = sketch.known == 0
-    low, median, high = np.nan_to_num(sketch.quantiles([lower, 0.5, upper]))
+    low, median, high = _bounded(np.nan_to_num(sketch.quantiles(_levels(lower, upper))))
     drawn = np.clip(np.nan_to_num(sketch.mean), low[:, None], high[:, None])
     centre = ((sketch.weight * drawn).sum(axis=1) + sketch.missing * median) / sketch.rows
     spread = (sketch.weight * (drawn - centre[:, None]) ** 2).sum(axis=1)
@@ -88,6 +107,17 @@ def learned(sketch: Sketch, *, lower: float, upper: float, use: Sequence[int] = 
         patterns=lambda indicator: sketch.together[indicator],
         use=use,
     )
+
+
+def _levels(lower: float, upper: float) -> list[float]:
+    """The quantiles that are asked for: outermost, bound, median, bound, outermost."""
+    return [min(lower, OUTER), lower, 0.5, upper, max(upper, 1 - OUTER)]
+
+
+def _bounded(quantiles: Floats) -> tuple[Floats, Floats, Floats]:
+    """Lower bound, median and upper bound (f,) by the quantiles (5, f) of :func:`_levels`."""
+    least, low, median, high, most = quantiles
+    return np.where(low < median, low, least), median, np.where(high > median, high, most)
 
 
 def _chosen(

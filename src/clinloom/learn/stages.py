@@ -17,14 +17,14 @@ from pyspark.ml import Estimator, Model, Transformer
 from pyspark.ml.functions import array_to_vector, vector_to_array
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, StructField, StructType
 
 from clinloom.errors import DataError
 from clinloom.learn import preparation as kernel
 from clinloom.learn import sketch
-from clinloom.learn.calibration import EDGE
+from clinloom.learn.calibration import EDGE, Calibrator
 from clinloom.spark import sums, workers
 from clinloom.tables import matrix
 
@@ -44,7 +44,9 @@ class Preparation(
 ):
     """Learn fill values, bounds, centres and scales of an array column.
 
-    ``lower`` and ``upper``: the quantiles beyond which values are drawn in (winsorised). Workers
+    ``lower`` and ``upper``: the quantiles beyond which values are drawn in (winsorised), see
+    ``learn.preparation``; the last fiftieth at either end costs a linear model more than it tells
+    (docs/accuracy.md), and trees nothing. Workers
     summarise their rows (``learn.sketch``): up to 4 million numbers neither partitions nor order
     change what is learned; beyond that it is within the error stated there. No row reaches the
     driver.
@@ -63,13 +65,13 @@ class Preparation(
         *,
         inputCol: str = "values",
         outputCol: str = "features",
-        lower: float = 0.001,
-        upper: float = 0.999,
+        lower: float = 0.02,
+        upper: float = 0.98,
         use: Sequence[int] = (),
         parts: int = 64,
     ) -> None:
         super().__init__()
-        self._setDefault(inputCol="values", outputCol="features", lower=0.001, upper=0.999, use=[])
+        self._setDefault(inputCol="values", outputCol="features", lower=0.02, upper=0.98, use=[])
         self._setDefault(parts=64)
         self._set(**{k: list(v) if k == "use" else v for k, v in self._input_kwargs.items()})
 
@@ -92,13 +94,7 @@ class Preparation(
             upper=self.getOrDefault("upper"),
             use=self.getOrDefault("use"),
         )
-        model = PreparationModel()
-        model._set(
-            inputCol=column,
-            outputCol=self.getOrDefault("outputCol"),
-            **{name: array.tolist() for name, array in learned.arrays().items()},
-        )
-        return model
+        return PreparationModel.of(learned, column, self.getOrDefault("outputCol"))
 
 
 def _sketched(tables: Iterable[pa.Table]) -> pa.Table | None:
@@ -122,6 +118,19 @@ class PreparationModel(
     keep = Param(Params._dummy(), "keep", "features kept", TypeConverters.toListInt)
     indicator = Param(Params._dummy(), "indicator", "missing flags", TypeConverters.toListInt)
     share = Param(Params._dummy(), "share", "parts that miss", TypeConverters.toListFloat)
+
+    @classmethod
+    def of(cls, learned: kernel.Statistics, column: str, out: str) -> PreparationModel:
+        """The stage that applies ``learned`` to an array column; a vector ``out`` comes out."""
+        model = cls()
+        arrays = {name: array.tolist() for name, array in learned.arrays().items()}
+        model._set(inputCol=column, outputCol=out, **arrays)
+        return model
+
+    def unfilled(self) -> PreparationModel:
+        """The stage that hands missing values on as NaN, see ``Statistics.unfilled``."""
+        columns = self.getOrDefault("inputCol"), self.getOrDefault("outputCol")
+        return self.of(self.statistics.unfilled(), *columns)
 
     @property
     def statistics(self) -> kernel.Statistics:
@@ -152,23 +161,78 @@ def _prepared(table: pa.Table, *, column: str, statistics: kernel.Statistics) ->
     return table.append_column("_prepared", array)
 
 
+def raw_risk(margin: float | None) -> Column:
+    """A fitted model's risk before recalibration; ``margin``: the algorithm's."""
+    if not margin:
+        return vector_to_array(F.col("probability"))[1]
+    raw = vector_to_array(F.col("rawPrediction"))
+    odds = F.lit(margin) * (raw[1] - raw[0])
+    return F.lit(1.0) / (F.lit(1.0) + F.exp(-F.least(F.greatest(odds, F.lit(-700)), F.lit(700))))
+
+
 class Calibration(Transformer, DefaultParamsReadable["Calibration"], DefaultParamsWritable):
-    """Recalibrate ``probability`` by a learned slope and intercept on the logit."""
+    """Recalibrate ``probability`` by what was learned, see ``learn.calibration``.
+
+    ``risk`` and ``becomes``: the knots of a broken line, through which risks go first; empty: none.
+    ``margin``: what makes log-odds of the difference of ``rawPrediction``, of a model that tells no
+    ``probability`` to go by; 0: it does.
+    """
 
     slope = Param(Params._dummy(), "slope", "slope", TypeConverters.toFloat)
     intercept = Param(Params._dummy(), "intercept", "intercept", TypeConverters.toFloat)
+    bend = Param(Params._dummy(), "bend", "of ln(1 - risk)", TypeConverters.toFloat)
+    risk = Param(Params._dummy(), "risk", "rising raw risks", TypeConverters.toListFloat)
+    becomes = Param(Params._dummy(), "becomes", "what they become", TypeConverters.toListFloat)
+    margin = Param(Params._dummy(), "margin", "of raw predictions", TypeConverters.toFloat)
 
     _input_kwargs: dict[str, Any]  # set by keyword_only
 
     @keyword_only
-    def __init__(self, *, slope: float = 1.0, intercept: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        slope: float = 1.0,
+        intercept: float = 0.0,
+        bend: float = 0.0,
+        risk: Sequence[float] = (),
+        becomes: Sequence[float] = (),
+        margin: float = 0.0,
+    ) -> None:
         super().__init__()
-        self._set(**self._input_kwargs)
+        self._setDefault(slope=1.0, intercept=0.0, bend=0.0, risk=[], becomes=[])
+        self._setDefault(margin=0.0)
+        lists = ("risk", "becomes")
+        self._set(**{k: list(v) if k in lists else v for k, v in self._input_kwargs.items()})
+
+    @classmethod
+    def of(cls, learned: Calibrator, margin: float | None = None) -> Calibration:
+        """The stage that does what ``learned`` does; ``margin``: the model's."""
+        risk, becomes = learned.curve.tolist()
+        numbers = {"slope": learned.slope, "intercept": learned.intercept, "bend": learned.bend}
+        return cls(**numbers, risk=risk, becomes=becomes, margin=margin or 0.0)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        raw = vector_to_array(F.col("probability"))[1]
+        raw = self._drawn(raw_risk(self.getOrDefault("margin")))
         inside = F.least(F.greatest(raw, F.lit(EDGE)), F.lit(1.0 - EDGE))
         odds = F.log(inside / (F.lit(1.0) - inside))
-        slope, intercept = self.getOrDefault("slope"), self.getOrDefault("intercept")
-        risk = F.lit(1.0) / (F.lit(1.0) + F.exp(-(F.lit(intercept) + F.lit(slope) * odds)))
+        slope, intercept, bend = (self.getOrDefault(n) for n in ("slope", "intercept", "bend"))
+        odds = F.lit(intercept) + F.lit(slope) * odds
+        if bend:
+            odds = odds + F.lit(bend) * F.log(F.lit(1.0) - inside)
+        risk = F.lit(1.0) / (F.lit(1.0) + F.exp(-odds))
         return dataset.withColumn("predicted_boolean_probability", risk)
+
+    def _drawn(self, raw: Column) -> Column:
+        """The risk through the broken line, level beyond its ends."""
+        risk, becomes = self.getOrDefault("risk"), self.getOrDefault("becomes")
+        if not risk:
+            return raw
+        if len(risk) == 1:
+            return F.lit(becomes[0])
+        inside = F.least(F.greatest(raw, F.lit(risk[0])), F.lit(risk[-1]))
+        x, y = F.lit(risk), F.lit(becomes)
+        found = F.size(F.filter(x, lambda knot: knot <= inside))
+        at = F.least(found, F.lit(len(risk) - 1))  # of the knots at or below, the last but one most
+        left, right = F.element_at(x, at), F.element_at(x, at + 1)
+        low, high = F.element_at(y, at), F.element_at(y, at + 1)
+        return low + (high - low) / (right - left) * (inside - left)

@@ -6,43 +6,68 @@ What the folds say comes back as groups of equal risk (``learn.risks``), never a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import PipelineModel
-from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from clinloom import files
 from clinloom.learn import calibration, risks
 from clinloom.learn.algorithm import algorithm
+from clinloom.learn.calibration import Calibrator
 from clinloom.learn.preparation import Statistics
 from clinloom.learn.risks import Risks
-from clinloom.learn.stages import Calibration, Preparation, PreparationModel
+from clinloom.learn.search import Cell, Failed, Found, Kept, Left, Point, drawn, search
+from clinloom.learn.stages import Calibration, Preparation, PreparationModel, raw_risk
 from clinloom.spark import saved, trees, workers
 from clinloom.spark.session import at_once
+from clinloom.study import Tune
 
 KEYS = ("subject_id", "prediction_time")
+NOWHERE = -1  # the part of a row that is not judged
+WHOLE = Tune()
 SMALL, LARGE = 16 << 20, 256 << 20  # bytes of a partition of training rows
 HELD = 1_000_000  # distinct risks that a worker holds before it merges neighbours
 
 
 @dataclass(frozen=True)
 class Part:
-    """Prepared rows of a fold: to train on, and (but for the whole) to validate on."""
+    """Prepared rows of a fit: to train on, and to validate on for the model that judges a part."""
 
     preparation: PreparationModel
     train: DataFrame
-    valid: DataFrame | None
+    valid: Mapping[Cell, DataFrame]
     positive: int
     negative: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the folds said: a point, its areas, and what was learned from its risks there."""
+
+    point: dict[str, Any]
+    fold_auroc: list[float]
+    calibrator: Calibrator
+    threshold: float
+
+    def plain(self) -> dict[str, Any]:
+        """It as plain data."""
+        learned = {k: v.tolist() if k == "curve" else v for k, v in vars(self.calibrator).items()}
+        return {**vars(self), "calibrator": learned}
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> Settled:
+        """The inverse of :meth:`plain`."""
+        learned = told["calibrator"]
+        curve = np.array(learned["curve"], np.float64).reshape(2, -1)
+        return cls(**{**told, "calibrator": Calibrator(**{**learned, "curve": curve})})
 
 
 @dataclass(frozen=True)
@@ -50,13 +75,9 @@ class Trained:
     """A trained model: the Spark pipeline, its flat arrays, and what the folds said."""
 
     name: str
-    point: dict[str, Any]
-    fold_auroc: list[float]
+    settled: Settled
     pipeline: PipelineModel
     arrays: Mapping[str, np.ndarray]
-    slope: float
-    intercept: float
-    threshold: float
 
     @property
     def statistics(self) -> Statistics:
@@ -65,41 +86,89 @@ class Trained:
 
 
 class Folds:
-    """The training rows, prepared once a fold and shared by every model.
+    """The rows of a repeat, prepared once for each way to leave some out, shared by every model.
 
-    ``frame``: subject_id, prediction_time, label (double), values, fold, in ``parts`` partitions.
-    Each fold's preparation is learned without the rows it validates on.
+    ``frame``: subject_id, prediction_time, label (double), values, fold, part, in ``parts``
+    partitions. Each preparation is learned without the rows that are left out. ``crossed``: the
+    parts are the folds.
     """
 
-    def __init__(self, frame: DataFrame, *, folds: int, use: Sequence[int] = (), parts: int = 64):
+    def __init__(
+        self,
+        frame: DataFrame,
+        *,
+        folds: int,
+        use: Sequence[int] = (),
+        parts: int = 64,
+        crossed: bool = False,
+    ):
         self.frame, self.folds, self.use, self.parts = frame, folds, list(use), parts
+        self.crossed = crossed
         self._held: list[DataFrame] = []
-        self._ready: dict[int | None, Part] = {}
+        self._fitted: dict[tuple[int | None, int | None], PreparationModel] = {}
+        self._ready: dict[tuple[int | None, int | None, bool], Part] = {}
 
     @cached_property
-    def _counts(self) -> dict[tuple[int, float], int]:
-        """Rows of each fold and label."""
-        rows = self.frame.groupBy("fold", "label").count().collect()
-        return {(row["fold"], row["label"]): row["count"] for row in rows}
+    def _counts(self) -> dict[tuple[int, int, float], int]:
+        """Rows of each part, fold and label."""
+        rows = self.frame.groupBy("part", "fold", "label").count().collect()
+        return {(row["part"], row["fold"], row["label"]): row["count"] for row in rows}
 
-    def part(self, fold: int | None) -> Part:
-        """The part that leaves out ``fold``; None: all training rows."""
-        if fold not in self._ready:
-            rows = self.frame if fold is None else self.frame.where(F.col("fold") != fold)
-            fitted = Preparation(use=self.use, parts=self.parts).fit(rows)
-            train, valid = self._keep(fitted.transform(self.frame)), None
-            if fold is not None:  # prepared in one pass, as the rows are to learn from
-                valid = train.where(F.col("fold") == fold)
-                train = train.where(F.col("fold") != fold)
+    def part(
+        self,
+        fold: int | None,
+        part: int | None = None,
+        cells: Sequence[Cell] = (),
+        *,
+        missing: bool = False,
+    ) -> Part:
+        """The rows without those of ``fold`` and of ``part``; None: of none.
+
+        ``cells``: what is validated, where it is; the fold's, but for rows of the part.
+        ``missing``: for models that take missing values as such.
+        """
+        key = fold, part, missing
+        if key not in self._ready:
+            out = F.lit(False)
+            for name, value in (("fold", fold), ("part", part)):
+                if value is not None:
+                    out = out | (F.col(name) == value)
+            seen = self.frame
+            if part is not None and not (self.crossed and cells):  # where its rows validate, too
+                seen = seen.where(F.col("part") != part)
+            if key[:2] not in self._fitted:
+                learned = Preparation(use=self.use, parts=self.parts).fit(self.frame.where(~out))
+                self._fitted[key[:2]] = learned
+            fitted = self._fitted[key[:2]]
+            fitted = fitted.unfilled() if missing else fitted
+            # in one pass, to learn from and to validate
+            kept = self._keep(fitted.transform(seen), fitted.statistics.width)
+            train = kept.where(~out)
+            valid = {
+                cell: kept.where((F.col("fold") == cell.fold) & (F.col("part") != cell.part))
+                for cell in cells
+            }
             positive, negative = (
-                sum(n for (at, label), n in self._counts.items() if at != fold and label == one)
+                sum(
+                    n
+                    for (of, at, label), n in self._counts.items()
+                    if at != fold and of != part and label == one
+                )
                 for one in (1.0, 0.0)
             )
-            self._ready[fold] = Part(fitted, train, valid, positive, negative)
-        return self._ready[fold]
+            self._ready[key] = Part(fitted, train, valid, positive, negative)
+        return self._ready[key]
 
-    def _keep(self, frame: DataFrame) -> DataFrame:
-        kept = frame.select(*KEYS, "fold", "label", "features").persist()
+    def left(self, left: Left, *, missing: bool = False) -> Part:
+        """The rows of a fit that tunes."""
+        return self.part(left.fold, left.part, left.cells, missing=missing)
+
+    def _keep(self, frame: DataFrame, width: int) -> DataFrame:
+        """The rows, held; Spark is told what it would ask a job of its own each: two classes, and
+        how many features."""
+        told = {"label": {"type": "nominal", "vals": ["0", "1"]}, "features": {"num_attrs": width}}
+        columns = [F.col(n).alias(n, metadata={"ml_attr": told[n]}) for n in ("label", "features")]
+        kept = frame.select(*KEYS, "fold", "part", *columns).persist()
         self._held.append(kept)
         return kept
 
@@ -107,15 +176,20 @@ class Folds:
         """Let go of the prepared rows."""
         for frame in self._held:
             frame.unpersist()
-        self._held, self._ready = [], {}
+        self._held, self._ready, self._fitted = [], {}, {}
 
 
 @contextmanager
 def prepared(
-    frame: DataFrame, *, folds: int, use: Sequence[int] = (), parts: int = 64
+    frame: DataFrame,
+    *,
+    folds: int,
+    use: Sequence[int] = (),
+    parts: int = 64,
+    crossed: bool = False,
 ) -> Iterator[Folds]:
     """The folds of ``frame`` while they are needed."""
-    held = Folds(frame, folds=folds, use=use, parts=parts)
+    held = Folds(frame, folds=folds, use=use, parts=parts, crossed=crossed)
     try:
         yield held
     finally:
@@ -131,11 +205,13 @@ def spread(size: int, cores: int) -> int:
     return max(1, min(cores, math.ceil(size / SMALL)), math.ceil(size / LARGE))
 
 
-def training_rows(dataset: DataFrame, fold: Any, *, parts: int) -> DataFrame:
-    """The training rows in ``parts`` partitions, in an arrangement that does not depend on how
-    they were stored; ``fold``: a Column."""
-    frame = dataset.where("split = 'train'").select(
-        *KEYS, F.col("boolean_value").cast("double").alias("label"), "values", fold.alias("fold")
+def training_rows(dataset: DataFrame, fold: Any, *, parts: int, part: Any = None) -> DataFrame:
+    """The rows of either side in ``parts`` partitions, in an arrangement that does not depend on
+    how they were stored; ``fold`` and ``part``: Columns (none: no row is judged)."""
+    part = F.lit(NOWHERE) if part is None else part
+    label = F.col("boolean_value").cast("double").alias("label")
+    frame = dataset.where("split is not null").select(
+        *KEYS, label, "values", fold.alias("fold"), part.alias("part")
     )
     return frame.repartition(parts, "subject_id").sortWithinPartitions(*KEYS)
 
@@ -152,50 +228,107 @@ def fit(name: str, options: Any, point: dict[str, Any], part: Part, *, seed: int
             up, down = total / (2 * part.positive), total / (2 * part.negative)
             weight = F.when(F.col("label") == 1.0, F.lit(up)).otherwise(F.lit(down))
             train = train.withColumn("weight", weight)
-            estimator = estimator.setWeightCol("weight")
+            estimator.set(estimator.getParam("weightCol"), "weight")
         else:
             more = max(part.positive, part.negative) / min(part.positive, part.negative)
             rare = 1.0 if part.positive < part.negative else 0.0
             times = F.when(F.col("label") == rare, F.lit(round(more))).otherwise(F.lit(1))
             copies = F.explode(F.array_repeat(F.lit(1), times.cast("int")))
             train = train.withColumn("_copy", copies).drop("_copy")
+    if workers := getattr(options, "workers", None):  # a library's own tasks, each of a partition
+        train = train.coalesce(workers)
     return estimator.fit(train)
 
 
-def tune(name: str, options: Any, folds: Folds, *, seed: int, by: str, place: str) -> Trained:
-    """The best point over the folds, recalibrated, with its threshold, fitted on all rows.
+def settle(
+    name: str,
+    options: Any,
+    folds: Sequence[Folds],
+    fits: Sequence[Left],
+    *,
+    seed: int,
+    by: str,
+    method: calibration.Method = "platt",
+    how: Tune = WHOLE,
+    kept: Kept | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> tuple[dict[int | None, Settled], list[str]]:
+    """What the folds say is best for each part and, by None, for the model of all rows.
 
-    ``by``: how the threshold is chosen on out-of-fold predictions, "f1" or "youden"; ``place``: an
-    address that driver and workers share, where the pipeline is saved.
+    ``folds``: of each repeat; ``by``: how the threshold is chosen on out-of-fold predictions, "f1"
+    or "youden"; ``method``: how risks are recalibrated. Answers also the points that failed. For a
+    part only rows of other parts decide. The model of all rows has the point, calibration and
+    threshold that all of these fits together say are best: no fit is made for it. Nested is so what
+    is learned of a point, and the preparation; not the list of features, which no outcome decides.
     """
     module = algorithm(name)
-    parts = [folds.part(fold) for fold in range(folds.folds)]
-    parts = [part for part in parts if part.positive and part.negative]
+    points = drawn(module.grid(options), how, seed=seed)
 
-    def judge(point: dict[str, Any], part: Part) -> Risks:
-        valid = cast(DataFrame, part.valid)  # what a fold leaves out
-        return outputs(fit(name, options, point, part, seed=seed), valid, folds.parts)
+    def judge(point: Point, left: Left) -> Mapping[Cell, Risks] | Failed:
+        of = folds[left.repeat]
+        part = of.left(left, missing=module.MISSING)
+        if not (part.positive and part.negative):
+            return {cell: Risks.none() for cell in left.cells}
+        try:
+            model = fit(name, options, point, part, seed=seed)
+            return {
+                cell: outputs(model, part.valid[cell], of.parts, margin=module.MARGIN)
+                for cell in left.cells
+            }
+        except Exception as error:  # of whatever kind: it is told, and raised where all fail
+            return Failed(error)
 
-    points = module.grid(options)
-    tasks = [partial(judge, point, part) for point in points for part in parts]
-    made = at_once(folds.frame.sparkSession, tasks)
-    best, point, aurocs, told = -1.0, points[0], list[float](), list[Risks]()
-    for each in points:  # of the others nothing is held: risks grow with the rows
-        risks_of = list(islice(made, len(parts)))
-        areas = [area for area in (one.auroc() for one in risks_of) if not math.isnan(area)]
-        mean = float(np.mean(areas)) if areas else 0.5
-        if mean > best:
-            best, point, aurocs, told = mean, each, areas, risks_of
-    together = Risks.merge(told)
-    slope, intercept = calibration.learn(together)
-    threshold = calibration.threshold(calibration.applied(together, slope, intercept), by=by)
-    whole = folds.part(None)
-    model = fit(name, options, point, whole, seed=seed)
-    stages = [whole.preparation, model, Calibration(slope=slope, intercept=intercept)]
-    pipeline = PipelineModel(stages)
+    def fitted(wanted: Iterable[tuple[Point, Left]]) -> Iterator[Mapping[Cell, Risks] | Failed]:
+        tasks = (partial(judge, point, left) for point, left in wanted)
+        return at_once(folds[0].frame.sparkSession, tasks)
+
+    for left in fits:  # prepared one after another, before they are fitted side by side
+        folds[left.repeat].left(left, missing=module.MISSING)
+    halving = how.search == "halving"
+    asked: dict[str, Any] = {"halving": halving, "kept": {} if kept is None else kept, "note": note}
+    found = search(points, fits, fitted, **asked)
+    parts = sorted({cell.part for left in fits for cell in left.cells})
+    failed = [f"{point}: {found.failed[n]}" for n, point in enumerate(points) if n in found.failed]
+    return {part: _settled(found, part, by, method) for part in (*parts, None)}, failed
+
+
+def _settled(found: Found, part: int | None, by: str, method: calibration.Method) -> Settled:
+    number, areas = found.best(part)
+    told = found.risks(number, part)
+    calibrator = calibration.learned(told, method)
+    threshold = calibration.threshold(told.mapped(calibrator), by=by)
+    return Settled(dict(found.points[number]), areas, calibrator, threshold)
+
+
+def trained(
+    name: str, options: Any, settled: Settled, part: Part, *, seed: int, place: str
+) -> Trained:
+    """A model fitted as it was settled; ``place``: an address that driver and workers share, where
+    the pipeline is saved."""
+    module = algorithm(name)
+    model = fit(name, options, settled.point, part, seed=seed)
+    recalibrated = Calibration.of(settled.calibrator, module.MARGIN)
+    pipeline = PipelineModel([part.preparation, model, recalibrated])
     saved.save(pipeline, files.address(place))
     arrays = module.flatten(model, lambda: trees.read(f"{place}/stages/1_{model.uid}"))
-    return Trained(name, point, aurocs, pipeline, arrays, slope, intercept, threshold)
+    return Trained(name, settled, pipeline, arrays)
+
+
+def tune(
+    name: str,
+    options: Any,
+    folds: Folds,
+    *,
+    seed: int,
+    by: str,
+    place: str,
+    method: calibration.Method = "platt",
+) -> Trained:
+    """The best point over the folds of rows of which none is judged, fitted on all of them."""
+    fits = [Left(0, None, fold, (Cell(0, fold),), fold) for fold in range(folds.folds)]
+    found, _ = settle(name, options, [folds], fits, seed=seed, by=by, method=method)
+    whole = folds.part(None, missing=algorithm(name).MISSING)
+    return trained(name, options, found[None], whole, seed=seed, place=place)
 
 
 def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
@@ -204,10 +337,9 @@ def flattened(name: str, model: Any, place: str) -> Mapping[str, np.ndarray]:
     return module.flatten(model, lambda: trees.nodes(model, f"{place}/{name}"))
 
 
-def outputs(model: Any, frame: DataFrame, parts: int) -> Risks:
+def outputs(model: Any, frame: DataFrame, parts: int, *, margin: float | None = None) -> Risks:
     """The raw risks of prepared rows and their labels, grouped in the workers."""
-    made = model.transform(frame)
-    made = made.select("label", vector_to_array(F.col("probability"))[1].alias("p"))
+    made = model.transform(frame).select("label", raw_risk(margin).alias("p"))
     found = workers.summed(made, _grouped, risks.merged, parts=parts)
     return Risks.read(found) if found is not None else Risks.none()
 

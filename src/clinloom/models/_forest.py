@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+BLOCK = 1 << 16  # places in trees that are walked at once: they stay in the processor's cache
+
 
 def flatten(fitted: Any, saved: Callable[[], pa.Table]) -> dict[str, np.ndarray]:
     """A fitted tree or ensemble as flat arrays over all nodes of all trees.
 
     ``feature`` (-1 at a leaf), ``threshold``, ``left``, ``right`` (node numbers), ``counts``
     (m, 2): class weights, ``prediction``, ``gain`` (times weight), ``cover`` (training rows),
-    ``root`` and ``weight`` a tree.
+    ``root`` and ``weight`` a tree. Trees that take missing values as such have ``lacking`` as well:
+    whether one goes left.
     """
     found = saved()
     ensemble = "nodeData" in found.column_names
@@ -62,14 +65,29 @@ def _numbers(nodes: pa.StructArray, name: str) -> np.ndarray:
 
 def leaves(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """The leaf that each row of ``x`` (n, f) reaches in each tree: (n, trees) node numbers."""
+    size = max(1, BLOCK // len(arrays["root"]))
+    parts = [_walked(arrays, x[at : at + size]) for at in range(0, max(1, len(x)), size)]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _walked(arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     node = np.repeat(arrays["root"][None, :], len(x), axis=0)
     rows = np.arange(len(x))[:, None]
     while True:
         feature = arrays["feature"][node]
         if (feature < 0).all():
             return node
-        below = x[rows, np.maximum(feature, 0)] <= arrays["threshold"][node]
-        node = np.where(below, arrays["left"][node], arrays["right"][node])
+        left = below(arrays, node, x[rows, np.maximum(feature, 0)])
+        node = np.where(left, arrays["left"][node], arrays["right"][node])
+
+
+def below(arrays: Mapping[str, np.ndarray], node: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Whether a value goes left at its node: one that is missing as the node's ``lacking`` says."""
+    threshold = arrays["threshold"][node]
+    left: np.ndarray = value <= threshold
+    if "lacking" in arrays:  # no comparison with NaN holds
+        left = np.where(arrays["lacking"][node], ~(value > threshold), left)
+    return left
 
 
 def shares(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

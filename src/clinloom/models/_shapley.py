@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clinloom.learn.additive import Additive, Columns, Scale, lacking
+from clinloom.models import _forest
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -112,9 +113,9 @@ def _above(arrays: Mapping[str, np.ndarray]) -> tuple[Floats, Ints]:
 
 def _followed(arrays: Mapping[str, np.ndarray], row: Floats) -> npt.NDArray[np.bool_]:
     """Whether a prepared row goes on to each node from the node above."""
-    inner = arrays["feature"] >= 0
-    below = row[arrays["feature"][inner]] <= arrays["threshold"][inner]
-    follows = np.ones(len(inner), np.bool_)
+    inner = np.flatnonzero(arrays["feature"] >= 0)
+    below = _forest.below(arrays, inner, row[arrays["feature"][inner]])
+    follows = np.ones(len(arrays["feature"]), np.bool_)
     follows[arrays["left"][inner]] = below
     follows[arrays["right"][inner]] = ~below
     return follows

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from clinloom.learn.additive import LOG_ODDS, Additive, Columns
+from clinloom.learn.algorithm import EXACT
 from clinloom.learn.calibration import sigmoid
 from clinloom.learn.rowwise import product
 from clinloom.models import _forest, _shapley
@@ -17,6 +18,10 @@ from clinloom.study import Model
 REQUIRES: str | None = None
 TITLE = "Gradient-boosted trees"
 WEIGHTS = True
+MISSING = False
+CONNECT = True
+TOLERANCE = EXACT
+MARGIN: float | None = None
 QUICK: dict[str, Any] = {"depth": (2,), "trees": 5}
 
 flatten = _forest.flatten
@@ -26,11 +31,11 @@ importance = _forest.importance
 class Options(Model):
     """The grid of depths, how many trees, and how fast they learn."""
 
-    trees: int = Field(default=100, description="how many, one after the other")
+    trees: int = Field(default=80, description="how many, one after the other")
     depth: tuple[int, ...] = Field(
-        default=(2, 3), description="levels of a tree; each is tried in the folds"
+        default=(2,), description="levels of a tree; each is tried in the folds"
     )
-    rate: float = Field(default=0.1, description="how much of each tree is added")
+    rate: float = Field(default=0.2, description="how much of each tree is added")
     sample: float = Field(default=0.8, description="part of the training rows that a tree sees")
     leaf: int = Field(default=60, description="training rows that a leaf holds at least")
     imbalance: Literal["weight", "none"] = Field(

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from clinloom.learn.additive import LOG_ODDS, Additive, Columns
+from clinloom.learn.algorithm import EXACT
 from clinloom.learn.calibration import sigmoid
 from clinloom.learn.rowwise import product
 from clinloom.study import Model
@@ -17,6 +18,10 @@ from clinloom.study import Model
 REQUIRES: str | None = None
 TITLE = "Neural network"
 WEIGHTS = False  # Spark's perceptron knows no weights: rows of the rarer class are repeated
+MISSING = False
+CONNECT = True
+TOLERANCE = EXACT
+MARGIN: float | None = None
 QUICK: dict[str, Any] = {"hidden": ((4,),), "iterations": (15,)}
 CLOSE = 1e-10  # integrated gradients are refined until their sum, and each of them, is so near
 PANELS = 4096  # at most, of 16 points each, along the way from the mean to a patient

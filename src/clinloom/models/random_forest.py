@@ -9,12 +9,17 @@ import numpy as np
 from pydantic import Field
 
 from clinloom.learn.additive import PROBABILITY, Additive, Columns
+from clinloom.learn.algorithm import EXACT
 from clinloom.models import _forest, _shapley
 from clinloom.study import Model
 
 REQUIRES: str | None = None
 TITLE = "Random forest"
 WEIGHTS = True
+MISSING = False
+CONNECT = True
+TOLERANCE = EXACT
+MARGIN: float | None = None
 QUICK: dict[str, Any] = {"depth": (4,), "trees": 10}
 
 # Megabytes of histograms in each task, all of which are sent and merged: with Spark's own 256, fits

@@ -15,7 +15,7 @@ from clinloom.report.page import view
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["render", "template"]
+__all__ = ["render", "shown", "template", "view"]
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -24,7 +24,12 @@ def render(record: Mapping[str, Any]) -> str:
     Whatever the record lacks is left out or said to be absent: models without curves, numbers
     that are None, one modality only, an empty ledger.
     """
-    return template("report.html.j2").render(view(record))
+    return shown(view(record))
+
+
+def shown(found: Mapping[str, Any]) -> str:
+    """The page of what :func:`view` made of a record."""
+    return template("report.html.j2").render(found)
 
 
 @cache

@@ -12,6 +12,7 @@ import pyarrow as pa
 from clinloom.learn.sketch import Sketch
 from clinloom.report.disclosure import HIDDEN, SMALL, cell, parts, small
 from clinloom.report.figures import FEW, MINUS, NONE, count, percent
+from clinloom.report.figures import number as figure
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,12 +24,15 @@ PARTS = ("overall", "without", "with")
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one outcome: their sketch, and (f,) how many values are 0, are 1, are not whole."""
+    """Rows of one outcome: their sketch, and (f,) how many values are 0, are 1, are not whole,
+    their mean, and the sum of squared distances from it."""
 
     sketch: Sketch
     zeros: Ints
     ones: Ints
     broken: Ints
+    average: Floats
+    square: Floats
 
     @classmethod
     def of(cls, values: Floats, order: Ints) -> Group:
@@ -36,24 +40,41 @@ class Group:
         known = np.isfinite(values)
         counts = ((values == 0), (values == 1), known & (values != np.rint(values)))
         sketch = Sketch.of(np.where(known, values, np.nan), order)
-        return cls(sketch, *(found.sum(axis=0) for found in counts))
+        plain = np.where(known, values, 0.0)
+        mean = plain.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        square = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0)
+        parts = [*(found.sum(axis=0) for found in counts), mean, square]
+        return cls(sketch, *parts)
 
     @classmethod
     def merge(cls, parts: Sequence[Group]) -> Group:
         """Of the rows of all parts."""
         counts = (sum(getattr(p, name) for p in parts) for name in COUNTS)
-        return cls(Sketch.merge(part.sketch for part in parts), *counts)
+        known = np.array([part.sketch.known for part in parts], float)
+        means = np.array([part.average for part in parts])
+        mean = (known * means).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        square = sum(part.square for part in parts) + (known * (means - mean) ** 2).sum(axis=0)
+        return cls(Sketch.merge(part.sketch for part in parts), *[*counts, mean, square])
+
+    @property
+    def variance(self) -> Floats:
+        """The variance (f,) of the known values."""
+        known: Floats = np.maximum(self.sketch.known, 1)
+        return np.asarray(self.square / known)
 
     def table(self, outcome: bool) -> pa.Table:
         """As an Arrow table of one row."""
         made = self.sketch.table().append_column("outcome", pa.array([outcome]))
         for name in COUNTS:
             made = made.append_column(name, pa.array([getattr(self, name).tolist()], LONGS))
+        for name in MOMENTS:
+            made = made.append_column(name, pa.array([getattr(self, name).tolist()], DOUBLES))
         return made
 
 
 COUNTS = ("zeros", "ones", "broken")
-LONGS = pa.list_(pa.int64())
+MOMENTS = ("average", "square")
+LONGS, DOUBLES = pa.list_(pa.int64()), pa.list_(pa.float64())
 
 
 def summary(values: Floats, label: Flags, order: Ints) -> pa.Table:
@@ -75,7 +96,10 @@ def merged(tables: Sequence[pa.Table]) -> pa.Table:
 def _groups(table: pa.Table, outcome: bool) -> list[Group]:
     rows = [at for at, one in enumerate(table.column("outcome").to_pylist()) if one == outcome]
     return [
-        Group(Sketch.read(table, at), *(np.array(table.column(n)[at].as_py()) for n in COUNTS))
+        Group(
+            Sketch.read(table, at),
+            *(np.array(table.column(n)[at].as_py()) for n in (*COUNTS, *MOMENTS)),
+        )
         for at in rows
     ]
 
@@ -96,7 +120,8 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
 
     ``names`` (features,), ``found``: their :func:`summary`. Answers dictionaries of texts:
     ``feature`` (its name, which the page puts in words), ``overall``, ``without``, ``with``,
-    ``missing``. The first row has the ``name`` n instead and gives the columns' sizes and, as
+    ``missing``, ``difference`` (standardised; Austin, Commun. Stat. Simul. Comput. 38 (2009)
+    1228). The first row has the ``name`` n instead and gives the columns' sizes and, as
     ``known``, how many characteristics there are; then follow up to ``limit`` of them, those with
     the fewest missing, in the order given.
 
@@ -130,9 +155,20 @@ def told(names: Sequence[str], found: pa.Table, *, limit: int = 25) -> list[dict
                 "feature": names[at],
                 **dict(zip(PARTS, cells, strict=True)),
                 "missing": _missing(lacking[0], known[0]),
+                "difference": _apart(groups[1], groups[2], int(at), cells),
             }
         )
     return rows
+
+
+def _apart(without: Group, with_: Group, at: int, cells: Sequence[str]) -> str:
+    """The standardised difference of means; hidden with what it would tell."""
+    if any("<" in cell or cell == HIDDEN for cell in cells):
+        return HIDDEN
+    wide = (without.variance[at] + with_.variance[at]) / 2
+    return (
+        figure((with_.average[at] - without.average[at]) / np.sqrt(wide), 2) if wide > 0 else NONE
+    )
 
 
 def _size(sizes: Sequence[int]) -> dict[str, str]:

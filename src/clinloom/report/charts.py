@@ -76,6 +76,15 @@ class Plot:
         if path:
             self._add('<polyline points="{}" class="line {}"/>', path, kind)
 
+    def band(self, points: Sequence[tuple[Any, ...]], floor: float) -> None:
+        """A shade between the two values of points (x, low, high), within ``floor`` and the top."""
+        top = self.y[1]
+        upper = [self.at(x, min(top, max(high, floor))) for x, _, high in points]
+        lower = [self.at(x, min(top, max(low, floor))) for x, low, _ in reversed(points)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*_thinned(upper), *_thinned(lower)])
+        if path:
+            self._add('<polygon points="{}" class="band"/>', path)
+
     def interval(self, x: float, low: float, high: float, kind: str = "main") -> None:
         """A vertical interval."""
         (cx, top), (_, bottom) = self.at(x, high), self.at(x, low)
@@ -135,17 +144,21 @@ def show(value: float, *, percent: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def forest(rows: Sequence[tuple[str, Mapping[str, Any], bool]], *, measure: str) -> Markup:
+def forest(
+    rows: Sequence[tuple[str, Mapping[str, Any], bool]], *, measure: str, zero: bool = False
+) -> Markup:
     """Names with values and intervals on a common axis; the marked ones stand out.
 
     Each row is text, a track and text, so that it folds on a narrow screen; places on the tracks
-    are percentages of their width.
+    are percentages of their width. ``zero``: the axis begins at 0, or below it where values do.
     """
     found = [v for _, f, _ in rows for v in (f.get("value"), f.get("low"), f.get("high"))]
     known = [v for v in found if v is not None] or [0.5, 1.0]
     low = math.floor(min([*known, 0.9]) * 20 - 1e-9) / 20
     high = max(low + 0.05, math.ceil(max(known) * 20 + 1e-9) / 20)
     low, high = max(0.0, low), min(1.0, high)
+    if zero:
+        low, high = min([0.0, *known]), max([1e-6, *(v for v in found if v is not None)])
 
     def at(value: float) -> float:
         place: float = EDGE + (value - low) / (high - low) * (100 - 2 * EDGE)

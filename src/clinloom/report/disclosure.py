@@ -64,6 +64,14 @@ def of_source(numbers: Sequence[int], read: int) -> list[bool]:
     return parts(numbers) if sum(numbers) > read else [number > 0 for number in numbers]
 
 
+def few_flagged(rate: float | None, rows: int) -> bool:
+    """Whether few of the rows are flagged, or are not: then no share of either is shown."""
+    if rate is None:
+        return False
+    flagged = round(rate * rows)
+    return small(flagged) or small(rows - flagged)
+
+
 def cell(number: int, shown: bool) -> str:
     """A part's count."""
     return count(number) if shown else SMALL if number < FEW else HIDDEN

@@ -35,6 +35,10 @@ STATISTICS = {
     "max": "highest",
     "count": "times recorded",
     "slope": "trend per day",
+    "first": "first",
+    "since": "time since last",
+    "sd": "variability (SD)",
+    "sum": "total",
 }
 UNITS = {"us": "µs", "s": "s", "m": "min", "h": "h", "d": "days", "w": "weeks", "y": "years"}
 ONE = {"days": "day", "weeks": "week", "years": "year"}

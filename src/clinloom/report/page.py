@@ -6,9 +6,19 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clinloom.report import disclosure, names, performance, summary
+from clinloom.report import (
+    checklists,
+    disclosure,
+    judged,
+    limits,
+    names,
+    performance,
+    subgroups,
+    summary,
+)
 from clinloom.report.baseline import SIZE
 from clinloom.report.charts import forest
+from clinloom.report.definitions import DEFINITIONS, SIGNS
 from clinloom.report.disclosure import cell
 from clinloom.report.figures import FEW, NONE, count, moment, percent, seconds
 from clinloom.report.words import GLOSSARY, rule, sentence
@@ -28,7 +38,9 @@ def view(record: Record) -> dict[str, Any]:
     split = _split(record.get("split") or {})
     study = record.get("study") or {}
     displays = record.get("displays") or {}
-    return {
+    titles = {name: performance.title(name, one) for name, one in models.items()}
+    whole = model.get("test") or {}
+    found = {
         "title": study.get("title") or study.get("name") or "Clinloom study",
         "description": study.get("description") or "",
         "created": moment(record.get("created")),
@@ -39,8 +51,16 @@ def view(record: Record) -> dict[str, Any]:
         "pictures": summary.pictures(model, split["unit"]),
         "flow": _flow(record.get("flow") or [], split["total"]),
         "split": split,
+        "judged": judged.view(record, model, split["unit"]),
         "comparison": performance.comparison(models, selected) if models else None,
+        "paired": subgroups.paired(record.get("paired") or {}, models, titles) if shown else [],
+        "chosen": titles.get(selected, ""),
         "panels": performance.panels(models, selected, displays),
+        "subgroups": subgroups.subgroups(record.get("subgroups") or [], whole, displays),
+        "months": subgroups.months(record.get("months") or [], whole),
+        "explanation": subgroups.explanation(record.get("explanation"), displays),
+        "demographics": limits.demographics(record),
+        "hash": study.get("hash") or "",
         "modalities": _modalities(record.get("modalities") or {}) if shown else None,
         "table1": _table1(record.get("table1") or [], displays),
         "sources": _sources(record.get("sources") or []),
@@ -48,8 +68,12 @@ def view(record: Record) -> dict[str, Any]:
         "rejected": _rejected(record.get("rejected") or [], record.get("sources") or []),
         "leakage": _leakage(record.get("leakage")),
         "run": _run(record, model),
+        "limits": limits.limits(record, model),
         "glossary": GLOSSARY,
+        "definitions": DEFINITIONS,
+        "signs": SIGNS,
     }
+    return {**found, "checklists": checklists.filled(checklists.facts(found))}
 
 
 def _judged(record: Record) -> dict[str, Record]:
@@ -63,7 +87,7 @@ def _judged(record: Record) -> dict[str, Record]:
 
 def _split(parts: Record) -> dict[str, Any]:
     """The training and test patients, and their sum."""
-    titles = {"train": "Training", "test": "Test"}
+    titles = {"train": "Training", "test": "Test"} if "train" in parts else {"test": "In turn"}
     found = [(title, parts[part]) for part, title in titles.items() if part in parts]
     total = {key: sum(part[key] for _, part in found) for key in ("subjects", "rows", "positive")}
     several = total["rows"] != total["subjects"]
@@ -76,6 +100,7 @@ def _split(parts: Record) -> dict[str, Any]:
         "unit": "prediction moments" if several else "patients",
         "total": total if found else None,
         "test": parts.get("test"),
+        "in_turn": "test" in parts and "train" not in parts,
         "sized": sized,
         "together": together,
         "rows": [
@@ -191,7 +216,7 @@ def _table1(
     known = int((sizes or {}).get("known", len(shown)))
     left = f"{len(shown)} of {count(known)} characteristics, those with the fewest missing."
     told = names.features([row["feature"] for row in shown], displays)
-    named = [{**row, "name": name} for row, name in zip(shown, told, strict=True)]
+    named = [{"difference": "", **row, "name": name} for row, name in zip(shown, told, strict=True)]
     return {"sizes": sizes, "rows": named, "left": left if known > len(shown) else ""}
 
 
@@ -278,7 +303,9 @@ def _alarm(leakage: Record | None) -> list[str]:
     """A failed leakage audit makes every number here worthless, so it comes first."""
     differing = (leakage or {}).get("rows_differing")
     if not differing:
-        return []
+        excused = len((leakage or {}).get("allowed") or ())
+        leaks = "a finding" if excused == 1 else f"{excused} findings"
+        return [f"The leakage audit has {leaks} that the study excuses: see there."][: excused > 0]
     rows = "row" if differing == 1 else "rows"
     return [
         f"The leakage audit failed on {count(differing)} {rows}: a feature knows the future, and"
@@ -290,8 +317,18 @@ def _leakage(found: Record | None) -> dict[str, Any] | None:
     if not found:
         return None
     checked, differing = found.get("rows_checked") or 0, found.get("rows_differing") or 0
-    return {"passed": checked > 0 and not differing, "checked": count(checked),
-            "differing": count(differing)}  # fmt: skip
+    sampled = found.get("sampled") or {}
+    told = {key: list(found.get(key) or ()) for key in ("looked", "findings", "allowed", "idle")}
+    by_check = Counter(one["check"] for key in ("findings", "allowed") for one in told[key])
+    for check in told["looked"]:
+        check["found"] = count(by_check[check["check"]]) if by_check[check["check"]] else "nothing"
+    return {
+        "passed": checked > 0 and not differing and not told["findings"],
+        "checked": count(checked),
+        "differing": count(differing),
+        "sampled": disclosure.told(sum(sampled.values())) if sampled else None,
+        **told,
+    }
 
 
 def _run(record: Record, model: Record) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from clinloom.report import names
+from clinloom.report import names, subgroups
 from clinloom.report.charts import Plot, above, bars, forest
 from clinloom.report.figures import interval, number, percent
 from clinloom.report.words import METRICS
@@ -35,6 +35,7 @@ def comparison(models: Mapping[str, Model], selected: str) -> dict[str, Any]:
 def _row(key: str, said: Any, models: Mapping[str, Model]) -> dict[str, Any]:
     found = [metric(model, key) for model in models.values()]
     return {
+        "key": key,
         "said": said,
         "cells": [{"value": number(f.get("value")), "interval": interval(f)} for f in found],
     }
@@ -63,6 +64,7 @@ def panels(
             "title": title(name, model),
             "selected": name == selected,
             "charts": _charts(name, models),
+            "points": subgroups.points(model.get("points") or []),
             "importance": _importance(model, displays),
         }
         for name, model in models.items()
@@ -172,10 +174,9 @@ def _calibration(name: str, models: Mapping[str, Model]) -> dict[str, Any] | Non
         ylabel="Observed share with the outcome",
     )
     plot.line([(0, 0), (end, end)], "chance")
-    for curve in _others(name, models, "calibration"):
-        points = [(t["predicted"], t["observed"]) for t in curve]
-        plot.line([p for p in points if max(p) <= end], "other")
-    plot.line([(t["predicted"], t["observed"]) for t in tenths], "main faint")
+    for other in (one for key, one in models.items() if key != name):
+        plot.line([p for p in _bent(other) if max(p) <= end], "other")
+    plot.line([p for p in _bent(model) if max(p) <= end], "main")
     for t in tenths:
         if t.get("low") is not None and t.get("high") is not None:
             plot.interval(t["predicted"], t["low"], min(t["high"], end))
@@ -185,8 +186,15 @@ def _calibration(name: str, models: Mapping[str, Model]) -> dict[str, Any] | Non
         "title": "Calibration",
         "svg": plot.svg(),
         "caption": "Closer to the dashed diagonal is better. Each dot is a tenth of the test"
-        " patients by risk, with its interval; above the line the risk is told too low.",
+        " patients by risk, with its interval; the line is the flexible calibration curve. Above"
+        " the diagonal the risk is told too low.",
     }
+
+
+def _bent(model: Model) -> Any:
+    """The flexible calibration curve; where there is none, the tenths joined."""
+    tenths = _curve(model, "calibration")
+    return _curve(model, "flexible") or [(t["predicted"], t["observed"]) for t in tenths]
 
 
 def _benefit(name: str, models: Mapping[str, Model]) -> dict[str, Any] | None:
@@ -210,6 +218,8 @@ def _benefit(name: str, models: Mapping[str, Model]) -> dict[str, Any] | None:
     for other in _others(name, models, "net_benefit"):
         points = [(p["threshold"], p["model"]) for p in other if p["threshold"] <= end + 1e-9]
         plot.line(above(points, low), "other")
+    band = [(p["threshold"], p.get("model_low"), p.get("model_high")) for p in kept]
+    plot.band([p for p in band if None not in p], low)
     plot.line([(0, 0), (end, 0)], "none")
     plot.line(above([(p["threshold"], p["all"]) for p in kept], low), "rival")
     plot.line(above([(p["threshold"], p["model"]) for p in kept], low), "main")
@@ -220,5 +230,6 @@ def _benefit(name: str, models: Mapping[str, Model]) -> dict[str, Any] | None:
         "title": "Decision curve",
         "svg": plot.svg(),
         "caption": "Higher is better. The model is worth using where it lies above treating"
-        " everybody (orange, dashed) and nobody (zero). The dotted line is its threshold.",
+        " everybody (orange, dashed) and nobody (zero); the shade is its interval. The dotted line"
+        " is its threshold.",
     }

@@ -19,6 +19,7 @@ def tiles(title: str | None, model: Record, split: Record) -> list[dict[str, str
     total, test = split["total"], split["test"]
     if total:
         note = f"{count(test['subjects'])} of them for the test" if test and split["sized"] else ""
+        note = "each judged in turn" if split["in_turn"] else note
         out.append(_tile("Patients", count(total["subjects"]), note))
         shown = split["together"] and total["rows"]
         share = percent(total["positive"] / total["rows"]) if shown else HIDDEN

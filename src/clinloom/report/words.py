@@ -39,10 +39,22 @@ METRICS = {
             "Precision (PPV)", "share of those flagged who have the outcome", "higher"
         ),
         "f1": Metric("F1", "the harmonic mean of precision and recall", "higher"),
+        "npv": Metric("NPV", "share of those not flagged who do not have the outcome", "higher"),
         "accuracy": Metric("Accuracy", "share of all who are called rightly", "higher"),
+        "balanced_accuracy": Metric(
+            "Balanced accuracy", "the mean of recall and specificity; 0.5 is chance", "higher"
+        ),
+        "mcc": Metric("Matthews correlation", "of flag and outcome; 0 is chance", "higher"),
+        "number_needed": Metric(
+            "Number needed to evaluate", "flagged patients for one with the outcome", "lower"
+        ),
+        "alert_rate": Metric("Alert rate", "share of all who are flagged", "as can be borne"),
     },
     TRUSTED: {
         "brier": Metric("Brier score", "mean squared error of the risks", "lower is better"),
+        "brier_scaled": Metric(
+            "Scaled Brier score", "1 is perfect, 0 no better than telling all the mean", "higher"
+        ),
         "calibration_slope": Metric(
             "Calibration slope", "below 1 the risks are too extreme, above 1 too timid", "ideal 1"
         ),
@@ -51,6 +63,12 @@ METRICS = {
             "below 0 the risks are too high on average, above 0 too low",
             "ideal 0",
         ),
+        "observed_expected": Metric(
+            "Observed / expected", "outcomes for each that the risks add up to", "ideal 1"
+        ),
+        "ici": Metric("ICI", "mean distance of risks to the flexible calibration curve", "lower"),
+        "e50": Metric("E50", "the median of that distance", "lower"),
+        "e90": Metric("E90", "nine in ten distances are smaller", "lower"),
     },
 }
 RULES = {

@@ -16,13 +16,15 @@ from clinloom import files, plugins
 from clinloom import study as studies
 from clinloom.errors import MissingDependency, StoreError, UsageError, instead
 from clinloom.files import Address
-from clinloom.run import acquire, dataset, judge, record, reference, train
+from clinloom.learn.algorithm import algorithm
+from clinloom.run import acquire, audit, dataset, judge, record, reference, train
 from clinloom.run import look as looking
 from clinloom.run import monitor as monitoring
 from clinloom.run import score as scores
 from clinloom.run import stream as streaming
 from clinloom.run.progress import Progress
 from clinloom.run.work import Work
+from clinloom.spark.session import remote
 from clinloom.store import Store, Stored, finished
 from clinloom.study import Study
 
@@ -44,7 +46,7 @@ def run(
     DataError, MissingDependency, StoreError or ParityError, each with its mend.
     """
     study = study if isinstance(study, Study) else read_study(study, overrides=overrides)
-    check(study)
+    check(study, spark)
     files.use({**files.settings(), **files.checked(study.storage)})
     store = Store(files.address(out), note=progress.note if progress else None)
     work = Work(study, store, progress=progress, spark=spark)
@@ -56,22 +58,35 @@ def run(
         cohort = dataset.build_cohort(work, study, events)
         features = dataset.feature_list(cohort)
         rows = dataset.build_features(work, study, events, cohort, features)
+        audit.audit(work, study, acquired, events, cohort, rows, features)
         models = train.train(work, study, rows, features)
+        audit.prepared(work, study, rows, features, models)
         evaluation = judge.evaluate(work, study, rows, features, models)
         watched = reference.reference(
             work, acquired, rows, features, models, evaluation["selected"]
         )
-        judge.bundle(work, study, events, features, models, evaluation, watched)
+        at_work = train.deployed(work, study, rows, features, models, evaluation["selected"])
+        judge.bundle(work, study, events, features, at_work, evaluation, watched)
         record.tell(work, study)
     finally:
         work.close()
     return Run(store.root)
 
 
-def check(study: Study) -> None:
-    """Raise MissingDependency where a plug-in that the study names lacks a library."""
+def check(study: Study, spark: SparkSession | None = None) -> None:
+    """Raise MissingDependency where a plug-in that the study names lacks a library, UsageError
+    where a model cannot be fitted over Spark Connect, which is where the study would run."""
     for room, name in named(study):
         plugins.check(room, name)
+    if ("connect" in study.platform and spark is None) or remote(spark):
+        for name in study.models:
+            if not algorithm(name).CONNECT:
+                raise UsageError(
+                    f"'{name}' cannot be fitted over Spark Connect: its library needs Spark's own"
+                    " context",
+                    where=f"models.{name}",
+                    mend="leave it out there, or run on another platform (`--on local`, `yarn`)",
+                )
 
 
 def lacking(study: Study) -> list[str]:
@@ -81,6 +96,11 @@ def lacking(study: Study) -> list[str]:
         try:
             plugins.check(room, name)
         except MissingDependency as error:
+            found.append(f"{error.message}: {error.mend}")
+    if not found:
+        try:
+            check(study)
+        except UsageError as error:
             found.append(f"{error.message}: {error.mend}")
     return found
 
@@ -185,6 +205,15 @@ def recalibrate(
 
     told: dict[str, Any] = {"predictions": os.fspath(predictions), "out": os.fspath(out)}
     return update.recalibrate(os.fspath(bundle), **told, **asked)
+
+
+def validate_external(
+    bundle: str | os.PathLike[str], *, out: str | os.PathLike[str], **asked: Any
+) -> dict[str, Any]:
+    """Judge a bundle on other patients: see :func:`clinloom.run.external.validate_external`."""
+    from clinloom.run import external
+
+    return external.validate_external(os.fspath(bundle), out=os.fspath(out), **asked)
 
 
 def stream(

@@ -8,16 +8,15 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinloom import clean as cleaning
 from clinloom import cohort as cohorts
-from clinloom import features, files
+from clinloom import features
 from clinloom.cohort import split as splitting
 from clinloom.errors import DataError
 from clinloom.features import Feature
 from clinloom.identity import linkage, records
-from clinloom.run.look import named
+from clinloom.run import sides
 from clinloom.run.record import uncleaned
 from clinloom.run.sums import (
     added,
@@ -32,9 +31,9 @@ from clinloom.run.sums import (
 )
 from clinloom.run.work import Tables, Work, plain
 from clinloom.spark import workers
-from clinloom.spark.patients import Input, patients
 from clinloom.store import Pending
 from clinloom.study import Study, digest
+from clinloom.study.split import SOURCE
 from clinloom.tables import (
     ACQUIRED,
     COUNTS,
@@ -147,7 +146,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
     question = digest([plain(study.cohort), plain(study.split), study.seed])
 
     def do(out: Pending) -> None:
-        kept = _salt(work, question)
+        kept = sides.salt(work, question)
         found = _divided(work, study, events, out, kept or 0)
         salts = splitting.salts(found.get("strata", STRATA.empty), study.split)
         if kept is None and salts.split:
@@ -158,7 +157,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
             salts = salts._replace(split=kept)
         seen = found.get("vocabulary", VOCABULARY.empty)
         classes = found.get("classes", COUNTS.empty)
-        listed = features.resolve(study.features, seen, _training(classes))
+        listed = features.resolve(study.features, seen, sides.training(classes, study))
         for line in written_twice(seen.column("code").to_pylist()):
             work.progress.note(line)
         out.write(FLOW, found["flow"])
@@ -166,8 +165,9 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         out.write(VOCABULARY, seen)
         text = json.dumps([feature.to_dict() for feature in listed])
         out.put("feature_list", "features.json", text)
-        sides = {**salts._asdict(), "question": question if not _lacking(classes) else None}
-        out.put("sides", "sides.json", json.dumps(sides))
+        lacking = any(sides.lacking(classes, study))
+        told = {"parts": sides.parts(classes, study), "question": None if lacking else question}
+        out.put("sides", "sides.json", json.dumps({**salts._asdict(), **told}))
 
     made = work.step(
         "cohort",
@@ -177,7 +177,7 @@ def build_cohort(work: Work, study: Study, events: Tables) -> Tables:
         uses=[("features", name) for name in study.features],
         counts="index",
     )
-    training = answerable(made["classes"].read(), made["flow"].read(), study)
+    training = sides.answerable(made["classes"].read(), made["flow"].read(), study)
     if not feature_list(made):
         _tell_no_feature(made["vocabulary"].read(), training)
     return made
@@ -204,22 +204,9 @@ def _divided(
         partial(moments, study=study, data_end=extent(events), salt=salt),
         out=out,
         tables={"index": INDEX},
-        columns={"events": FOLLOWED},
+        columns={"events": [*FOLLOWED, *(["source"] if study.split.site == (SOURCE,) else [])]},
         merges={"flow": flowed, "vocabulary": voiced, "classes": added, "strata": divided},
     )
-
-
-def _salt(work: Work, question: str) -> int | None:
-    """The salt by which the output's patients were divided, where it answered this question."""
-    entry = work.store.manifest["stages"].get("cohort", {"tables": {}})
-    if "sides" not in entry["tables"]:
-        return None
-    held = work.store.stored("cohort", "sides")
-    if not files.exists(held.file("sides.json")):
-        return None
-    told = json.loads(held.text("sides.json"))
-    salt: int | None = told["split"] if told["question"] == question else None
-    return salt
 
 
 def extent(events: Tables) -> int | None:
@@ -235,30 +222,18 @@ def moments(
     found = cohorts.cohort(events, study.cohort, data_end=data_end)
     within = study.cohort.outcome.within
     split, seed = study.split, study.seed
-    index = splitting.assign(found["index"], split, seed=seed, within=within, salt=salt)
+    index = splitting.assign(
+        found["index"], split, seed=seed, within=within, salt=salt, events=events
+    )
     strata = {"strata": splitting.strata(index, split, seed=seed)} if split.stratify else {}
-    training = index.filter(pc.equal(index.column("split"), "train"))
+    training = index.filter(pa.array(splitting.learning(index, split)))
     return {
         "index": index,
         "flow": found["flow"],
-        "classes": _classes(index),
+        "classes": sides.classes(index),
         "vocabulary": features.vocabulary(events, training, study.features),
         **strata,
     }
-
-
-def _classes(index: pa.Table) -> pa.Table:
-    """How many rows of each split have the outcome, as COUNTS: ``stage`` and ``reason``."""
-    found = index.group_by(["split", "boolean_value"]).aggregate([([], "count_all")])
-    return COUNTS.rows(
-        {
-            "table": "index",
-            "stage": row["split"],
-            "reason": str(row["boolean_value"]),
-            "rows": row["count_all"],
-        }
-        for row in found.to_pylist()
-    )
 
 
 def _tell_no_feature(seen: pa.Table, training: int) -> None:
@@ -275,54 +250,6 @@ def _tell_no_feature(seen: pa.Table, training: int) -> None:
     )
 
 
-def _training(classes: pa.Table) -> int:
-    """How many rows train."""
-    return sum(row["rows"] for row in classes.to_pylist() if row["stage"] == "train")
-
-
-def answerable(classes: pa.Table, flow: pa.Table, study: Study | None = None) -> int:
-    """How many rows train. Raises DataError where the cohort cannot answer the question.
-
-    ``classes``: COUNTS of the index by split (``stage``) and outcome (``reason``).
-    """
-    counts = {(row["stage"], row["reason"]): row["rows"] for row in classes.to_pylist()}
-    total = sum(counts.values())
-    if not total:
-        lost = ", ".join(f"{r['name']} {r['subjects']:,}" for r in flow.to_pylist())
-        where, mend = cohorts.emptied(flow)
-        mend += named(study, cohorts.asked(flow, study.cohort) if study else ())
-        raise DataError(
-            f"nobody is in the cohort; patients left at each step: {lost}", where=where, mend=mend
-        )
-    positive = sum(n for (_, outcome), n in counts.items() if outcome == "True")
-    if positive in (0, total):
-        who = "nobody" if positive == 0 else "everybody"
-        raise DataError(
-            f"{who} of {total:,} prediction moments has the outcome",
-            where="cohort.outcome",
-            mend="are its codes those of the events, and is `within` long enough?"
-            + named(study, study.cohort.outcome.codes if study else ()),
-        )
-    for part, having, without in _lacking(classes):
-        raise DataError(
-            f"the {part} rows ({having + without:,}) hold a single class: {having:,} with the"
-            f" outcome, {without:,} without; of all {total:,} rows {positive:,} have it",
-            where="split",
-            mend="give it more patients, another share, seed or cutoff; see tables/index",
-        )
-    return _training(classes)
-
-
-def _lacking(classes: pa.Table) -> list[tuple[str, int, int]]:
-    """The sides that hold a single class, with their rows with the outcome and without."""
-    counts = {(row["stage"], row["reason"]): row["rows"] for row in classes.to_pylist()}
-    found = [
-        (part, counts.get((part, "True"), 0), counts.get((part, "False"), 0))
-        for part in ("train", "test")
-    ]
-    return [each for each in found if not all(each[1:])]
-
-
 def feature_list(cohort: Tables) -> list[Feature]:
     """The features that the cohort's training rows gave."""
     return [Feature.from_dict(f) for f in json.loads(cohort["feature_list"].text("features.json"))]
@@ -336,7 +263,7 @@ def needed(listed: Sequence[Feature]) -> list[str]:
 def build_features(
     work: Work, study: Study, events: Tables, cohort: Tables, listed: Sequence[Feature]
 ) -> Tables:
-    """The integrated dataset, a row per patient and moment, and the leakage audit."""
+    """The integrated dataset, a row per patient and moment."""
 
     def do(out: Pending) -> None:
         workers.by_patient(
@@ -347,7 +274,6 @@ def build_features(
             tables={"dataset": DATASET},
             columns={"events": needed(listed)},
         )
-        out.put("leakage", "audit.json", json.dumps(audit(events, cohort, listed)))
 
     made = work.step(
         "features",
@@ -369,32 +295,3 @@ def integrate(
     for name in ("boolean_value", "split"):
         made = made.append_column(name, index.column(name))
     return {"dataset": made.select(DATASET.arrow.names)}
-
-
-def audit(
-    events: Tables, cohort: Tables, listed: Sequence[Feature], rows: int = 2000
-) -> dict[str, int]:
-    """Recompute some rows without, and with poisoned, events at or after the index time."""
-    checked = differing = 0
-    moments = cohort["index"].buckets()
-    happened = events["events"].buckets()
-    for bucket, index in moments.items():
-        inputs = {
-            "events": Input(tuple(map(str, happened[bucket])), EVENTS, tuple(needed(listed))),
-            "index": Input(tuple(map(str, index)), INDEX),
-        }
-        for part in patients(inputs, 1 << 16):
-            found = features.audit(part["events"], part["index"], listed)
-            checked += found["rows_checked"]
-            differing += found["rows_differing"]
-            if checked >= rows:
-                break
-        if checked >= rows:
-            break
-    if differing:
-        raise DataError(
-            f"{differing:,} of {checked:,} rows change with events after the index time",
-            where="features",
-            mend="report this: features must not see the future",
-        )
-    return {"rows_checked": checked, "rows_differing": differing}

@@ -21,12 +21,12 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.errors import DataError, StoreError, UsageError
 from clinloom.evaluate import watch
 from clinloom.evaluate.cells import Cells
+from clinloom.evaluate.subgroups import Group, members
 from clinloom.evaluate.watch import Rows
 from clinloom.events import column, numbers, times
 from clinloom.files import Address
 from clinloom.run import periods
 from clinloom.run.progress import Progress
-from clinloom.run.reference import Group, members
 from clinloom.run.score import BESIDE, CODES
 from clinloom.spark import receipts, workers
 from clinloom.store import Part, Stored, stored

@@ -22,12 +22,12 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.errors import UsageError
 from clinloom.evaluate import alarms, cells
 from clinloom.evaluate.cells import Cells
+from clinloom.evaluate.subgroups import subgroups
 from clinloom.events import column, subjects, times
 from clinloom.report import watched as page
 from clinloom.run import feedback as answers
 from clinloom.run import moments, periods
 from clinloom.run.progress import Progress
-from clinloom.run.reference import subgroups
 from clinloom.spark import workers
 from clinloom.store.stored import stream
 from clinloom.tables import FEATURES

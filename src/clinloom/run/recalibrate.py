@@ -21,11 +21,13 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.errors import UsageError
 from clinloom.evaluate import watch
 from clinloom.evaluate.cells import Cells
+from clinloom.evaluate.subgroups import subgroups
 from clinloom.evaluate.update import Update, fullest, update
-from clinloom.evaluate.watch import Rows, Seen
+from clinloom.evaluate.watch import Reference, Rows, Seen
+from clinloom.files import Address
 from clinloom.run import moments
 from clinloom.run.progress import Progress
-from clinloom.run.reference import held_out, subgroups
+from clinloom.run.reference import held_out
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,19 +59,8 @@ def recalibrate(
     """
     if not 0 < level < 1:
         raise UsageError("--level lies between 0 and 1")
-    loaded, target = Bundle.load(bundle), files.address(out)
-    if target == loaded.place:
-        raise UsageError(
-            "--out is the bundle itself",
-            where="--out",
-            mend="give another address, so that the model as it was can be gone back to",
-        )
-    if not files.exists(target / bundles.DOCUMENT) and any(True for _ in files.listed(target)):
-        raise UsageError(
-            "--out holds other files and no bundle: what is not the bundle's own is taken away",
-            where="--out",
-            mend="give an address where nothing is, or a bundle that may be replaced",
-        )
+    loaded = Bundle.load(bundle)
+    target = place(out, loaded)
     reference, scorer = loaded.reference, loaded.scorer
     given = moments.read(predictions, outcomes, features)
     groups = subgroups(loaded.features)
@@ -83,8 +74,8 @@ def recalibrate(
         def summed(change: Update | None) -> Mapping[str, pa.Table]:
             if change is None:
                 return moments.summed(frame, given, cut, 0.0, **asked)
-            moved = partial(_changed, change=change, threshold=scorer.threshold)
-            return moments.summed(frame, given, _moved(cut, change), 0.0, **asked, changed=moved)
+            shift = partial(changed, change=change, threshold=scorer.threshold)
+            return moments.summed(frame, given, moved(cut, change), 0.0, **asked, changed=shift)
 
         of, found, sums = decided(summed, level=level)
         told: dict[str, Any] = {
@@ -98,26 +89,49 @@ def recalibrate(
         }
         if found.method == "none":
             return {"verdict": "the model fits as it is: no bundle is written", **told}
-        made = replace(
-            scorer,
-            slope=found.slope * scorer.slope,
-            intercept=found.intercept + found.slope * scorer.intercept,
+        seen = replace(reference, **held_out(moved(cut, found), sums, groups))
+    publish(target, loaded, found, seen, told)
+    return {"verdict": "recalibrated", **told, "bundle": str(target)}
+
+
+def place(out: str, bundle: Bundle, *, option: str = "--out") -> Address:
+    """Where another bundle may be written. Raises UsageError where it would take away others."""
+    target = files.address(out)
+    if target == bundle.place:
+        raise UsageError(
+            f"{option} is the bundle itself",
+            where=option,
+            mend="give another address, so that the model as it was can be gone back to",
         )
-        seen = replace(reference, **held_out(_moved(cut, found), sums, groups))
+    if not files.exists(target / bundles.DOCUMENT) and any(True for _ in files.listed(target)):
+        raise UsageError(
+            f"{option} holds other files and no bundle: what is not the bundle's own is taken away",
+            where=option,
+            mend="give an address where nothing is, or a bundle that may be replaced",
+        )
+    return target
+
+
+def publish(
+    target: Address, bundle: Bundle, change: Update, seen: Reference, told: Mapping[str, Any]
+) -> None:
+    """Write the bundle with another calibration. ``seen``: the rows that it was learned from;
+    ``told``: what is told of the change."""
+    changed = bundle.scorer.calibrator.then(change.slope, change.intercept)
+    made = replace(bundle.scorer, **vars(changed))
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    link = {**told, "from": loaded.hash, "created": now}
-    kept = {key: value for key, value in loaded.document.items() if key not in OWN}
+    link = {**told, "from": bundle.hash, "created": now}
+    kept = {key: value for key, value in bundle.document.items() if key not in OWN}
     bundles.publish(
         target,
         scorer=made,
-        study=loaded.study,
-        features=loaded.features,
-        units=loaded.units,
+        study=bundle.study,
+        features=bundle.features,
+        units=bundle.units,
         reference=json.dumps(seen.plain()),
         evidence={**kept, CHAIN: [*kept.get(CHAIN, ()), link]},
         check=lambda: None,
     )
-    return {"verdict": "recalibrated", **told, "bundle": str(target)}
 
 
 def decided(
@@ -136,10 +150,12 @@ def decided(
     return before, found, summed(found) if found.method == "intercept" else sums
 
 
-def _moved(cut: Cells, change: Update) -> Cells:
+def moved(cut: Cells, change: Update) -> Cells:
+    """Cells of risks, cut where the risks so cut are after a change."""
     return Cells(change.of(cut.edges.ravel()).reshape(cut.edges.shape))
 
 
-def _changed(rows: Rows, *, change: Update, threshold: float) -> Rows:
+def changed(rows: Rows, *, change: Update, threshold: float) -> Rows:
+    """Moments with their risks changed; the threshold stays the risk that it was."""
     risk = change.of(rows.risk)
     return rows._replace(risk=risk, flagged=risk >= threshold)

@@ -8,20 +8,22 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from clinloom import __version__, files
+from clinloom.audit import Finding, verdict
 from clinloom.clean import unconverted
 from clinloom.evaluate import FEWEST
 from clinloom.events import ANSWER
 from clinloom.files import Address
-from clinloom.report import disclosure, doubts
-from clinloom.report import render as page
+from clinloom.report import card, checklists, disclosure, doubts, markdown, view
+from clinloom.report import shown as page
 from clinloom.report.summary import MOST_EXTREME, MOST_TIMID
 from clinloom.run.work import Work
 from clinloom.store import Pending, Stored, finished
 from clinloom.store.layout import REPORT
-from clinloom.study import Study
+from clinloom.study import Allowed, Study
 from clinloom.tables import UNITS, Fault
 
 LEDGERS = ("ledger", "preparation_ledger")
@@ -41,6 +43,8 @@ def tell(work: Work, study: Study) -> None:
             "hash": study.hash,
         },
         "kinds": {name: source.type for name, source in study.sources.items()},
+        "allowed": [one.model_dump() for one in study.audit.allow],
+        "learned": learned(study),
     }
     root = work.store.root
 
@@ -50,17 +54,40 @@ def tell(work: Work, study: Study) -> None:
         text = json.dumps(record, indent=1)
         out.put("record", "run.json", text)
         work.store.write_text("run.json", text)
-        work.store.write_text(REPORT, page(gather(root)))
+        for name, text in written(root).items():
+            work.store.write_text(name, text)
 
     work.step("report", do, options=told, inputs=dict(work.keys))
     if not files.exists(root / REPORT):
-        work.store.write_text(REPORT, page(gather(root)))
+        for name, text in written(root).items():
+            work.store.write_text(name, text)
 
 
 def render(root: Address) -> Address:
     """Render the report of a finished run again."""
-    files.write(root / REPORT, page(gather(root)).encode())
+    for name, text in written(root).items():
+        files.write(root / name, text.encode())
     return root / REPORT
+
+
+def written(root: Address) -> dict[str, str]:
+    """The report as a page, as Markdown and as JSON, and the model card as XML, by file name."""
+    record = gather(root)
+    seen = view(record)
+    selected = record["models"][record["selected"]]
+    fairness = {
+        f"{row['name']}: {name}": found
+        for row in record.get("subgroups") or []
+        for name, found in row["fairness"].items()
+    }
+    return {
+        "report.json": json.dumps(markdown.plain(seen), indent=1),
+        "report.md": markdown.markdown(seen),
+        "card.xml": card.card(
+            seen, checklists.facts(seen), {**selected["test"], "fairness": fairness}, __version__
+        ),
+        REPORT: page(seen),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -93,7 +120,7 @@ def gather(root: Address) -> dict[str, Any]:
         "flow": tables["flow"].read().to_pylist(),
         "ledger": ledger,
         "rejected": refusals,
-        "leakage": json.loads(tables["leakage"].text("audit.json")),
+        "leakage": leakage(tables, record.get("allowed", ())),
         "warnings": [
             *doubtful(given, refusals, ledger),
             *warnings(metrics, counted["split"]["test"]),
@@ -115,28 +142,77 @@ def _taken(tables: Mapping[str, Stored], kinds: dict[str, str]) -> tuple[Rows, R
     return sources(counts, kinds), rejected(counts), ledger
 
 
+def leakage(
+    tables: Mapping[str, Stored], allowed: Iterable[Mapping[str, str]]
+) -> dict[str, Any] | None:
+    """What the leakage audit looked at, what it found, and what the study let pass and why."""
+    texts = [
+        json.loads(tables[n].text("audit.json"))
+        for n in ("audit", "audit_preparation")
+        if n in tables
+    ]
+    if not texts:
+        return None
+    findings = [Finding(**one) for told in texts for one in told["findings"]]
+    refused, excused, idle = verdict(findings, [Allowed(**one) for one in allowed])
+    return {
+        **texts[0],
+        "findings": [asdict(one) for one in refused],
+        "allowed": excused,
+        "idle": [one.model_dump() for one in idle],
+    }
+
+
 def displays(tables: Mapping[str, Stored]) -> dict[str, str]:
     """What the sources call codes."""
     called = tables["displays"].read().to_pylist() if "displays" in tables else []
     return {row["code"]: row["display"] for row in called}
 
 
-def learned_from(root: Address, codes: Iterable[str], metrics: dict[str, Any]) -> dict[str, Any]:
+def learned_from(
+    root: Address, codes: Iterable[str], metrics: dict[str, Any], study: Study
+) -> dict[str, Any]:
     """What a bundle tells of the data it was learned from, for who reads its risks.
 
     ``displays`` of ``codes``; ``patients``: of the training rows and the test's, None where one
-    of them is small; ``warnings``: what a careful reader should be told of the model first.
+    of them is small; ``learned``: of which rows the model itself was learned, and whose the figures
+    are; ``warnings``: what a careful reader should be told of the model first.
     """
     tables = finished(root)
     wanted = {part for code in codes for part in (code, *code.split(ANSWER))}
     split = json.loads(tables["counted"].text("summary.json"))["split"]
-    patients = {part: split[part]["subjects"] for part in ("train", "test")}
+    patients = {part: found["subjects"] for part, found in split.items()}
     shown = all(disclosure.parts(list(patients.values())))
     called = {code: said for code, said in displays(tables).items() if code in wanted}
     return {
         "displays": called,
         "patients": patients if shown else dict.fromkeys(patients),
+        "learned": learned(study),
         "warnings": warnings(metrics, split["test"]),
+    }
+
+
+def learned(study: Study) -> dict[str, str]:
+    """Of which rows the model that is put to work was learned, in words, and what tells of it.
+
+    ``rows``: all or train; ``figures``, ``threshold``: whose they are.
+    """
+    if not study.deploy.refit:
+        figures = "of this very model, on test rows that it has not seen"
+        return {"rows": "train", "figures": figures, "threshold": "learned in training folds"}
+    if study.split.rotated:
+        turns = f"{'folds' if study.split.crossed else 'sites'}"
+        return {
+            "rows": "all",
+            "figures": f"of models learned from all {turns} but the one that each was judged on;"
+            " this one was learned again from all rows",
+            "threshold": "learned, as the calibration, from rows that the fits in folds left out",
+        }
+    return {
+        "rows": "all",
+        "figures": "of the model of the training rows, on test rows that it has not seen; this one"
+        " was learned again from both",
+        "threshold": "learned, as the calibration, in folds of the training rows",
     }
 
 

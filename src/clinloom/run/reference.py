@@ -1,8 +1,10 @@
 """What the bundle must know of its rows, so that the model can be watched at work.
 
 Two passes of the integrated dataset and one of the acquired events, in workers; what comes back are
-sums. Features are told of training rows; risks, flags and outcomes of test rows, which the model
-did not see. Nothing is told of fewer than 5 patients (``evaluate.cells``, ``report.disclosure``).
+sums. Features are told of training rows; risks, flags and outcomes of judged rows, each by a model
+that did not see it: a model that is learned again from all rows saw every one, and its own risks of
+them would be too sure. Nothing is told of fewer than 5 patients (``evaluate.cells``,
+``report.disclosure``).
 """
 
 from __future__ import annotations
@@ -10,25 +12,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinloom.cohort.division import Division
+from clinloom.cohort.split import TRAIN
 from clinloom.deploy.scorer import Scorer
-from clinloom.evaluate import cells, drift, fitness, watch
+from clinloom.evaluate import casemix, cells, drift, fitness, watch
 from clinloom.evaluate.cells import Cells, Kept
 from clinloom.evaluate.fitness import UNKNOWN, Estimate
+from clinloom.evaluate.subgroups import Group, members, subgroups
 from clinloom.evaluate.watch import FEW, Reference, Rows, Seen
-from clinloom.events import coded, column, numbers, subjects
+from clinloom.events import Ints, coded, column, numbers, subjects
 from clinloom.features import Feature
 from clinloom.learn import risks, sketch
 from clinloom.learn.risks import Risks
 from clinloom.learn.sketch import Sketch
 from clinloom.report import disclosure
-from clinloom.run import train
+from clinloom.run import predict as judging
+from clinloom.run import sides, train
 from clinloom.run.predict import NUMBERS
 from clinloom.run.work import Tables, Work
 from clinloom.spark import workers
@@ -36,47 +42,10 @@ from clinloom.spark.sums import Merge
 from clinloom.store import Pending
 from clinloom.tables import ACQUIRED, DATASET, SEEN, matrix
 
-AGES = (0, 18, 45, 65, 80, np.inf)
-MOST_GROUPS = 62  # what a row's memberships are kept in is a whole number of 64 bits
 READ = ("subject_id", "code", "numeric_value", "unit")
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-
-class Group(NamedTuple):
-    """Rows whose feature number ``at`` lies in [low, high); ``kind``: sex, age or site."""
-
-    kind: str
-    name: str
-    at: int
-    low: float
-    high: float
-
-
-def subgroups(features: Sequence[Feature]) -> list[Group]:
-    """The subgroups that a model's features tell: sexes, bands of age, and sites."""
-    out: dict[str, Group] = {}
-    for at, feature in enumerate(features):
-        room, _, value = feature.code.partition("//")
-        if feature.statistic == "age":
-            for low, high in zip(AGES, AGES[1:], strict=False):
-                name = f"age {low:g} to {high - 1:g}" if np.isfinite(high) else f"age {low:g} on"
-                out.setdefault(name, Group("age", name, at, low, high))
-        elif room in ("GENDER", "SITE"):
-            kind = "sex" if room == "GENDER" else "site"
-            name = f"{kind} {value}"
-            out.setdefault(name, Group(kind, name, at, np.nextafter(0.0, 1.0), np.inf))
-    return list(out.values())[:MOST_GROUPS]
-
-
-def members(values: Floats, groups: Sequence[Group]) -> Flags:
-    """Which rows (n, f) are of which subgroup: (n, g)."""
-    out = np.zeros((len(values), len(groups)), bool)
-    for number, group in enumerate(groups):
-        value = values[:, group.at]
-        out[:, number] = (value >= group.low) & (value < group.high)
-    return out
 
 
 def reference(
@@ -88,7 +57,8 @@ def reference(
     selected: str,
 ) -> Tables:
     """The reference of the selected model, as the text ``reference.json``."""
-    scorer, groups = train.scorer(models, selected), subgroups(features)
+    scorers, groups = train.scorers(models, selected), subgroups(features)
+    division = sides.division(work.study, dataset)
 
     def do(out: Pending) -> None:
         passed = partial(
@@ -99,64 +69,77 @@ def reference(
             tables={},
             chunk=max(256, NUMBERS // 16 // max(1, len(features))),  # sketches of several are held
         )
-        first = passed(partial(_first, scorer=scorer), merges=FIRST)
+        first = passed(partial(_first, scorers=scorers, division=division), merges=FIRST)
         cut = Cells.of(Sketch.read(first["sketch"]))
         risk = Cells.of(Sketch.read(first["risk"]))
         intercept = _zero(fitness.estimate(Risks.read(first["groups"])).intercept)
         kernel = partial(
-            _second, scorer=scorer, cut=cut, risk=risk, intercept=intercept, groups=groups
+            _second,
+            scorers=scorers,
+            division=division,
+            cut=cut,
+            risk=risk,
+            intercept=intercept,
+            groups=groups,
         )
         second = passed(kernel, merges=SECOND)
         made = _told(features, cut, risk, second, groups, seen(work, acquired, out))
         out.put("reference", "reference.json", json.dumps(made.plain()))
 
     inputs = train.keys(work, models, "acquire", "features")
-    return work.step("reference", do, options=[selected], inputs=inputs)
+    options = [selected, casemix.NUMBERS]
+    return work.step("reference", do, options=options, inputs=inputs)
 
 
-def _split(dataset: pa.Table, part: str) -> tuple[pa.Table, Floats, npt.NDArray[np.int64]]:
-    """The rows of a part of the split, with features and subjects."""
-    rows = dataset.filter(pc.fill_null(pc.equal(dataset.column("split"), part), False))
-    values = matrix(rows) if rows.num_rows else np.zeros((0, 0))
-    return rows, values, rows.column("subject_id").to_numpy()
+def _learned(dataset: pa.Table, division: Division) -> tuple[Floats, Ints]:
+    """The features and subjects of rows that a model which is judged was learned from."""
+    side = dataset.column("split")
+    rows = dataset.filter(side.is_valid() if division.rotated else pc.equal(side, TRAIN))
+    return matrix(rows) if rows.num_rows else np.zeros((0, 0)), subjects(rows)
 
 
-def _first(dataset: pa.Table, *, scorer: Scorer) -> dict[str, pa.Table]:
-    """The kernel of the first pass: what cells are cut by, and the test rows' groups."""
+def _first(
+    dataset: pa.Table, *, scorers: Sequence[Scorer], division: Division
+) -> dict[str, pa.Table]:
+    """The kernel of the first pass: what cells are cut by, and the judged rows' groups."""
     found = {}
-    rows, values, subject = _split(dataset, "train")
-    if rows.num_rows:
+    values, subject = _learned(dataset, division)
+    if len(values):
         found["sketch"] = Sketch.of(np.where(np.isfinite(values), values, np.nan), subject).table()
-    rows, values, subject = _split(dataset, "test")
-    if rows.num_rows:
-        risk = scorer.score(values)
-        found["risk"] = Sketch.of(risk[:, None], subject).table()
-        found["groups"] = Risks.of(_outcome(rows), risk).compact(watch.GROUPS).table()
+    judged = judging.Rows.of(dataset, division, repeats=1)
+    if judged.at.size:
+        risk = judged.risks(matrix(dataset), scorers)
+        found["risk"] = Sketch.of(risk[:, None], subjects(dataset)[judged.at]).table()
+        outcome = _outcome(dataset)[judged.at]
+        found["groups"] = Risks.of(outcome, risk).compact(watch.GROUPS).table()
     return found
 
 
 def _second(
     dataset: pa.Table,
     *,
-    scorer: Scorer,
+    scorers: Sequence[Scorer],
+    division: Division,
     cut: Cells,
     risk: Cells,
     intercept: float,
     groups: Sequence[Group],
 ) -> dict[str, pa.Table]:
-    """The kernel of the second pass: counts of the training rows, sums of the test rows."""
+    """The kernel of the second pass: counts of the rows learned from, sums of the judged ones."""
     found = {}
-    rows, values, subject = _split(dataset, "train")
-    if rows.num_rows:
+    values, subject = _learned(dataset, division)
+    if len(values):
         found["features"] = cut.counts(values, np.zeros(len(subject), np.int64), subject)
         found["trained"] = watch.sized(subject)
-    rows, values, subject = _split(dataset, "test")
-    if rows.num_rows:
-        told = scorer.score(values)
-        known = np.ones(len(told), bool)
-        period, member = np.zeros(len(told), np.int64), members(values, groups)
-        flagged = told >= scorer.threshold
-        made = Rows(subject, period, told, flagged, _outcome(rows), known, member)
+    judged = judging.Rows.of(dataset, division, repeats=1)
+    if judged.at.size:
+        values, subject = matrix(dataset), subjects(dataset)[judged.at]
+        told = judged.risks(values, scorers)
+        known, period = np.ones(len(told), bool), np.zeros(len(told), np.int64)
+        member = members(values[judged.at], groups)
+        flagged = told >= np.array([scorer.threshold for scorer in scorers])[judged.part]
+        outcome = _outcome(dataset)[judged.at]
+        made = Rows(subject, period, told, flagged, outcome, known, member)
         found |= watch.sums(made, risk, intercept)
     return found
 
@@ -211,6 +194,7 @@ def held_out(risk: Cells, found: Mapping[str, pa.Table], groups: Sequence[Group]
         "flagged": _flagged(whole),
         "whole": _estimate(whole, spread),
         "groups": {group.name: _estimate(one, spread) for group, one in _showable(known)},
+        "mix": casemix.told(whole.risks) if whole.told else {},
     }
 
 

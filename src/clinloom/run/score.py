@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -96,19 +97,8 @@ def score(
     files.use({**files.settings(), **storage(overrides)})
     loaded = Bundle.load(bundle)
     study = study_of(loaded.study, overrides)
-    folder = target.parent / attempt(".scoring")
-    trail = target.parent / f"{target.name}.audit"
-    store = Store(folder, note=progress.note if progress else None, trail=trail)
-    work = Work(study, store, progress=progress, spark=spark)
-    try:
-        given = {name: _given(source) for name, source in study.sources.items()}
-        store.audit("score", str(loaded.place), bundle=loaded.hash, sources=given, form=form)
-        store.keep_trail()
-        acquired = acquire(work, study)
-        events = dataset.clean(work, study, acquired, loaded.units)
-        counts = events["counts"].read().to_pylist()
-        refused = rejected(counts)
-        store.audit("refuse", str(target), sum(row["count"] for row in refused), reasons=refused)
+    with at_work("score", loaded, study, target, progress=progress, spark=spark, form=form) as work:
+        acquired, events, counts = cleaned(work, loaded, target)
         more: dict[str, Any] = {"watched": watched, "reasons": reasons}
         scored = predict(work, study, events, acquired, bundle=loaded, **more)
         made = {**acquired, **events, **scored}, _table(study, reasons)
@@ -120,19 +110,63 @@ def score(
                 outputs.copied(FEATURES, [file], beside / MOMENTS / f"part-{number:05}.parquet")
             outputs.copied(SEEN, scored["seen"].files(), beside / CODES)
         flow = scored["flow"].read().to_pylist()
-        store.audit("scored", str(target), rows)
+        work.store.audit("scored", str(target), rows)
+    steps = {step["name"]: step["subjects"] for step in flow}
+    told = {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
+    told["audit"] = str(trail(target))
+    return {**told, "patients": steps, "refused": refused(counts, study)}
+
+
+@contextmanager
+def at_work(
+    action: str,
+    bundle: Bundle,
+    study: Study,
+    target: Address,
+    *,
+    progress: Progress | None,
+    spark: SparkSession | None,
+    **told: Any,
+) -> Iterator[Work]:
+    """A work of a bundle on other patients, in a folder beside ``target`` that is gone afterwards.
+
+    Its trail stays in the folder ``<target>.audit``: who did what, also where it failed.
+    """
+    folder = target.parent / attempt(".scoring")
+    store = Store(folder, note=progress.note if progress else None, trail=trail(target))
+    work = Work(study, store, progress=progress, spark=spark)
+    try:
+        given = {name: _given(source) for name, source in study.sources.items()}
+        store.audit(action, str(bundle.place), bundle=bundle.hash, sources=given, **told)
+        store.keep_trail()
+        yield work
     except BaseException as error:
         store.audit("failed", str(target), error=type(error).__name__)
         raise
     finally:
         work.close()
         files.remove(folder)
-    steps = {step["name"]: step["subjects"] for step in flow}
-    told = {"predictions": str(target), "rows": rows, "model": loaded.scorer.model}
-    return {**told, "patients": steps, "refused": _refused(counts, study), "audit": str(trail)}
 
 
-def _refused(counts: list[dict[str, Any]], study: Study) -> dict[str, Any]:
+def trail(target: Address) -> Address:
+    """Where the audit trail of what is made at an address is kept."""
+    return target.parent / f"{target.name}.audit"
+
+
+def cleaned(
+    work: Work, bundle: Bundle, target: Address
+) -> tuple[Tables, Tables, list[dict[str, Any]]]:
+    """The sources' tables, the clean events in the bundle's units, and the rows of COUNTS."""
+    acquired = acquire(work, work.study)
+    events = dataset.clean(work, work.study, acquired, bundle.units)
+    counts = events["counts"].read().to_pylist()
+    reasons = rejected(counts)
+    total = sum(row["count"] for row in reasons)
+    work.store.audit("refuse", str(target), total, reasons=reasons)
+    return acquired, events, counts
+
+
+def refused(counts: list[dict[str, Any]], study: Study) -> dict[str, Any]:
     """How many records each source had refused, by reason; small counts are hidden."""
     given = sources(counts, {name: source.type for name, source in study.sources.items()})
     found: dict[str, Counter[str]] = {}
@@ -239,18 +273,14 @@ def scored(
     watched: bool = False,
     reasons: int = 0,
 ) -> dict[str, pa.Table]:
-    """The scoring kernel for whole patients; a worker loads a publication of the bundle once.
-
-    ``mark`` tells it from others at the same address, that a worker in use may have loaded before.
+    """The scoring kernel for whole patients. ``bundle`` and ``mark``: see :func:`published`;
     ``known``: the crosswalk's rows of the same patients, where their identifiers may leave.
     """
-    if bundle not in _loaded or _loaded[bundle][0] != mark:
-        _loaded[bundle] = mark, Bundle.load(bundle)
+    loaded = published(bundle, mark)
     found = cohorts.due(events, cohort, data_end=last, now=present(events, now))
     index, flow = found["index"], found["flow"]
     if not index.num_rows:
         return {"flow": flow}
-    loaded = _loaded[bundle][1]
     more = {"features": features.compute(events, index, loaded.features)} if watched else {}
     values = matrix(more["features"]) if more else loaded.values(events, index)
     made = loaded.scored(index, values)
@@ -264,6 +294,16 @@ def scored(
         for name in ("patient", "system"):  # a join takes no lists, such as reasons
             made = made.append_column(name, own.column(name).take(at))
     return {"predictions": made, "flow": flow, **more}
+
+
+def published(bundle: str, mark: str) -> Bundle:
+    """A publication of the bundle at an address, which a worker loads once.
+
+    ``mark`` tells it from others at the same address, that a worker in use may have loaded before.
+    """
+    if bundle not in _loaded or _loaded[bundle][0] != mark:
+        _loaded[bundle] = mark, Bundle.load(bundle)
+    return _loaded[bundle][1]
 
 
 def _reasons(bundle: Bundle, values: NDArray[np.float64], most: int) -> pa.Array:

@@ -62,6 +62,18 @@ class Work:
         finally:
             self.store.close()
 
+    def key(
+        self,
+        name: str,
+        *,
+        options: Any = None,
+        inputs: Mapping[str, str] | None = None,
+        uses: Iterable[tuple[str, str]] = (),
+    ) -> str:
+        """What a step's result depends on: see :meth:`step`."""
+        stamps = {f"{room}.{used}": plugins.stamp(room, used) for room, used in uses}
+        return key_of(name, options, {**(inputs or {}), **stamps}, __version__)
+
     def step(
         self,
         name: str,
@@ -78,8 +90,7 @@ class Work:
         ``uses``: the plug-ins (room, name) whose code it runs; ``counts``: the table whose rows
         the reader is told.
         """
-        stamps = {f"{room}.{used}": plugins.stamp(room, used) for room, used in uses}
-        key = key_of(name, options, {**(inputs or {}), **stamps}, __version__)
+        key = self.key(name, options=options, inputs=inputs, uses=uses)
         reused = self.store.current(name, key)
         start = time.monotonic()
         if not reused:

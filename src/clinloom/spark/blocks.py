@@ -100,9 +100,20 @@ class Cutter:
             most = max(1, ROW * whole.num_rows // max(whole.nbytes, 1))
             for bucket, part in cut(whole, self.buckets):
                 for begin in range(0, part.num_rows, most):
-                    some = part.slice(begin, most)
-                    yield bucket, some.num_rows, some.nbytes, packed(some)
+                    for some in _halved(part.slice(begin, most)):
+                        yield bucket, some.num_rows, some.nbytes, packed(some)
         self._held, self._rows, self._bytes = [], 0, 0
+
+
+def _halved(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows in parts of at most two slices' bytes, however uneven they are; or row by row."""
+    plain = [c for c in rows.columns if not pa.types.is_dictionary(c.type)]  # words are all's
+    if rows.num_rows < 2 or sum(column.nbytes for column in plain) <= 2 * ROW:
+        yield rows
+        return
+    half = rows.num_rows // 2
+    for part in (rows.slice(0, half), rows.slice(half)):
+        yield from _halved(part)
 
 
 def _shaped(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -87,6 +87,18 @@ def session(
         raise _refused(error) from None
 
 
+def remote(spark: SparkSession | None = None) -> bool:
+    """Whether the session that is given, else the one that would be made, is a client of Connect.
+
+    An active session of this process is the one that would be made.
+    """
+    if spark is None and (pyspark := sys.modules.get("pyspark.sql")):
+        spark = pyspark.SparkSession.getActiveSession()
+    if spark is None:
+        return bool(os.environ.get("CLINLOOM_SPARK_REMOTE"))
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
 def _refused(error: Exception) -> Exception:
     """What a person mends of a session that does not start; else the error itself."""
     ours = faults.known(str(error))

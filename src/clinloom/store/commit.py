@@ -139,14 +139,29 @@ class Store:
             self.audit("write", name, table["rows"])
         entry = {"key": key, "seconds": round(seconds, 3), "tables": tables}
         stages = {n: e for n, e in self.manifest["stages"].items() if n != stage}
-        made = {**self.manifest, "stages": {**stages, stage: entry}}
+        self._replace({**stages, stage: entry})
+        self.keep_trail()
+
+    def forget(self, stages: str) -> None:
+        """Take away what the stages whose names begin so have committed: nothing needs it more."""
+        held = self.manifest["stages"]
+        gone = {name: entry for name, entry in held.items() if name.startswith(stages)}
+        if not gone:
+            return
+        self._replace({name: entry for name, entry in held.items() if name not in gone})
+        for entry in gone.values():
+            for table in entry["tables"]:
+                with suppress(OSError):  # it stays for `clinloom sweep`
+                    self._sweep(layout.home(self.root, table))
+
+    def _replace(self, stages: Mapping[str, Any]) -> None:
+        made = {**self.manifest, "stages": dict(stages)}
         text = json.dumps(made, indent=1).encode()
         self._lease.check()
         version = files.swap(self._place, text, self._version)
         if version is None:
             raise StoreError(BUSY, where=str(self.root), mend=MEND)
         self.manifest, self._version = made, version
-        self.keep_trail()
 
     def _tidy(self, pending: Pending) -> None:
         """Take away what the manifest does not name, where this stage wrote."""

@@ -7,8 +7,14 @@ from clinloom.files import Address
 GUARDED = frozenset({"crosswalk"})  # the only link to source identifiers: for its owner alone
 MANIFEST = "manifest.json"
 GUARDED_ROOM, SCRATCH = "guarded", ".scratch"
-SWEPT = ("tables", "models", SCRATCH)  # what the manifest does not name here does not exist
+SWEPT = (
+    "tables",
+    "models",
+    "trials",
+    SCRATCH,
+)  # what the manifest does not name here does not exist
 REPORT = "report.html"
+BESIDE = ("report.md", "report.json", "card.xml")  # the same report in other forms
 BUNDLE = "bundle.json"
 DOCUMENTS = (MANIFEST, f"bundle/{BUNDLE}")  # each names files, and is replaced in one step
 KEPT = frozenset({"bundle"})  # replaced in one step by its own document, which names its parts

@@ -29,20 +29,25 @@ from clinloom.study.reading import parse, read, schema, site, told
 from clinloom.study.schema import (
     PLACES,
     SITE,
+    Allowed,
+    Audit,
     Deploy,
     Evaluate,
     RuleModel,
     SourceModel,
-    Split,
     Study,
+    Tune,
     digest,
     without_places,
 )
+from clinloom.study.split import Split
 
 __all__ = [
     "MICROSECONDS",
     "PLACES",
     "SITE",
+    "Allowed",
+    "Audit",
     "Codes",
     "Cohort",
     "Competing",
@@ -61,6 +66,7 @@ __all__ = [
     "Study",
     "StudyPath",
     "TimeAtRisk",
+    "Tune",
     "Zone",
     "digest",
     "duration",

@@ -97,8 +97,19 @@ def parse(
         study = Study.model_validate({**kept, **parts}, context=context)
     except ValidationError as error:
         faults += _faults(error, (), Study)
+    else:
+        faults += _unaudited(study, rooms)
     _refuse(faults, "study", where, lines or {})
     return study
+
+
+def _unaudited(study: Study, rooms: Rooms) -> Faults:
+    """Exceptions to checks that there are none of."""
+    return [
+        (("audit", "allow", at, "check"), f"'{one.check}' is no check; {instead(one.check, known)}")
+        for at, one in enumerate(study.audit.allow)
+        if one.check not in (known := rooms.choices("audit"))
+    ]
 
 
 def told(model: type[Model], options: Sequence[str], *, where: str) -> Model:
@@ -312,6 +323,7 @@ def schema(rooms: Rooms) -> dict[str, Any]:
         named = {"type": "object", "properties": keys, "additionalProperties": False}
         listed = {"type": "array", "items": {"enum": list(options)}}
         out["properties"][room] = {"anyOf": [named, listed]}
+    out["$defs"]["Allowed"]["properties"]["check"]["enum"] = list(rooms.choices("audit"))
     out["properties"]["storage"] |= {"properties": _storages(), "additionalProperties": False}
     return out
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from clinloom.study.cds_hooks import CdsHooks
 from clinloom.study.cohort import Cohort
-from clinloom.study.kinds import Model
+from clinloom.study.kinds import Codes, Model
+from clinloom.study.split import Split
 
 
 class SourceModel(Model):
@@ -51,29 +51,29 @@ class RuleModel(Model):
     enabled: bool = Field(default=True, description="switch the rule off with false")
 
 
-class Split(Model):
-    """Which patients train and which test. A patient is never in both."""
+class Tune(Model):
+    """How the points of each model's grid are searched, in the folds."""
 
-    by: Literal["random", "time"] = Field(
-        default="random", description="patients at random, or by when their index time is"
+    search: Literal["grid", "random", "halving"] = Field(
+        default="grid",
+        description="every point in every fold; some of them, drawn by the seed; or all in some"
+        " folds, and the better third of them in more",
     )
-    train: float = Field(default=0.7, gt=0, description="train's weight against test's")
-    test: float = Field(default=0.3, gt=0, description="test's weight against train's")
-    cutoff: dt.datetime | None = Field(default=None, description="by time: the test starts here")
-    stratify: bool = Field(
-        default=True,
-        description="each side of a random split, and each fold, has its share of the patients"
-        " with the outcome; false: by one hash, whatever they have",
-    )
-    folds: int = Field(
-        default=3, ge=2, le=20, description="parts of the training patients, for tuning"
+    trials: int | None = Field(
+        default=None, ge=1, description="points that are tried, of the grid; none: all of them"
     )
 
     @model_validator(mode="after")
-    def _cut(self) -> Split:
-        if self.by == "time" and self.cutoff is None:
-            raise ValueError("a split by time needs `cutoff`, a date")
+    def _counted(self) -> Tune:
+        if self.search == "random" and self.trials is None:
+            raise ValueError("a random search needs `trials`, how many points are tried")
+        if self.search == "grid" and self.trials is not None:
+            raise ValueError("a grid is tried whole: with `trials` the search is random or halving")
         return self
+
+
+Risk = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Evaluate(Model):
@@ -89,6 +89,61 @@ class Evaluate(Model):
         default="f1", description="what a flag's threshold makes greatest, in the folds"
     )
     modalities: bool = Field(default=True, description="also records only and images only")
+    thresholds: list[Risk] = Field(
+        default=[0.05, 0.1, 0.2, 0.3, 0.5],
+        description="further risks at which flags are judged",
+    )
+    alert_rates: list[Share] = Field(
+        default=[0.1],
+        description="shares of rows that may be flagged, at which flags are judged",
+    )
+    sensitivities: list[Share] = Field(
+        default=[0.8], description="shares of the outcomes to be found, at which flags are judged"
+    )
+    subgroups: list[str] = Field(
+        default=[],
+        description="codes, or patterns such as ICD10CM//E11*, of features: who has one is a"
+        " subgroup of its own, beside age, sex, ethnicity, site and scanner",
+    )
+    months: bool = Field(default=True, description="also each calendar month of the test rows")
+    explain: int = Field(
+        default=1_000,
+        ge=0,
+        le=10_000,
+        description="test rows, at most, on which features are permuted and their shares added up;"
+        " 0: none",
+    )
+    baseline: Codes = Field(
+        default=(),
+        description="the codes of the features that a plain logistic regression has which is judged"
+        " beside the models; none: age and sex, where features tell them",
+    )
+    score: Codes = Field(
+        default=(), description="the code of a clinical score, a feature, that is judged beside"
+    )
+
+
+class Allowed(Model):
+    """A finding of the leakage audit that is none, and why."""
+
+    check: str = Field(description="the check that found it, such as shortcuts")
+    of: str = Field(description="what it found: a feature, a code, a column; `*` for anything")
+    because: str = Field(description="the reason, for who reads the report")
+
+    @field_validator("because")
+    @classmethod
+    def _reason(cls, because: str) -> str:
+        if len(because.split()) < 3:
+            raise ValueError("an exception needs a reason that a reader understands")
+        return because.strip()
+
+
+class Audit(Model):
+    """What the leakage audit, which always runs, may let pass."""
+
+    allow: tuple[Allowed, ...] = Field(
+        default=(), description="exceptions, each with its reason, which the report shows"
+    )
 
 
 class Deploy(Model):
@@ -96,6 +151,11 @@ class Deploy(Model):
 
     identifier: bool = Field(
         default=False, description="write the source's own patient identifier beside each score"
+    )
+    refit: bool = Field(
+        default=True,
+        description="the bundle's model is learned again from all rows, train and test, as it was"
+        " tuned; false: it is the one that was judged",
     )
     cds_hooks: CdsHooks | None = Field(
         default=None, description="cards in the clinic's record system; none: there are none"
@@ -118,7 +178,15 @@ class Study(Model):
     cohort: Cohort
     features: dict[str, SerializeAsAny[Model]]
     split: Split = Split()
+    audit: Audit = Audit()
+    tune: Tune = Tune()
     models: dict[str, SerializeAsAny[Model]]
+    calibration: Literal["platt", "isotonic", "beta", "none"] = Field(
+        default="platt",
+        description="how a model's risks are made right as numbers, learned on the rows that the"
+        " folds left out: by slope and intercept (platt), by a broken line (isotonic; asks for some"
+        " hundred outcomes), by a bent slope (beta), or not",
+    )
     evaluate: Evaluate = Evaluate()
     deploy: Deploy = Deploy()
     platform: dict[str, SerializeAsAny[Model]] = Field(
@@ -128,6 +196,15 @@ class Study(Model):
         default={},
         description="how a storage is opened, by scheme; secrets only as env:NAME or file:PATH",
     )
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Study:
+        if self.split.rotated and not self.deploy.refit:
+            raise ValueError(
+                f"`deploy.refit: false` keeps the model that was judged, and a split by"
+                f" {self.split.method} judges several: leave it out"
+            )
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """The study as plain data, as it is stored; reading it again gives the same study."""

@@ -1,7 +1,8 @@
 """A synthetic hospital export whose risk is known: FHIR records, radiographs, and the truth.
 
 Patients come in chunks of 500, each with a random stream of its own, made by Spark's workers; so
-the same seed gives the same bytes, whatever the number of cores, and memory does not grow.
+the same seed gives the same bytes, whatever the number of cores, and memory does not grow. A
+hospital of one chunk needs no Spark.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from clinloom.synth._records import TYPES, Export, record_number, text, uid
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["synthesise"]
+__all__ = ["CHUNK", "synthesise"]
 
 CHUNK = 500  # patients of one random stream
 FILES = 64  # at most as many files of a resource type
@@ -38,7 +39,7 @@ MAKING = ".making"  # what workers hand on; it is there until the hospital is wh
 
 
 def synthesise(
-    spark: SparkSession,
+    spark: SparkSession | None,
     directory: str | os.PathLike[str],
     *,
     patients: int,
@@ -48,6 +49,7 @@ def synthesise(
 ) -> dict[str, Any]:
     """Write ``fhir/*.ndjson``, ``dicom/`` and ``truth.json`` below an address; give the truth.
 
+    ``spark``: the session whose workers make the pieces; None makes them here, one after the other.
     ``images``: how many patients have a radiograph; True is 30 %, False none. The truth holds
     ``bayes_auroc`` (records, images, both), ``dirt`` (planted, by kind), ``prevalence`` and
     ``risk``, the true risk by medical record number. Raises UsageError where the folder holds
@@ -77,7 +79,11 @@ def synthesise(
 
     if log:
         log(f"{patients:,} patients, {wanted:,} with a radiograph, in {len(groups)} pieces")
-    workers.each(spark, len(groups), work)
+    if spark is None:
+        for group in range(len(groups)):
+            work(group)
+    else:
+        workers.each(spark, len(groups), work)
     truth = _truth(place, len(groups), patients=patients, seed=seed, radiographs=wanted)
     files.write(place / "truth.json", json.dumps(truth).encode())
     files.remove(making)
