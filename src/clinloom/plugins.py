@@ -84,13 +84,15 @@ def options(room: str, name: str) -> type[Model]:
 
 
 def needed(room: str, name: str) -> dict[str, str | None]:
-    """The distributions that a plug-in's extra (``REQUIRES``) brings, with their versions.
+    """The distributions that a plug-in's extra (``REQUIRES``) brings, with their versions, and
+    those that it needs besides (``BESIDES``).
 
     None for one that is not installed.
     """
-    extra = getattr(load(room, name), "REQUIRES", None)
+    module = load(room, name)
+    extra = getattr(module, "REQUIRES", None)
     found: dict[str, str | None] = {}
-    for distribution in _of_extra(extra) if extra else ():
+    for distribution in (*(_of_extra(extra) if extra else ()), *getattr(module, "BESIDES", ())):
         found[distribution] = _version(distribution) or _version(SAME.get(distribution, ""))
     return found
 
@@ -106,10 +108,11 @@ def check(room: str, name: str) -> None:
     """Raise MissingDependency where what the plug-in needs is not installed."""
     lacking = [d for d, version in needed(room, name).items() if version is None]
     if lacking:
-        extra = load(room, name).REQUIRES
+        module = load(room, name)
+        besides = "".join(f" {one}" for one in getattr(module, "BESIDES", ()))
         raise MissingDependency(
             f"{room} '{name}' needs {', '.join(lacking)}",
-            mend=f"pip install 'clinloom[{extra}]'",
+            mend=f"pip install 'clinloom[{module.REQUIRES}]'{besides}",
         )
 
 

@@ -356,12 +356,14 @@ def test_preparation_fitted_on_test_rows_is_named():
     listed = [named(f"LAB//{n}") for n in range(20)]
 
     def strange(fitted):
-        sides = [
-            (len(rows), *preparation.moments(rows, fitted.fill, fitted.lower, fitted.upper))
-            for rows in (train, test)
-        ]
-        return preparation.strange(listed, fitted.centre, fitted.scale, *sides)
+        sides = [(len(rows), *preparation.moments(rows, *held(fitted))) for rows in (train, test)]
+        return preparation.strange(listed, *sides)
 
+    def held(f):
+        return f.fill, f.lower, f.upper, f.centre, f.scale
+
+    assert strange(learn(train, lower=0.01, upper=0.99)) == []
+    train, test, values = (1e8 + part for part in (train, test, values))  # far from 0, too
     assert strange(learn(train, lower=0.01, upper=0.99)) == []
     for rows in (values, test):
         told = strange(learn(rows, lower=0.01, upper=0.99))

@@ -254,6 +254,22 @@ def test_of_two_faults_of_a_line_the_same_is_told(monkeypatch):
     assert set(reasons) == {"malformed_json", "malformed_resource"}
 
 
+def test_what_stands_before_its_like_is_read_too(monkeypatch):
+    twice = line(1).replace('"code":', '"code":{"coding":[{"code":"a"}]},"code":', 1)
+    other = line(2, extra='"\u00ff"')
+    text = f"{twice}\n{other}\n{line(3)}".encode()
+    for spoilt_ in (
+        text,
+        text.replace(b'"a"', b'"\xff"'),
+        text.replace("\u00ff".encode(), b"\xff"),
+    ):
+        lines, _ = same(spoilt_, monkeypatch)
+        entries = b",".join(b'{"resource":' + one + b"}" for one in spoilt_.split(b"\n"))
+        bundle = b'{"resourceType":"Bundle","entry":[' + entries + b"]}"
+        inside = read(bundle)
+        assert len(inside["events"]) == len(lines["events"]) >= 2
+
+
 OBJECTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | JSON_TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(JSON_TEXTS, inner, max_size=3),

@@ -84,6 +84,7 @@ def test_nothing_is_told_of_a_part_with_few_outcomes_nor_what_would_tell_how_man
     label[np.flatnonzero(PART == 1)[:4]] = True
     told = parts.told(grouped(label=label), "lr", CROSSED)
     assert [row["auroc"] is None for row in told["parts"]] == [False, True, False]
+    assert {row["positive"] for row in told["parts"]} == {None}  # it leaves with the bundle, too
     shown = page.view({"judged": {"method": "kfold", "parts": CROSSED.names}}, told, "patients")
     assert {row["positive"] for row in shown["parts"]} == {"hidden"}
     assert "Every patient was judged by a model" in shown["how"][0]

@@ -137,7 +137,7 @@ def test_subgroups_are_drawn_with_all_and_small_ones_hidden(page, record):
 
 
 def test_small_groups_and_rests_are_taken_away_before_anything_is_written():
-    everyone = 100, 30  # rows, and those with the outcome
+    everyone = 100, 30, 0.3  # rows, those with the outcome, and the part that is flagged
 
     def row(name, rows, positive, patients):
         told = group("sex", name, 0.7)
@@ -154,6 +154,20 @@ def test_small_groups_and_rests_are_taken_away_before_anything_is_written():
     flagged["metrics"]["alert_rate"] = number(0.06)
     subgroups._hide([flagged], *everyone)  # three are flagged
     assert "precision" not in flagged["metrics"] and flagged["metrics"]["auroc"]
+
+
+def test_flags_that_the_other_rows_give_away_are_told_of_none():
+    def row(name, rows, rate):
+        told = group("sex", name, 0.7) | {"rows": rows, "positive": rows // 3}
+        told["metrics"]["alert_rate"] = number(rate)
+        return told | {"patients": [rows // 3, rows - rows // 3]}
+
+    for rows in ([row("f", 300, 0.01), row("m", 700, 40 / 700)], [row("m", 700, 40 / 700)]):
+        subgroups._hide(rows, 1000, 333, 0.043)  # three of the 300 are flagged
+        for one in rows:
+            assert one["shown"] and "auroc" in one["metrics"]
+            assert not {"alert_rate", "precision"} & {*one["metrics"], *one["difference"]}
+            assert one["fairness"] == {}
 
 
 def test_checklists_are_filled_in_as_far_as_software_knows(record):

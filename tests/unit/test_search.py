@@ -73,6 +73,25 @@ def test_halving_finds_it_with_fewer_fits(division):
     assert len(set(machine.made)) == len(machine.made)  # none twice
 
 
+@pytest.mark.parametrize(("seed", "lure"), [(6, 1), (1, 3)])
+def test_halving_gives_a_parts_rows_no_say_in_its_own_point(seed, lure):
+    """Whatever its own rows say of a point, a part chooses the same: not that which others kept."""
+
+    def plain(point, cell):
+        key = [seed, point["depth"], cell.part, cell.fold]
+        return float(np.random.default_rng(key).uniform(0, 1.5))
+
+    def lured(point, cell):
+        own = cell.fold == 0 and cell.part != 0  # rows of part 0, which validate for the others
+        return 6.0 if own and point["depth"] == lure else plain(point, cell)
+
+    one, other = (
+        search(POINTS[:6], CROSSED.fits(), Machine(good), halving=True, kept={})
+        for good in (plain, lured)
+    )
+    assert one.best(0)[0] == other.best(0)[0]
+
+
 def test_of_a_random_search_the_seed_decides():
     how = Tune(search="random", trials=4)
     assert drawn(POINTS, how, seed=1) == drawn(POINTS, how, seed=1) != drawn(POINTS, how, seed=2)

@@ -74,7 +74,7 @@ def test_the_reference_is_of_judged_rows_once(division):
         expected[at] = scorers[number].score(matrix(table)[at])
     first = reference._first(table, scorers=scorers, division=division)
     cut, risk = (Cells.of(Sketch.read(first[name])) for name in ("sketch", "risk"))
-    asked = {"cut": cut, "risk": risk, "intercept": 0.0, "groups": ()}
+    asked = {"cut": cut, "risk": risk, "intercept": 0.0, "groups": (), "limit": 0.5}
     found = reference._second(table, scorers=scorers, division=division, **asked)
     whole = watch.seen(found)[0][0]
     assert whole.rows == judged.sum() and whole.flagged == (expected[judged] >= 0.5).sum()

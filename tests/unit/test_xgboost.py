@@ -104,7 +104,7 @@ def test_the_library_serves_with_and_without_its_part_for_gpus(monkeypatch, inst
     from clinloom.errors import MissingDependency
 
     def version(name):
-        if name == installed:
+        if name == installed or (name == "scikit-learn" and installed):
             return "3.2.0"
         raise metadata.PackageNotFoundError(name)
 
@@ -114,4 +114,15 @@ def test_the_library_serves_with_and_without_its_part_for_gpus(monkeypatch, inst
     else:
         with pytest.raises(MissingDependency, match="xgboost-cpu") as error:
             plugins.check("models", "xgboost")
-        assert "clinloom[xgboost]" in error.value.mend
+        assert error.value.mend == "pip install 'clinloom[xgboost]' scikit-learn"
+        assert "scikit-learn" in error.value.message  # which xgboost.spark needs and brings not
+
+
+def test_a_feature_that_tells_only_by_being_there_is_kept():
+    values = np.random.default_rng(3).normal(size=(200, 2))
+    values[:, 0] = np.where(values[:, 1] > 0.4, np.nan, 1.0)
+    learned = learn(values, lower=0.02, upper=0.98)
+    assert learned.keep.tolist() == [1] and learned.indicator.tolist() == [0]
+    unfilled = learned.unfilled()
+    assert unfilled.keep.tolist() == [0, 1] and unfilled.width == 2
+    assert np.array_equal(np.isnan(prepare(values, unfilled)), np.isnan(values))

@@ -33,25 +33,27 @@ def find(seen: Evidence) -> Iterator[Finding]:
             )
 
 
-def moments(values: Floats, fill: Floats, lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
-    """Sums and sums of squares of rows (n, f), filled and bounded, a number a feature (f,)."""
+def moments(
+    values: Floats, fill: Floats, lower: Floats, upper: Floats, centre: Floats, scale: Floats
+) -> tuple[Floats, Floats]:
+    """Sums and sums of squares of rows (n, f), filled, bounded and standardised as the preparation
+    does it, a number a feature (f,): far from 0, sums of squares would lose the spread."""
     filled = np.clip(np.where(np.isnan(values), fill, values), lower, upper)
-    return filled.sum(axis=0), (filled**2).sum(axis=0)
+    standard = (filled - centre) / np.maximum(scale, 1e-300)
+    return standard.sum(axis=0), (standard**2).sum(axis=0)
 
 
 def strange(
     features: Sequence[Column],
-    centre: Floats,
-    scale: Floats,
     train: tuple[int, Floats, Floats],
     other: tuple[int, Floats, Floats],
 ) -> list[str]:
     """The features whose statistics are not those of the training rows.
 
-    ``train`` and ``other``: rows, sums and sums of squares of each side. A summary of many rows
-    may lose a thousandth of a scale. So a statistic is strange that is off by twenty, and so are
-    all where nine of ten lie much nearer to the mean of both sides, or of the other, than to that
-    of the training rows.
+    ``train`` and ``other``: rows, and :func:`moments` of each side; of the training rows mean and
+    spread are 0 and 1. A summary of many rows may lose a thousandth of a scale. So a statistic is
+    strange that is off by twenty, and so are all where nine of ten lie much nearer to the mean of
+    both sides, or of the other, than to that of the training rows.
     """
     rows, total, squares = train
     more, added, _ = other
@@ -59,12 +61,11 @@ def strange(
         return []
     mean = total / rows
     spread = np.sqrt(np.maximum(squares / rows - mean**2, 0))
-    unit = np.maximum(scale, 1e-300)
-    off = np.abs(centre - mean) / unit
-    far = np.maximum(off, np.abs(scale - spread) / unit) > 20 * CLOSE
+    off = np.abs(mean)
+    far = np.maximum(off, np.abs(1 - spread)) > 20 * CLOSE
     both, test = (total + added) / (rows + more), added / more
-    near = np.minimum(np.abs(centre - both), np.abs(centre - test)) / unit < off / 5
-    apart = (np.abs(mean - test) / unit > FELT) & (off > FELT)
-    if near[apart].sum() >= max(1, 0.9 * len(centre)):
+    near = np.minimum(np.abs(both), np.abs(test)) < off / 5
+    apart = (np.abs(mean - test) > FELT) & (off > FELT)
+    if near[apart].sum() >= max(1, 0.9 * len(mean)):
         far = far | (near & apart)
     return [features[at].name for at in np.flatnonzero(far).tolist()]

@@ -78,7 +78,8 @@ class Judged:
     """A model to be judged: the groups of its risks, its threshold, and what is fitted once.
 
     ``start``: of the fits of replicates; ``knots``: of the flexible curve; ``whole``: what fits on
-    all groups tell, by metric; ``asked``: where else than at its threshold flags are judged.
+    all groups tell, by metric; ``asked``: where else than at its threshold flags are judged;
+    ``repeats``: how many times each row was judged.
     """
 
     risks: Risks
@@ -87,10 +88,14 @@ class Judged:
     knots: Floats
     whole: Mapping[str, float]
     asked: Asked = NOWHERE
+    repeats: int = 1
 
     @classmethod
-    def of(cls, risks: Risks, threshold: float, asked: Asked = NOWHERE) -> Judged:
-        """Of the groups of all rows. Raises DataError where they are of one class."""
+    def of(
+        cls, risks: Risks, threshold: float, asked: Asked = NOWHERE, *, repeats: int = 1
+    ) -> Judged:
+        """Of the groups of all rows, each as often as it was judged. Raises DataError where they
+        are of one class."""
         if not 0 < risks.positives < risks.rows:
             raise DataError(
                 "the rows to judge are of one class only",
@@ -102,12 +107,18 @@ class Judged:
         apart = flexible.distances(risks.score, *once, knots)
         whole = {name: float(found[0]) for name, found in apart.items()}
         whole |= {"calibration_slope": start[0, 1], "calibration_intercept": start[0, 2]}
-        return cls(risks, threshold, start, knots, whole, asked)
+        return cls(risks, threshold, start, knots, whole, asked, repeats)
 
     @property
     def few(self) -> bool:
         """Whether too few rows have, or have not, the outcome."""
-        return min(self.risks.positives, self.risks.rows - self.risks.positives) < FEWEST
+        positives = self.risks.positives // self.repeats
+        return min(positives, self.rows - positives) < FEWEST
+
+    @property
+    def rows(self) -> int:
+        """How many rows, however often each was judged."""
+        return self.risks.rows // self.repeats
 
 
 def evaluate(
@@ -217,6 +228,8 @@ def summed_up(drawn: Floats, judged: Judged, *, confidence: float) -> dict[str, 
     present = np.unique(calibration.tenth_of(judged.risks.total))[::-1]
     for number, part in zip(present, drawn_curves["calibration"], strict=True):
         at = tenths.start + number
+        if not 0 < part["observed"] < 1:  # every resample says the same: Wilson's stays
+            continue
         part |= {"low": points.defined(low[at]), "high": points.defined(high[at])}
     shape = (len(utility.CURVES), len(utility.THRESHOLDS))
     value_of, low_of, high_of = (part[tenths.stop :].reshape(shape) for part in (value, low, high))

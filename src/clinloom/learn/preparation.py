@@ -44,7 +44,7 @@ class Statistics:
         """The same for a model that takes missing values as such.
 
         Values are drawn in to their bounds and stay on their own scale; NaN stays NaN, which needs
-        no flag.
+        no flag, but a column: also of a feature that tells only by being there.
         """
         size = len(self.fill)
         return replace(
@@ -52,6 +52,7 @@ class Statistics:
             fill=np.full(size, np.nan),
             centre=np.zeros(size),
             scale=np.ones(size),
+            keep=np.union1d(self.keep, self.indicator),
             indicator=self.indicator[:0],
             share=np.zeros(0),
         )

@@ -79,13 +79,15 @@ Fitted = Callable[[Iterable[tuple[Point, Left]]], Iterator[Mapping[Cell, Risks] 
 
 @dataclass
 class Found:
-    """What a search found: the areas by point and cell, and where each point's risks are kept."""
+    """What a search found: the areas by point and cell, where each point's risks are kept, and
+    which points were left for each part."""
 
     points: Sequence[Point]
     fits: Sequence[Left]
     kept: Kept
     areas: list[dict[Cell, float]] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
+    alive: dict[int | None, set[int]] = field(default_factory=dict)
 
     def mean(self, number: int, within: Sequence[Cell]) -> float:
         """The mean area of a point in those of some cells where it is defined; 0.5 in none."""
@@ -95,10 +97,12 @@ class Found:
     def best(self, part: int | None) -> tuple[int, list[float]]:
         """The number of the best point for a part, None: for all; and its areas.
 
-        Of the points that came as far as any: who was left behind was not tried everywhere.
+        Of the points that were left to it: who was left behind was not tried everywhere, or by
+        others, in whose choice the part's own rows had a say.
         """
         within = cells(self.fits, part)
         tried = [n for n in range(len(self.points)) if n not in self.failed]
+        tried = [n for n in tried if n in self.alive.get(part, tried)] or tried
 
         def rank(number: int) -> tuple[int, float]:
             return sum(c in self.areas[number] for c in within), self.mean(number, within)
@@ -115,7 +119,7 @@ class Found:
             if table is not None:
                 mine = table if part is None else table.filter(pc.field("part") == part)
                 parts.append(Risks.read(mine.filter(pc.field("total") > 0)))
-        return Risks.merge(parts)
+        return Risks.merge(parts).compact()
 
 
 def name(point: Point, rung: int) -> str:
@@ -164,6 +168,7 @@ def search(
                 most = max(1, math.ceil(len(left_over) / ETA))
                 order = sorted(left_over, key=lambda n: (-found.mean(n, within), n))
                 alive[decider] = set(order[:most])
+    found.alive.update(alive)
     return found
 
 

@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from clinloom import files
+from clinloom.errors import DataError
 from clinloom.learn import calibration, risks
 from clinloom.learn.algorithm import algorithm
 from clinloom.learn.calibration import Calibrator
@@ -295,6 +296,12 @@ def settle(
 def _settled(found: Found, part: int | None, by: str, method: calibration.Method) -> Settled:
     number, areas = found.best(part)
     told = found.risks(number, part)
+    if not told.rows:
+        raise DataError(
+            "the rows that tune a model for a part hold a single class",
+            where="split",
+            mend="fewer folds, `stratify: true`, or a wider outcome gives every fold both",
+        )
     calibrator = calibration.learned(told, method)
     threshold = calibration.threshold(told.mapped(calibrator), by=by)
     return Settled(dict(found.points[number]), areas, calibrator, threshold)

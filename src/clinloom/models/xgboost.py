@@ -26,12 +26,13 @@ from clinloom.models import _forest, _shapley
 from clinloom.study import Model
 
 REQUIRES: str | None = "xgboost"
+BESIDES = ("scikit-learn",)  # without which xgboost.spark makes no model, though it brings none
 TITLE = "XGBoost"
 WEIGHTS = True
 MISSING = True
 CONNECT = False  # xgboost.spark trains by RDDs
 TOLERANCE = 2e-6  # a margin of some hundred leaves below 1, each of 24 bits
-MARGIN: float | None = None
+MARGIN: float | None = 0.5  # the probability is of 24 bits, coarse near 1; the margin is not
 QUICK: dict[str, Any] = {"depth": (2,), "trees": 8, "rate": 0.3}
 
 importance = _forest.importance

@@ -23,8 +23,9 @@ def card(
 ) -> str:
     """The card's text; ``metrics``: of the selected model on test rows, and ``fairness`` of its
     subgroups, by name."""
-    where = f"{facts.get('sources', PERSON)} Test rows that no model saw in training."
-    process = "Patients were split; intervals are from a bootstrap that draws whole patients."
+    how = " ".join(view["judged"]["how"])
+    where = f"{facts.get('sources', PERSON)} Rows that the model which judges them did not see."
+    process = f"{how} Intervals are from a bootstrap that draws whole patients."
 
     def tested(goal: str, results: list[tuple[str, Any]], says: str) -> Tree:
         return {
@@ -36,7 +37,7 @@ def card(
                 or [{"Label": "Not shown", "ValueJson": json.dumps(None)}]
             },
             "Interpretation": says or PERSON,
-            "TestType": "Internal validation, held-out patients",
+            "TestType": "Internal validation",
             "TestingDataDescription": where,
             "ValidationProcessAndJustification": process,
         }

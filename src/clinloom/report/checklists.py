@@ -177,14 +177,15 @@ def facts(view: Mapping[str, Any]) -> dict[str, str]:
         "size": sizes and f"{sizes}. No size was computed beforehand.",
         "missing": "A missing value gets a value learned on training rows and a flag of its own;"
         " extreme values are drawn in to bounds learned there; scoring does the same.",
-        "split": parts and " ".join([f"By patient. {parts}.", *view["judged"]["how"]]),
+        "split": parts and " ".join([f"{parts}.", *view["judged"]["how"]]),
         "models": model and f"{model}; others beside it in the comparison.",
         "clusters": "Intervals draw whole patients. Subgroups and months have sections.",
         "measures": "Discrimination, calibration, flags and net benefit, as defined on this page.",
-        "updating": "Risks were recalibrated on rows that fits in folds left out; not after the"
-        " evaluation.",
+        "updating": "As the study file says (calibration): on rows that fits in folds left out, or"
+        " not; not after the evaluation.",
         "computed": "The bundle holds the model as arrays, by which one function scores.",
-        "imbalance": "No rows were left out or repeated to balance the outcome.",
+        "imbalance": "Unless a model says `imbalance: none`, rows of the rarer outcome weigh more"
+        " in its fits, or are repeated where it takes no weights (study.resolved.yaml, models).",
         "fairness": fair and "Metrics of subgroups, with differences to the rest and intervals.",
         "output": "A risk from 0 to 1, and a flag at or above the threshold.",
         "kind": "A prediction.",

@@ -23,11 +23,21 @@ ELSEWHERE = (
     "Each site was judged by a model that was learned, tuned and given its threshold at the others:"
     " the results tell how such a model fares at a site that it has not seen."
 )
+LATER = (
+    "Measured on patients whose time came later than that of all whom the model learned from. Of"
+    " other hospitals it tells nothing."
+)
+AS_TOLD = (
+    "Which patients were learned from and which judge is told by the data themselves: how alike"
+    " they are is for who knows these data to say."
+)
 AT_WORK = {
     "all": "The model in the bundle was learned once more, from all rows, as it was tuned. The"
     " results are not its own: those are {figures}. Its threshold was {threshold}.",
     "train": "The model in the bundle is the one that was judged.",
 }
+
+OTHERS = {"site": ELSEWHERE, "time": LATER, "column": AS_TOLD}
 
 
 def view(record: Record, model: Record, unit: str) -> dict[str, Any]:
@@ -40,13 +50,11 @@ def view(record: Record, model: Record, unit: str) -> dict[str, Any]:
         times = f"{repeats} times " if repeats > 1 else ""
         singular = unit.removesuffix("s")
         how = [IN_TURN.format(unit=singular, times=times, others="folds")]
-    elif method == "site":
-        how = [ELSEWHERE]
+    elif method in OTHERS:
+        how = [OTHERS[method]]
     if learned.get("rows") in AT_WORK:
         how.append(AT_WORK[learned["rows"]].format(**learned))
     rows = model.get("parts") or []
-    shown = disclosure.parts([row["rows"] for row in rows])
-    told = all(row["positive"] is not None for row in rows)  # else the total tells of the one
     mean = model.get("mean") or {}
     return {
         "how": how,
@@ -56,11 +64,15 @@ def view(record: Record, model: Record, unit: str) -> dict[str, Any]:
         "parts": [
             {
                 "name": row["part"],
-                "rows": disclosure.cell(row["rows"], seen),
-                "positive": disclosure.cell(row["positive"], seen) if told else disclosure.HIDDEN,
+                "rows": _counted(row["rows"]),
+                "positive": _counted(row["positive"]),
                 "auroc": number(row["auroc"]),
                 "brier": number(row["brier"]),
             }
-            for row, seen in zip(rows, shown, strict=True)
+            for row in rows
         ],
     }
+
+
+def _counted(rows: int | None) -> str:
+    return disclosure.HIDDEN if rows is None else disclosure.cell(rows, True)

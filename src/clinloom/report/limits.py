@@ -18,7 +18,7 @@ def limits(record: Record, model: Record) -> list[str]:
     out = []
     if (record.get("judged") or {}).get("method") not in ("site", "time"):
         out.append(
-            "Test patients are of the same sources and time as the training patients: how the model"
+            "Those judged are of the same sources and time as those learned from: how the model"
             " does elsewhere, or later, this does not tell."
         )
     out += [
@@ -38,8 +38,8 @@ def limits(record: Record, model: Record) -> list[str]:
     lacking = [kind for kind in SOCIAL if kind not in found]
     if lacking and model.get("test"):
         out.append(
-            f"No feature tells of {' or '.join(lacking)}: whether the model does as well for all of"
-            " them is not known."
+            f"No subgroups of {' or '.join(lacking)} could be formed: whether the model does as"
+            " well for all of them is not known."
         )
     for pattern in record.get("unfound") or []:
         out.append(f"No feature fits the subgroup {pattern} that the study asks for.")
@@ -57,4 +57,6 @@ def demographics(record: Record) -> str:
     """Which demographic and social variables the subgroups tell of."""
     found = dict.fromkeys(row["kind"] for row in record.get("subgroups") or [])
     known = [kind for kind in found if kind in SOCIAL]
-    return f"Among the features: {', '.join(known)}." if known else ""
+    if not known:
+        return ""
+    return f"Known as such among the features: {', '.join(known)}. Others may be measurements."

@@ -50,7 +50,7 @@ def _lines(view: Mapping[str, Any]) -> Iterator[str]:
     keys = ("name", "subjects", "rows", "positive", "share")
     rows = (tuple(r[key] for key in keys) for r in view["split"]["rows"])
     head: Sequence[str] = ("Part", "Patients", "Rows", "With outcome", "Share")
-    yield from _table("Training and test", head, rows)
+    yield from _table("Parts", head, rows)
     if view["comparison"]:
         titles = [m["title"] for m in view["comparison"]["models"]]
         metrics = (
@@ -58,7 +58,7 @@ def _lines(view: Mapping[str, Any]) -> Iterator[str]:
             for group in view["comparison"]["groups"]
             for row in group["rows"]
         )
-        yield from _table("Metrics on test patients", ("Metric", *titles), metrics)
+        yield from _table("Metrics on the patients judged", ("Metric", *titles), metrics)
     if view["paired"]:
         rows = ((r["name"], *(_both(c) for c in r["cells"])) for r in view["paired"])
         head = ("Selected less", "AUROC", "AUPRC", "Brier score", "Calibration slope")

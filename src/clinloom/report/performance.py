@@ -219,7 +219,9 @@ def _benefit(name: str, models: Mapping[str, Model]) -> dict[str, Any] | None:
         points = [(p["threshold"], p["model"]) for p in other if p["threshold"] <= end + 1e-9]
         plot.line(above(points, low), "other")
     band = [(p["threshold"], p.get("model_low"), p.get("model_high")) for p in kept]
-    plot.band([p for p in band if None not in p], low)
+    drawn = [p for p in band if None not in p]
+    plot.band(drawn, low)
+    shade = "; the shade is its interval" if drawn else ""
     plot.line([(0, 0), (end, 0)], "none")
     plot.line(above([(p["threshold"], p["all"]) for p in kept], low), "rival")
     plot.line(above([(p["threshold"], p["model"]) for p in kept], low), "main")
@@ -230,6 +232,5 @@ def _benefit(name: str, models: Mapping[str, Model]) -> dict[str, Any] | None:
         "title": "Decision curve",
         "svg": plot.svg(),
         "caption": "Higher is better. The model is worth using where it lies above treating"
-        " everybody (orange, dashed) and nobody (zero); the shade is its interval. The dotted line"
-        " is its threshold.",
+        f" everybody (orange, dashed) and nobody (zero){shade}. The dotted line is its threshold.",
     }

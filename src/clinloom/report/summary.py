@@ -60,11 +60,19 @@ def sentences(model: Record, split: Record) -> list[str]:
             f" to the one with it {of_hundred(auroc)} times out of 100."
         )
     if model.get("threshold") is not None:
-        text = f"A patient is flagged where the risk is {percent(model['threshold'])} or more."
+        in_turn = bool(model.get("parts"))
+        who = "The model in the bundle flags a patient" if in_turn else "A patient is flagged"
+        text = f"{who} where the risk is {percent(model['threshold'])} or more."
         test = split["test"]
         if precision and recall is not None and test and test["rows"]:
             flagged = recall * test["positive"] / precision / test["rows"]
-            text += f" That flags {of_hundred(min(flagged, 1))} of every 100 {split['unit']}."
+            so_many = f"{of_hundred(min(flagged, 1))} of every 100 {split['unit']}"
+            text += (
+                " When patients were judged in turn, each part had a threshold of its own, which"
+                f" together flagged {so_many}."
+                if in_turn
+                else f" That flags {so_many}."
+            )
         out.append(text)
     out += _belief(model)
     return out

@@ -118,7 +118,8 @@ RULES = {
     "not_in_manifest": "image that the manifest does not name",
     "not_read": "kind of record that is not read",
     "other_coding": "code in a further system, left out",
-    "outlier": "value beyond all but 1 in 1,000 training patients, drawn in to that bound",
+    "outlier": "value below the 2nd or above the 98th percentile of the training rows (of rare"
+    " ones, the outermost thousandth), drawn in to that bound",
     "oversized_image": "image too large to be safe",
     "placeholder_identifier": "identifier that is nobody's, such as UNKNOWN, not used to join",
     "placeholder_patient": "record of nobody: UNKNOWN, 000000 and the like",
@@ -154,20 +155,21 @@ GLOSSARY = {
     " five should have the outcome.",
     "Decision curve": "Net benefit over thresholds. A model is worth using where its line lies"
     " above both treating everybody and treating nobody.",
-    "Fold": "A part of the training patients set aside in turn, to choose a model's settings"
-    " without touching the test patients.",
+    "Fold": "A part of the patients set aside in turn: to choose a model's settings without"
+    " touching those who judge it or, where all are judged in turn, to be judged.",
     "Interval": "The range in which the number would probably lie in other samples of such"
     " patients, from resampling patients; 95% unless the study asks for another.",
     "Leakage": "A feature that knows the future. The audit takes the future away, then poisons it,"
-    " and computes every row again; nothing may change.",
+    " and computes some 2,000 rows again; nothing may change.",
     "Net benefit": "True positives less false alarms, weighed by the threshold, per patient. A"
     " threshold of 10% says that nine false alarms are worth one outcome found.",
     "Prediction moment": "When the risk is predicted. Only what was known before it is used. A"
     " patient may have several.",
     "Prevalence": "Share of patients (or prediction moments) with the outcome.",
-    "Test patients": "Patients whom no model saw while it was trained. Every result here, unless"
-    " said otherwise, is theirs.",
-    "Threshold": "The risk from which on a patient is flagged, chosen on the training folds.",
+    "Test patients": "Patients whom the model that judges them did not see while it was trained:"
+    " a part set aside or, in turn, all. Every result here, unless said otherwise, is theirs.",
+    "Threshold": "The risk from which on a patient is flagged, chosen on rows that fits in folds"
+    " left out.",
 }
 
 

@@ -418,8 +418,7 @@ def _strange(
             for row in (told.get((number, side), none) for side in (TRAIN, TEST))
         ]
         kept = [listed[at] for at in s.keep.tolist()]
-        centre, scale = s.centre[s.keep], s.scale[s.keep]
-        strange[one.told] = preparation.strange(kept, centre, scale, *seen)
+        strange[one.told] = preparation.strange(kept, *seen)
     out: dict[str, dict[str, None]] = {one.model: {} for one in fitted}
     for one in fitted:
         out[one.model] |= dict.fromkeys(strange.get(one.told, ()))
@@ -436,7 +435,7 @@ def _summed(
         repeats = [division.part(table, repeat) for repeat in range(division.repeats)]
         for number, (_, part, s) in enumerate(fitted):
             test = repeats[part // division.each] == part
-            held = s.fill[s.keep], s.lower[s.keep], s.upper[s.keep]
+            held = [a[s.keep] for a in (s.fill, s.lower, s.upper, s.centre, s.scale)]
             for side, rows in ((TRAIN, inside & ~test), (TEST, test)):
                 if rows.any():
                     total, squares = preparation.moments(values[rows][:, s.keep], *held)

@@ -264,6 +264,8 @@ def judgement(
         told = {name: {"value": n, "low": None, "high": None} for name, n in mix.items()}
         return {"here": judge.WITHHELD, "mix": told, "recalibrated": {}, "curves": {}}
     tests, mixes = _replicated(work, scored, judged)
+    rows = judged[0].risks.rows
+    tests = [judge.showable(test, rows) for test in tests]
     return {
         "here": tests[0],
         "mix": mixes,

@@ -22,6 +22,7 @@ from clinloom.features import Feature
 from clinloom.report import disclosure
 from clinloom.run import explain, parts, record, sides, subgroups, train
 from clinloom.run.dataset import units
+from clinloom.run.parts import FLAGGED
 from clinloom.run.predict import predict
 from clinloom.run.subgroups import Keys
 from clinloom.run.train import Deployed
@@ -65,7 +66,12 @@ def evaluate(
     def do(out: Pending) -> None:
         grouped, at = predicted["groups"].read(), asked(study)
         judged = {
-            name: Judged.of(parts.together(grouped, name), _limit(models, name, each), at)
+            name: Judged.of(
+                parts.together(grouped, name),
+                _limit(models, name, each),
+                at,
+                repeats=division.repeats,
+            )
             for name, each in every.items()
         }
         flags = {
@@ -80,11 +86,11 @@ def evaluate(
         keys = _keys(judged, selected, len(groups), patients if study.evaluate.months else {})
         both = {**judged, **flags}
         drawn, of_keys = _replicated(work, predicted["risks"], both, limits, study, keys)
-        confidence = study.evaluate.confidence
-        tests = {name: _told(one, drawn[name], confidence) for name, one in both.items()}
+        confidence, of_flags = study.evaluate.confidence, [METRICS.index(m) for m in FLAGGED]
         for name in scorers if flags else ():
-            flagged = tests[parts.flagged(name)]["test"]
-            tests[name]["test"] |= {metric: flagged[metric] for metric in parts.FLAGGED}
+            drawn[name] = drawn[name].copy()
+            drawn[name][:, of_flags] = drawn[parts.flagged(name)][:, of_flags]
+        tests = {name: _told(one, drawn[name], confidence) for name, one in judged.items()}
         found: dict[str, Any] = {
             "models": {
                 name: {
@@ -113,7 +119,7 @@ def evaluate(
                 confidence=confidence,
             )
             found["paired"] = {
-                name: evaluation.paired(drawn[selected], drawn[name], confidence=confidence)
+                name: _apart(tests, selected, name, drawn, confidence)
                 for name in judged
                 if name != selected
             }
@@ -182,10 +188,36 @@ def _told(judged: Judged, drawn: Floats, confidence: float) -> dict[str, Any]:
     """What is told of a model; of a handful it would tell who they are."""
     found = evaluation.summed_up(drawn, judged, confidence=confidence)
     for point in found["points"]:
-        if disclosure.few_flagged(point["alert_rate"]["value"], judged.risks.rows):
+        if disclosure.few_flagged(point["alert_rate"]["value"], judged.rows):
             point |= {name: dict.fromkeys(("value", "low", "high")) for name in points.NUMBERS}
             point["hidden"] = True
-    return {**found, "test": WITHHELD, "points": []} if judged.few else found
+    if judged.few:
+        return {**found, "test": WITHHELD, "points": []}
+    return {**found, "test": showable(found["test"], judged.rows)}
+
+
+def showable(test: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The metrics without those of flags where few of the rows are flagged, or are not."""
+    if not disclosure.few_flagged(test["alert_rate"]["value"], rows):
+        return dict(test)
+    return {**test, **{name: WITHHELD[name] for name in FLAGGED}}
+
+
+def _apart(
+    tests: Mapping[str, Any],
+    one: str,
+    other: str,
+    drawn: Mapping[str, Floats],
+    confidence: float,
+) -> dict[str, Any]:
+    """What sets a model apart from another; nothing of what either may not tell."""
+    found = evaluation.paired(drawn[one], drawn[other], confidence=confidence)
+    hidden = {
+        name
+        for name in FLAGGED
+        if any(tests[model]["test"][name]["value"] is None for model in (one, other))
+    }
+    return {k: WITHHELD[k] if k in hidden else v for k, v in found.items()}
 
 
 def _keys(

@@ -45,7 +45,7 @@ def _rivals(study: Study, features: Sequence[Feature]) -> Iterator[Learner]:
     known = [at for at, f in enumerate(features) if f.statistic == AGE or f.code.startswith(SEX)]
     named = _named(features, asked.baseline, "evaluate.baseline")
     titles = {
-        "baseline": ("Baseline: age and sex", known or named),
+        "baseline": (f"Baseline: {_known(features, known)}", known or named),
         "score": ("Clinical score", _named(features, asked.score, "evaluate.score")),
     }
     if named:
@@ -54,6 +54,12 @@ def _rivals(study: Study, features: Sequence[Feature]) -> Iterator[Learner]:
         if use and name not in study.models:
             options = algorithm(PLAIN).Options.model_validate(OPTIONS)
             yield Learner(name, PLAIN, options, title, tuple(use), rival=True)
+
+
+def _known(features: Sequence[Feature], known: Sequence[int]) -> str:
+    """What of age and sex the features tell."""
+    ages = [features[at].statistic == AGE for at in known]
+    return " and ".join([*(["age"] * any(ages)), *(["sex"] * (not all(ages)))])
 
 
 def _codes(features: Sequence[Feature], use: Sequence[int]) -> list[str]:

@@ -15,6 +15,7 @@ from clinloom.deploy.scorer import Scorer
 from clinloom.evaluate import FEWEST
 from clinloom.events import Floats
 from clinloom.learn.risks import Risks
+from clinloom.report import disclosure
 
 FLAGGED = (  # the metrics of flags
     "accuracy",
@@ -72,7 +73,8 @@ def told(grouped: pa.Table, model: str, division: Division) -> dict[str, Any]:
     """What each part tells alone, where there are several: rows, those with the outcome, AUROC and
     Brier score; and the mean of these two over the parts where they are told.
 
-    Nothing is told of a part in which few rows have, or have not, the outcome.
+    Nothing is told of a part in which few rows have, or have not, the outcome; how many have it
+    then of none, and how many rows by the rule for small counts.
     """
     if len(division.names) == 1:
         return {}
@@ -84,6 +86,11 @@ def told(grouped: pa.Table, model: str, division: Division) -> dict[str, Any]:
         row["auroc"] = risks.auroc() if enough else None
         row["brier"] = _brier(risks) if enough else None
         rows.append(row)
+    shown = disclosure.parts([row["rows"] for row in rows])
+    told = all(row["positive"] is not None for row in rows)  # else the total tells of the one
+    for row, seen in zip(rows, shown, strict=True):
+        row |= {} if seen else {"rows": None}
+        row |= {} if told else {"positive": None}
     return {"parts": rows, "mean": {name: _mean(rows, name) for name in ("auroc", "brier")}}
 
 

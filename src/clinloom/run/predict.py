@@ -45,6 +45,7 @@ from clinloom.tables import (
     matrix,
 )
 
+FINE = 4_096  # groups of equal risk that each of many parts keeps at least
 NUMBERS = 4_000_000  # features x rows that the kernel is handed at once, about
 KEPT = 1_000_000  # features x rows that are sampled to explain a model by: the driver sees them
 
@@ -211,8 +212,9 @@ def regrouped(tables: Sequence[pa.Table]) -> pa.Table:
     """The groups of each model and part, of rows that are apart."""
     together = pa.concat_tables(tables)
     of = together.group_by(["model", "part"]).aggregate([])
+    most = max(FINE, groups.MOST // max(1, len(pc.unique(of.column("part")))))
     merged = (
-        keyed(model, Risks.read(groups.merged([_of(together, model, part)])), part)
+        keyed(model, Risks.read(groups.merged([_of(together, model, part)])).compact(most), part)
         for model, part in sorted(zip(*(of[n].to_pylist() for n in ("model", "part")), strict=True))
     )
     return pa.concat_tables([together.slice(0, 0), *merged])

@@ -81,6 +81,7 @@ def reference(
             risk=risk,
             intercept=intercept,
             groups=groups,
+            limit=train.told(models, selected)["threshold"],
         )
         second = passed(kernel, merges=SECOND)
         made = _told(features, cut, risk, second, groups, seen(work, acquired, out))
@@ -124,6 +125,7 @@ def _second(
     risk: Cells,
     intercept: float,
     groups: Sequence[Group],
+    limit: float,
 ) -> dict[str, pa.Table]:
     """The kernel of the second pass: counts of the rows learned from, sums of the judged ones."""
     found = {}
@@ -137,7 +139,7 @@ def _second(
         told = judged.risks(values, scorers)
         known, period = np.ones(len(told), bool), np.zeros(len(told), np.int64)
         member = members(values[judged.at], groups)
-        flagged = told >= np.array([scorer.threshold for scorer in scorers])[judged.part]
+        flagged = told >= limit
         outcome = _outcome(dataset)[judged.at]
         made = Rows(subject, period, told, flagged, outcome, known, member)
         found |= watch.sums(made, risk, intercept)

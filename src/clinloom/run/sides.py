@@ -10,6 +10,7 @@ import pyarrow as pa
 from clinloom import cohort as cohorts
 from clinloom import files
 from clinloom.cohort.division import Division
+from clinloom.cohort.split import CROSSED, TEST, TRAIN
 from clinloom.errors import DataError
 from clinloom.run.look import named
 from clinloom.run.work import Tables, Work
@@ -91,6 +92,13 @@ def answerable(classes: pa.Table, flow: pa.Table, study: Study | None = None) ->
             + named(study, study.cohort.outcome.codes if study else ()),
         )
     if study is not None and study.split.method == "site":
+        named_so = {TRAIN, TEST, CROSSED} & set(parts(classes, study))
+        if named_so:
+            raise DataError(
+                f"a site is called '{min(named_so)}', as a side of a split is",
+                where="split.site",
+                mend="call it otherwise: a source by its name in the study, a code in the data",
+            )
         sites = len(parts(classes, study))
         if not 1 < sites <= MOST_SITES:
             few = "is `site` a code of the events?"

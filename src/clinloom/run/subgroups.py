@@ -191,23 +191,27 @@ def told(
         value = subgroups.exactly(everyone, mine, threshold)
         row |= subgroups.told(drawn[:, at], value, confidence=confidence)
         rows.append(row)
-    _hide(rows, everyone.rows // repeats, everyone.positives // repeats)
+    called = float(everyone.total[everyone.score >= threshold].sum()) / max(everyone.rows, 1)
+    _hide(rows, everyone.rows // repeats, everyone.positives // repeats, called)
     return {
         "subgroups": [row for row in rows if row["kind"] != "month"],
         "months": [row for row in rows if row["kind"] == "month"],
     }
 
 
-def _hide(rows: list[dict[str, Any]], every: int, positive: int) -> None:
+def _hide(rows: list[dict[str, Any]], every: int, positive: int, called: float) -> None:
     """Take away what would tell of few: by the one rule for small counts, within each kind.
 
     A row of fewer than 5 patients with the outcome or without it is hidden, and with a single
-    hidden one the next smallest; so is the comparison with a rest of as few.
+    hidden one the next smallest; so is the comparison with a rest of as few. Where few of a row or
+    of its rest are flagged, or are not, no row of the kind tells of flags, for the others would
+    give it away. ``called``: the part of all rows that is flagged.
     """
     for kind in dict.fromkeys(row["kind"] for row in rows):
         some = [row for row in rows if row["kind"] == kind]
         least = [min(row["patients"]) for row in some]
         shown = disclosure.parts(least)
+        bare = any(_few(row, every, called) for row, seen in zip(some, shown, strict=True) if seen)
         for row, seen in zip(some, shown, strict=True):
             having = positive - row["positive"]
             rest = min(having, every - row["rows"] - having)
@@ -215,9 +219,18 @@ def _hide(rows: list[dict[str, Any]], every: int, positive: int) -> None:
             del row["patients"]
             if not seen:
                 row |= {"rows": None, "positive": None, "metrics": {}}
-            elif disclosure.few_flagged(row["metrics"]["alert_rate"]["value"], row["rows"]):
+            elif bare:
                 for key in ("metrics", "difference"):
                     row[key] = {k: v for k, v in row[key].items() if k not in FLAGS}
                 row["fairness"] = {}
             if not seen or rest < FEWEST:
                 row |= {"difference": {}, "fairness": {}}
+
+
+def _few(row: dict[str, Any], every: int, called: float) -> bool:
+    """Whether few of a row, or of the rest of all, are flagged or are not."""
+    rate, rest = row["metrics"]["alert_rate"]["value"], every - row["rows"]
+    if disclosure.few_flagged(rate, row["rows"]):
+        return True
+    flagged = called * every - (rate or 0.0) * row["rows"]
+    return rest > 0 and disclosure.few_flagged(flagged / rest, rest)

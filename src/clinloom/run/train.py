@@ -353,8 +353,11 @@ def scorer_of(trained: Trained) -> Scorer:
 
 def _agree(work: Work, dataset: Tables, trained: Trained, scorer: Scorer) -> float:
     """The parity gate: the scorer against ``PipelineModel.transform``, in workers."""
+    from clinloom.learn.stages import raw_risk
+
     frame = workers.read(work.spark, dataset["dataset"], DATASET).limit(PARITY_ROWS)
-    made = trained.pipeline.transform(frame).select("values", "predicted_boolean_probability")
+    raw = raw_risk(algorithm(scorer.model).MARGIN).alias("raw")
+    made = trained.pipeline.transform(frame).select("values", raw, "predicted_boolean_probability")
     found = workers.summed(made, partial(_off, scorer=scorer), _worst, parts=1)
     return held(scorer, found.column("worst")[0].as_py() if found is not None else 0.0)
 
@@ -362,7 +365,12 @@ def _agree(work: Work, dataset: Tables, trained: Trained, scorer: Scorer) -> flo
 def _off(tables: Iterable[pa.Table], *, scorer: Scorer) -> pa.Table:
     """How far the scorer's risks of some rows lie from Spark's, at most; NaN where one is."""
     found = [
-        difference(scorer, matrix(rows), rows.column("predicted_boolean_probability").to_numpy())
+        difference(
+            scorer,
+            matrix(rows),
+            rows.column("predicted_boolean_probability").to_numpy(),
+            raw=rows.column("raw").to_numpy(),
+        )
         for rows in tables
     ]
     return pa.table({"worst": [float(np.max([0.0, *found]))]})

@@ -248,7 +248,8 @@ class _Reader:
             start, at = position + at, at + len(data)
             resource = plain.decoded(data)
             if resource is None:
-                self._decoded(data, start, file)  # tells what is wrong with it
+                resource = self._decoded(data, start, file)  # or tells what is wrong with it
+            if resource is None:
                 continue
             if isinstance(resource, r4.Bundle):
                 self._bundle(resource, data, start, file)

@@ -106,8 +106,14 @@ class Plain:
 
 
 def decoded(line: bytes) -> Any:
-    """The resource of a line; None where it is no JSON, or no resource of a kind that is read."""
+    """The resource of a line; None where it is no JSON, or no resource of a kind that is read.
+
+    Nor is one whose bytes are not UTF-8 throughout: of a key that stands twice the first is passed
+    over here, whatever it holds.
+    """
     try:
+        if not line.isascii():
+            line.decode()
         return _decode(line)
     except r4.MALFORMED:
         return None
