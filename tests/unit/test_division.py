@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinloom.cohort import split
-from clinloom.cohort.division import NOWHERE, Division
+from clinloom.cohort.division import Division
 from clinloom.errors import DataError
-from clinloom.learn.search import cells
+from clinloom.learn.search import NOWHERE, cells
 from clinloom.run import sides
 from clinloom.study import Split
 from clinloom.tables import COUNTS, EVENTS, FLOW, INDEX

@@ -20,10 +20,8 @@ import pyarrow as pa
 from clinloom import events as ev
 from clinloom.cohort import split as splitting
 from clinloom.events import Ints
-from clinloom.learn.search import Cell, Left
+from clinloom.learn.search import NOWHERE, Cell, Left
 from clinloom.study import Split
-
-NOWHERE = -1  # the part of a row that is not judged
 
 
 @dataclass(frozen=True)

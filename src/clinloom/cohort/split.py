@@ -137,7 +137,7 @@ def _shares(split: Split) -> tuple[float, float]:
 def fold(subject: Ints, folds: int, seed: int, salt: int = 0) -> Ints:
     """A fold, 0 to folds - 1, for each subject (n,); independent of the random split.
 
-    Spark gives the same (``run.train.with_fold``).
+    Spark gives the same (``run.train.with_division``).
     """
     low = hashing.xxhash64_of(subject, seed=fold_seed(seed, salt)) & np.uint64(2**31 - 1)
     return (low * np.float64(folds) / 2.0**31).astype(np.int64)

@@ -123,6 +123,17 @@ def members(values: Floats, groups: Sequence[Group]) -> Flags:
     return out
 
 
+def bits(member: Flags) -> Ints:
+    """Memberships (n, g) as a bit each (n,)."""
+    found: Ints = member.astype(np.int64) @ (np.int64(1) << np.arange(member.shape[1]))
+    return found
+
+
+def unpacked(bits: Ints, groups: int) -> Flags:
+    """The inverse of :func:`bits`: (n, g)."""
+    return (bits[:, None] >> np.arange(groups)) & 1 > 0
+
+
 @dataclass(frozen=True)
 class Cut:
     """The model's risks in cells, of which none lies on both sides of its threshold.

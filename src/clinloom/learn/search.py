@@ -28,6 +28,7 @@ from clinloom.study import Tune
 from clinloom.tables import TRIALS
 
 ETA = 3  # of so many points one goes on
+NOWHERE = -1  # the part of a row that is not judged
 Point = dict[str, Any]
 
 

@@ -25,14 +25,13 @@ from clinloom.learn.algorithm import algorithm
 from clinloom.learn.calibration import Calibrator
 from clinloom.learn.preparation import Statistics
 from clinloom.learn.risks import Risks
-from clinloom.learn.search import Cell, Failed, Found, Kept, Left, Point, drawn, search
+from clinloom.learn.search import NOWHERE, Cell, Failed, Found, Kept, Left, Point, drawn, search
 from clinloom.learn.stages import Calibration, Preparation, PreparationModel, raw_risk
 from clinloom.spark import saved, trees, workers
 from clinloom.spark.session import at_once
 from clinloom.study import Tune
 
 KEYS = ("subject_id", "prediction_time")
-NOWHERE = -1  # the part of a row that is not judged
 WHOLE = Tune()
 SMALL, LARGE = 16 << 20, 256 << 20  # bytes of a partition of training rows
 HELD = 1_000_000  # distinct risks that a worker holds before it merges neighbours

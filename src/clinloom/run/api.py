@@ -17,7 +17,7 @@ from clinloom import study as studies
 from clinloom.errors import MissingDependency, StoreError, UsageError, instead
 from clinloom.files import Address
 from clinloom.learn.algorithm import algorithm
-from clinloom.run import acquire, audit, dataset, judge, record, reference, train
+from clinloom.run import acquire, audit, dataset, fitted, judge, record, reference, train
 from clinloom.run import look as looking
 from clinloom.run import monitor as monitoring
 from clinloom.run import score as scores
@@ -60,7 +60,7 @@ def run(
         rows = dataset.build_features(work, study, events, cohort, features)
         audit.audit(work, study, acquired, events, cohort, rows, features)
         models = train.train(work, study, rows, features)
-        audit.prepared(work, study, rows, features, models)
+        fitted.prepared(work, study, rows, features, models)
         evaluation = judge.evaluate(work, study, rows, features, models)
         watched = reference.reference(
             work, acquired, rows, features, models, evaluation["selected"]

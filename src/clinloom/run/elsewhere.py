@@ -24,7 +24,7 @@ from clinloom.errors import DataError
 from clinloom.evaluate import FEWEST, Judged, casemix, cells, watch
 from clinloom.evaluate.casemix import Rows
 from clinloom.evaluate.cells import Cells
-from clinloom.evaluate.subgroups import Group, members, subgroups
+from clinloom.evaluate.subgroups import Group, bits, members, subgroups, unpacked
 from clinloom.evaluate.update import Update, fullest
 from clinloom.files import Address
 from clinloom.learn import sketch
@@ -141,7 +141,6 @@ def looked(
     risk = made.column("predicted_boolean_probability").to_numpy()
     label = index.column("boolean_value").to_numpy(zero_copy_only=False).astype(bool)
     subject = index.column("subject_id").to_numpy()
-    bits = members(values, groups) @ (np.int64(1) << np.arange(len(groups), dtype=np.int64))
     fold = crossfit.fold_of(subject, seed=seed)
     starts = np.flatnonzero(np.diff(subject, prepend=-1) != 0)
     there = np.logical_or.reduceat(np.isfinite(values) & (values != 0), starts, axis=0)
@@ -149,7 +148,7 @@ def looked(
     lacking = np.logical_or.reduceat(~label, starts)
     counts = (len(risk), len(starts), label.sum(), having.sum(), lacking.sum())
     return {
-        "scored": crossfit.table(subject, label, risk[:, None], bits),
+        "scored": crossfit.table(subject, label, risk[:, None], bits(members(values, groups))),
         "flow": flow,
         "counted": pa.table({name: [int(n)] for name, n in zip(COUNTED, counts, strict=True)}),
         "groups": pa.concat_tables(
@@ -357,7 +356,7 @@ def changed(
     """The kernel: what is watched (``watch.sums``) of moments with their risks changed."""
     subject, label, risks = crossfit.rows(scored)
     risk = risks[:, 0]
-    bits = scored.column("member").to_numpy()[:, None] >> np.arange(groups, dtype=np.int64) & 1
+    member = unpacked(scored.column("member").to_numpy(), groups)
     none, known = np.zeros(len(risk), np.int64), np.ones(len(risk), bool)
-    made = watch.Rows(subject, none, risk, risk >= threshold, label, known, bits.astype(bool))
+    made = watch.Rows(subject, none, risk, risk >= threshold, label, known, member)
     return watch.sums(recalibrating.changed(made, change=change, threshold=threshold), cut, 0.0)

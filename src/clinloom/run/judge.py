@@ -160,8 +160,10 @@ def evaluate(
 
 def _limit(models: Mapping[str, Tables], name: str, scorers: Sequence[Scorer]) -> float:
     """The threshold of a model at work; that of its one scorer where it is only compared."""
-    at_work: float = train.told(models, name)["threshold"] if name in models else 0.0
-    return at_work if name in models else scorers[0].threshold
+    if name not in models:
+        return scorers[0].threshold
+    at_work: float = train.told(models, name)["threshold"]
+    return at_work
 
 
 def _importance(scorers: Sequence[Scorer], features: Sequence[Feature]) -> list[dict[str, Any]]:

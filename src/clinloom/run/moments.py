@@ -21,7 +21,7 @@ from clinloom.deploy.bundle import Bundle
 from clinloom.errors import DataError, StoreError, UsageError
 from clinloom.evaluate import watch
 from clinloom.evaluate.cells import Cells
-from clinloom.evaluate.subgroups import Group, members
+from clinloom.evaluate.subgroups import Group, bits, members, unpacked
 from clinloom.evaluate.watch import Rows
 from clinloom.events import column, numbers, times
 from clinloom.files import Address
@@ -166,8 +166,7 @@ def came(rows: pa.Table) -> pa.Table:
 def _belongs(rows: pa.Table, *, groups: Sequence[Group], width: int) -> pa.Table:
     """Memberships of subgroups as tellings, bit by bit."""
     values = feature_rows(rows, width)
-    bits = members(values, groups) @ (np.int64(1) << np.arange(len(groups), dtype=np.int64))
-    return _telling(rows, member=pa.array(bits))
+    return _telling(rows, member=pa.array(bits(members(values, groups))))
 
 
 def feature_rows(rows: pa.Table, width: int) -> npt.NDArray[np.float64]:
@@ -258,7 +257,6 @@ def of_tellings(told: pa.Table, *, by: str | None, known: int | None, groups: in
     scored = np.flatnonzero(~np.isnan(risk))
     subject, at, risk = subject[starts][scored], at[starts][scored], risk[scored]
     label, member = label[scored], member[scored]
-    bits = member[:, None] >> np.arange(groups, dtype=np.int64) & 1
     settled = at <= known if known is not None else np.zeros(len(at), bool)
     return Rows(
         subject,
@@ -267,5 +265,5 @@ def of_tellings(told: pa.Table, *, by: str | None, known: int | None, groups: in
         flagged[scored] > 0,
         label > 0,
         (label >= 0) & settled,
-        bits.astype(bool),
+        unpacked(member, groups),
     )

@@ -16,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinloom.cohort.division import NOWHERE, Division
+from clinloom.cohort.division import Division
 from clinloom.cohort.split import TEST, TRAIN
 from clinloom.deploy.scorer import Scorer
-from clinloom.evaluate.subgroups import Group, members
+from clinloom.evaluate.subgroups import Group, bits, members
 from clinloom.events import Flags, Floats, Ints
 from clinloom.features import Feature
 from clinloom.learn import risks as groups
 from clinloom.learn.preparation import clipped
 from clinloom.learn.risks import Risks
+from clinloom.learn.search import NOWHERE
 from clinloom.report import baseline
 from clinloom.run import explain, sides, subgroups
 from clinloom.run.train import keys
@@ -182,7 +183,7 @@ def scored(
     return {
         **found,
         "predictions": pa.table(predicted, schema=JUDGED.arrow),
-        "risks": _risks(subject[rows.at], judged, rows.part, risk, subgroups.bits(member), month),
+        "risks": _risks(subject[rows.at], judged, rows.part, risk, bits(member), month),
         **subgroups.sums(subject[rows.at], judged, mine, member, month),
         "groups": pa.concat_tables(
             keyed(number, Risks.of(judged[mine], risk[mine, number]).compact(), int(part))

@@ -39,12 +39,6 @@ def groups_of(features: Sequence[Feature], asked: Evaluate) -> list[Group]:
     return subgroups.subgroups(features, asked.subgroups, EVERY)
 
 
-def bits(member: Flags) -> Ints:
-    """Memberships (n, g) as a bit each (n,)."""
-    found: Ints = member.astype(np.int64) @ (np.int64(1) << np.arange(member.shape[1]))
-    return found
-
-
 def month(moments: pa.ChunkedArray) -> Ints:
     """The calendar month (n,) of each moment, since January 1970."""
     return np.asarray(moments.to_numpy().astype("datetime64[M]").astype(np.int64))
@@ -118,8 +112,7 @@ class Keys:
 
     def pairs(self, member: Ints, when: Ints) -> Pairs:
         """The keys of rows (n,), by row."""
-        inside = (member[:, None] >> np.arange(self.groups)) & 1 > 0
-        row, key = np.nonzero(inside)
+        row, key = np.nonzero(subgroups.unpacked(member, self.groups))
         if self.periods:
             periods = np.array(self.periods)
             at = np.searchsorted(periods, when // self.step).clip(0, len(periods) - 1)

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from clinloom import files
-from clinloom.cohort.division import NOWHERE, Division
+from clinloom.cohort.division import Division
 from clinloom.cohort.split import fold_seed
 from clinloom.deploy.scorer import Scorer, difference, held
 from clinloom.features import Feature
 from clinloom.files import Address
 from clinloom.learn.algorithm import algorithm
+from clinloom.learn.search import NOWHERE
 from clinloom.run import sides
 from clinloom.run.learners import Learner, learners
 from clinloom.run.work import Tables, Work, plain
